@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Take part in a federated run with this site's labelled variants."""
+
+import json
+from pathlib import Path
+
+import click
+
+from cordon.commands import EXISTING, OUTPUT, progress, reports_errors
+
+
+@click.command()
+@click.option("--site", required=True, help="This site's name in the sites sheet.")
+@click.option("--sites", required=True, type=EXISTING, help="Sites sheet: site, declared_patients, weight.")
+@click.option(
+    "--variants", required=True, multiple=True, type=EXISTING, help="Labelled variants; repeatable."
+)
+@click.option("--address", required=True, help="The aggregator's host:port.")
+@click.option("--certificate", required=True, type=EXISTING, help="The aggregator's root certificate.")
+@click.option("--key", required=True, type=EXISTING, help="This site's private key.")
+@click.option("--epsilon", required=True, type=float, help="This site's own budget, over all runs.")
+@click.option("--delta", required=True, type=float)
+@click.option("--state", required=True, type=click.Path(file_okay=False), help="Outlives runs: the ledger.")
+@click.option("--join_deadline", default=600.0, show_default=True, help="Longest silence (seconds).")
+@click.option("--progress", "progress_file", type=OUTPUT, help="Progress lines also go here.")
+@click.option("--output", required=True, type=OUTPUT, help="The final model (safetensors).")
+@click.option("--status", required=True, type=OUTPUT, help="What this site spent (JSON).")
+@reports_errors
+def main(site: str, sites: str, variants: tuple[str, ...], address: str, certificate: str, key: str,
+         epsilon: float, delta: float, state: str, join_deadline: float, progress_file: str | None,
+         output: str, status: str) -> None:  # fmt: skip
+    """Train on this site's variants under its own ledger, and write the model that comes of it."""
+    from cordon.features import FEATURES
+    from cordon.federation.plan import find_site
+    from cordon.federation.site import Participant, join
+    from cordon.ledger import SiteLedger
+    from cordon.training import Units
+
+    ledger = SiteLedger(Path(state) / f"{site}.jsonl", epsilon=epsilon, delta=delta)
+    with progress(progress_file) as say:
+        participant = Participant(
+            site, lambda unit: Units.read([Path(path) for path in variants], unit=unit), FEATURES,
+            declared_patients=find_site(Path(sites), site).declared_patients, ledger=ledger, say=say,
+        )  # fmt: skip
+        model = join(
+            participant, address=address, certificate=Path(certificate), key=Path(key), workdir=Path("flower"),
+            join_deadline=join_deadline, say=say,
+        )  # fmt: skip
+    model.save(Path(output))
+    spent = {"site": site, "epsilon_rdp": ledger.spent(), "budget": epsilon, "delta": delta}
+    Path(status).write_text(json.dumps(spent | {"privacy": model.privacy}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Epsilon from recorded events, by Rényi DP and by privacy loss distributions, side by side.
+
+Adjacency everywhere: one unit's whole contribution is added or removed. Epsilons are never added;
+events are composed (dp-accounting does the mathematics).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+from cordon.errors import UserError
+
+ADJACENCY = "add or remove one unit"
+MECHANISM = "Poisson-sampled Gaussian"
+# Beyond these the accountants return nothing finite, or not in a bearable time.
+LEAST_NOISE, MOST_NOISE, MOST_STEPS = 1e-2, 1e6, 1_000_000
+
+
+@dataclass(frozen=True)
+class Event:
+    """``steps`` releases of a Gaussian sum over a Poisson sample of the units.
+
+    ``noise_multiplier`` is the noise's standard deviation over the L2 clip norm; ``sampling_rate``
+    the probability that a unit takes part in a step. What cannot be accounted is refused here.
+    """
+
+    noise_multiplier: float
+    sampling_rate: float
+    steps: int
+    mechanism: str = MECHANISM
+
+    def __post_init__(self) -> None:
+        if self.mechanism != MECHANISM:
+            raise UserError(f"mechanism {self.mechanism!r} cannot be accounted. Use {MECHANISM!r}.")
+        if not LEAST_NOISE <= self.noise_multiplier <= MOST_NOISE:
+            raise UserError(
+                f"noise multiplier {self.noise_multiplier} gives no useful epsilon. "
+                f"Use one in [{LEAST_NOISE:g}, {MOST_NOISE:g}]."
+            )
+        if not 0.0 < self.sampling_rate <= 1.0:
+            raise UserError(f"sampling rate {self.sampling_rate} is not a probability. Use one in (0, 1].")
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise UserError(
+                f"an event of {self.steps} steps cannot be accounted. Use 1 to {MOST_STEPS} steps."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
+    """Epsilon of ``events`` composed, by the RDP accountant (0 for no events)."""
+    return _epsilon(_merge(events), delta, "rdp")
+
+
+def epsilon_pld(events: Iterable[Event], delta: float) -> float:
+    """Epsilon of ``events`` composed, by the PLD accountant (0 for no events)."""
+    return _epsilon(_merge(events), delta, "pld")
+
+
+def calibrate_noise(*, epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
+    """The smallest noise multiplier whose ``steps`` cost at most ``epsilon`` by RDP.
+
+    Within 1 % of ``epsilon`` and never above it. Raises UserError where no noise can do that.
+    """
+    from dp_accounting import LowerEndpointAndGuess, calibrate_dp_mechanism
+    from dp_accounting.rdp import RdpAccountant
+
+    if not epsilon > 0:
+        raise UserError(f"epsilon {epsilon} leaves nothing to spend. Give a budget above 0.")
+    if not 0 < delta < 1:
+        raise UserError(f"delta {delta} is not a probability. Give one in (0, 1), below 1 / units.")
+
+    def event(noise_multiplier: float) -> Any:
+        return _to_dp_event((Event(noise_multiplier, sampling_rate, steps),))
+
+    try:
+        with _without_order_warnings():
+            noise = calibrate_dp_mechanism(
+                RdpAccountant, event, epsilon, delta, LowerEndpointAndGuess(0.1, 1.0), tol=1e-5
+            )
+    except ValueError as error:
+        raise UserError(
+            f"no noise keeps {steps} steps within epsilon {epsilon} at delta {delta}. "
+            "Raise epsilon, or lower the number of steps."
+        ) from error
+    # Brent's method may stop a hair on the wrong side: never above the budget.
+    while epsilon_rdp([Event(noise, sampling_rate, steps)], delta) > epsilon:
+        noise *= 1.0 + 1e-5
+    return float(noise)
+
+
+def _merge(events: Iterable[Event]) -> tuple[Event, ...]:
+    """Sum the steps of equal events: composition is commutative, and the cache then hits."""
+    steps: dict[tuple[float, float, str], int] = {}
+    for event in events:
+        key = (event.noise_multiplier, event.sampling_rate, event.mechanism)
+        steps[key] = steps.get(key, 0) + event.steps
+    return tuple(Event(noise, rate, steps[noise, rate, name], name) for noise, rate, name in sorted(steps))
+
+
+def _to_dp_event(events: tuple[Event, ...]) -> Any:
+    from dp_accounting import (
+        ComposedDpEvent,
+        GaussianDpEvent,
+        PoissonSampledDpEvent,
+        SelfComposedDpEvent,
+    )
+
+    return ComposedDpEvent(
+        [
+            SelfComposedDpEvent(
+                PoissonSampledDpEvent(event.sampling_rate, GaussianDpEvent(event.noise_multiplier)),
+                event.steps,
+            )
+            for event in events
+        ]
+    )
+
+
+@lru_cache(maxsize=4096)
+def _epsilon(events: tuple[Event, ...], delta: float, accountant: str) -> float:
+    if not events:
+        return 0.0
+    if accountant == "rdp":
+        from dp_accounting.rdp import RdpAccountant as Accountant
+    else:
+        from dp_accounting.pld import PLDAccountant as Accountant
+    with _without_order_warnings():
+        return float(Accountant().compose(_to_dp_event(events)).get_epsilon(delta))
+
+
+@contextmanager
+def _without_order_warnings() -> Iterator[None]:
+    """dp-accounting warns of each Rényi order that it leaves out, which only loosens the bound."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

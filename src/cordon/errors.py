@@ -1,0 +1,77 @@
+"""Every error that Cordon raises on purpose.
+
+CordonError                 exit status 1: our own fault unless a subclass says otherwise
+├── UserError               exit status 2: the input or the call is wrong; the message says what to do
+│   ├── InputProblems       several problems found in one pass, each with file, row and remedy
+│   └── BudgetExceeded      exit status 3: the next step would spend more epsilon than allowed
+└── FederationError         exit status 4: the federation could not go on
+    ├── Quarantined         exit status 5: the aggregator refused this site's updates
+    └── Unreachable         exit status 6: no aggregator, or no quorum, within the deadline
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class CordonError(Exception):
+    """Anything that stops a command on purpose; ``exit_code`` is the command's exit status."""
+
+    exit_code = 1
+
+
+class UserError(CordonError):
+    """The input or the call is wrong; the message says what, why and what to do instead."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with an input.
+
+    ``where`` names file, and row and column where there are any; ``what`` says what is wrong;
+    ``remedy`` says what to do about it.
+    """
+
+    where: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what} {self.remedy}"
+
+
+class InputProblems(UserError):
+    """All problems found in one pass over the inputs."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        head = f"{count} problem{'s' if count != 1 else ''} in the input:"
+        super().__init__("\n".join([head, *(f"  - {problem}" for problem in self.problems)]))
+
+
+class BudgetExceeded(UserError):
+    """The next step would spend more epsilon than the budget allows; nothing was spent."""
+
+    exit_code = 3
+
+
+class FederationError(CordonError):
+    """The federation could not go on."""
+
+    exit_code = 4
+
+
+class Quarantined(FederationError):
+    """The aggregator refused this site's updates; the message gives its reason."""
+
+    exit_code = 5
+
+
+class Unreachable(FederationError):
+    """No aggregator, or no quorum of sites, within the deadline."""
+
+    exit_code = 6

@@ -1,0 +1,1 @@
+"""Training across sites: what is agreed, what crosses the wire, who checks it, and Flower under it."""

@@ -1,0 +1,105 @@
+"""Keys and certificates of a consortium: one authority, one server, one identity a site."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from cryptography.x509.oid import NameOID
+
+from cordon.federation.plan import Site, write_enrolment
+
+VALID_DAYS = 825
+
+
+def enrol(sites: Sequence[Site], host: str, outdir: Path) -> None:
+    """Make every key of a consortium on this machine: for simulated consortia, and for tests.
+
+    In production each site makes its own key, and only the public half is enrolled.
+
+    Writes ``aggregator/`` (ca.crt, server.crt, server.key, enrolment.json) and, for each site,
+    ``sites/NAME/`` (site.key, ca.crt) below ``outdir``. Private keys are readable by their owner alone.
+    """
+    aggregator = outdir / "aggregator"
+    aggregator.mkdir(parents=True, exist_ok=True)
+    authority_key, authority = _authority()
+    server_key, server = _server(authority_key, authority, host)
+    authority_pem = authority.public_bytes(Encoding.PEM)
+    (aggregator / "ca.crt").write_bytes(authority_pem)
+    (aggregator / "server.crt").write_bytes(server.public_bytes(Encoding.PEM) + authority_pem)
+    _write_private(aggregator / "server.key", _pem(server_key, PrivateFormat.PKCS8))
+    enrolled = []
+    for site in sites:
+        folder = outdir / "sites" / site.name
+        folder.mkdir(parents=True, exist_ok=True)
+        key = ec.generate_private_key(ec.SECP384R1())
+        _write_private(folder / "site.key", _pem(key, PrivateFormat.OpenSSH))
+        (folder / "ca.crt").write_bytes(authority_pem)
+        public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        enrolled.append(replace(site, public_key=public.decode()))
+    write_enrolment(enrolled, aggregator / "enrolment.json")
+
+
+def _authority() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    key = ec.generate_private_key(ec.SECP384R1())
+    name = _name("Cordon consortium")
+    builder = _builder(name, name, key.public_key()).add_extension(
+        x509.BasicConstraints(ca=True, path_length=0), critical=True
+    )
+    return key, builder.sign(key, hashes.SHA384())
+
+
+def _server(
+    authority_key: ec.EllipticCurvePrivateKey, authority: x509.Certificate, host: str
+) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    key = ec.generate_private_key(ec.SECP384R1())
+    try:
+        alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        alternative = x509.DNSName(host)
+    builder = _builder(_name(host), authority.subject, key.public_key()).add_extension(
+        x509.SubjectAlternativeName([alternative]), critical=False
+    )
+    return key, builder.sign(authority_key, hashes.SHA384())
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
+    )
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _pem(key: ec.EllipticCurvePrivateKey, form: PrivateFormat) -> bytes:
+    return key.private_bytes(Encoding.PEM, form, NoEncryption())
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as handle:
+        handle.write(content)

@@ -1,0 +1,184 @@
+"""Every message between a site and the aggregator: built here, and taken apart here, by allow-list.
+
+A site's reply holds what ``Reply`` names and nothing else. Whoever wants another field on the wire
+adds it here, where a reviewer looks; a message with anything more is refused by the receiver.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cordon.accountants import Event
+from cordon.errors import FederationError, UserError
+from cordon.federation.plan import Plan
+from cordon.model import Parameters
+
+if TYPE_CHECKING:
+    from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+TRAINED, STOPPED, RECEIVED = "trained", "stopped", "received"
+UPDATE_KEYS = {"declaration", "update"}
+DECLARATION = {
+    TRAINED: {"status", "run", "round", "mechanism", "noise_multiplier", "sampling_rate", "steps"},
+    STOPPED: {"status", "run", "round"},
+    RECEIVED: {"status", "run", "round"},
+}
+
+
+class MalformedMessage(FederationError):
+    """A message that holds anything but what the allow-list names."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """The aggregator's request: train ``round`` of ``plan`` from ``parameters``."""
+
+    plan: Plan
+    round: int
+    declared_patients: int
+    parameters: Parameters
+
+    def to_records(self) -> RecordDict:
+        from flwr.app import ConfigRecord, RecordDict
+
+        round_ = ConfigRecord({"round": self.round, "declared_patients": self.declared_patients})
+        return RecordDict(
+            {"plan": ConfigRecord(self.plan.to_dict()), "round": round_, "model": _arrays(self.parameters)}
+        )
+
+    @classmethod
+    def from_records(cls, content: RecordDict) -> Task:
+        _require(set(content) == {"plan", "round", "model"}, f"a task with records {sorted(content)}")
+        round_ = _config(content, "round")
+        _require(
+            set(round_) == {"round", "declared_patients"} and all(type(v) is int for v in round_.values()),
+            "a task without round and declared_patients",
+        )
+        plan = Plan.from_dict(_config(content, "plan"))
+        return cls(plan, round_["round"], round_["declared_patients"], _parameters(content, "model"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The aggregator's last word to a site: how its part ended, and the final model if it has one."""
+
+    run: str
+    status: str
+    reason: str
+    privacy: str
+    architecture: str
+    parameters: Parameters
+
+    def to_records(self) -> RecordDict:
+        from flwr.app import ConfigRecord, RecordDict
+
+        words = {name: getattr(self, name) for name in ("run", "status", "reason", "privacy", "architecture")}
+        return RecordDict({"outcome": ConfigRecord(words), "model": _arrays(self.parameters)})
+
+    @classmethod
+    def from_records(cls, content: RecordDict) -> Outcome:
+        _require(set(content) == {"outcome", "model"}, f"an outcome with records {sorted(content)}")
+        words = _config(content, "outcome")
+        _require(
+            set(words) == {"run", "status", "reason", "privacy", "architecture"}
+            and all(type(word) is str for word in words.values()),
+            "an outcome without its words",
+        )
+        return cls(**words, parameters=_parameters(content, "model"))
+
+
+@dataclass(frozen=True)
+class Reply:
+    """All that a site ever sends: what it did, what that cost, and the private update if it trained."""
+
+    status: str
+    run: str
+    round: int
+    event: Event | None = None
+    update: Parameters | None = None
+
+    def to_records(self) -> RecordDict:
+        from flwr.app import ConfigRecord, RecordDict
+
+        declared: dict[str, Any] = {"status": self.status, "run": self.run, "round": self.round}
+        records: dict[str, ArrayRecord | ConfigRecord] = {}
+        if self.status == TRAINED:
+            assert self.event is not None
+            assert self.update is not None
+            declared |= self.event.to_dict()
+            records["update"] = _arrays(self.update)
+        records["declaration"] = ConfigRecord(declared)
+        return RecordDict(records)
+
+    @classmethod
+    def from_records(cls, content: RecordDict) -> Reply:
+        """The reply in ``content``; MalformedMessage where it holds more, less or other than a reply."""
+        declared = _config(content, "declaration")
+        status = declared.get("status")
+        _require(
+            isinstance(status, str) and set(declared) == DECLARATION.get(status),
+            f"a declaration with {sorted(declared)}",
+        )
+        trained = status == TRAINED
+        _require(
+            set(content) == (UPDATE_KEYS if trained else {"declaration"}),
+            f"a reply with records {sorted(content)}",
+        )
+        _require(
+            type(declared["run"]) is str and type(declared["round"]) is int, "a declaration of other types"
+        )
+        if not trained:
+            return cls(str(status), declared["run"], declared["round"])
+        return cls(
+            TRAINED, declared["run"], declared["round"], _event(declared), _parameters(content, "update")
+        )
+
+
+def _event(declared: dict[str, Any]) -> Event:
+    numbers = {name: declared[name] for name in ("noise_multiplier", "sampling_rate")}
+    _require(
+        all(type(number) is float for number in numbers.values()) and type(declared["steps"]) is int,
+        "an event of other types",
+    )
+    try:
+        return Event(**numbers, steps=declared["steps"], mechanism=declared["mechanism"])
+    except UserError as error:
+        raise MalformedMessage(str(error)) from error
+
+
+def _arrays(parameters: Parameters) -> ArrayRecord:
+    from flwr.app import Array, ArrayRecord
+
+    return ArrayRecord({name: Array.from_numpy_ndarray(value) for name, value in parameters.items()})
+
+
+def _parameters(content: RecordDict, key: str) -> Parameters:
+    from flwr.app import ArrayRecord
+
+    record = content.get(key)
+    _require(isinstance(record, ArrayRecord), f"{key} is no array record")
+    assert isinstance(record, ArrayRecord)
+    try:
+        # Flower deserialises with numpy's allow_pickle off.
+        parameters = {name: array.numpy() for name, array in record.items()}
+    except (ValueError, EOFError, TypeError) as error:
+        raise MalformedMessage(f"{key} cannot be read as arrays") from error
+    _require(all(array.dtype == np.float32 for array in parameters.values()), f"{key} is not float32")
+    return parameters
+
+
+def _config(content: RecordDict, key: str) -> dict[str, Any]:
+    from flwr.app import ConfigRecord
+
+    record = content.get(key)
+    _require(isinstance(record, ConfigRecord), f"no {key}")
+    assert isinstance(record, ConfigRecord)
+    return dict(record)
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise MalformedMessage(f"refused: {what}")

@@ -1,0 +1,152 @@
+"""A site's part in a run: a SuperNode, and this process answering the tasks that it receives."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cordon.errors import BudgetExceeded, FederationError, Quarantined, Unreachable
+from cordon.federation import flower
+from cordon.federation.messages import RECEIVED, STOPPED, TRAINED, Outcome, Reply, Task
+from cordon.ledger import SiteLedger
+from cordon.model import Model, initial_parameters
+from cordon.training import Units, train
+
+if TYPE_CHECKING:
+    from flwr.app import Message, RecordDict
+
+POLL = 0.1
+# Answers leave on this grid (seconds after the task came), so that the time an answer takes, which
+# Flower reports with it, does not tell how many rows were drawn.
+ANSWER_GRID = 0.5
+DELIVERY = 5.0
+RESTART_PAUSE = 5.0
+REFUSED = "the site refused the task or failed at it"
+Say = Callable[[str], None]
+
+
+class Participant:
+    """Answers tasks with a site's own units, within its own budget.
+
+    ``load_units`` makes the privacy units for the plan's kind of unit, once it is known.
+    ``outcome`` is the aggregator's last word, when it came.
+    """
+
+    def __init__(
+        self, name: str, load_units: Callable[[str], Units], features: tuple[str, ...], *,
+        declared_patients: int, ledger: SiteLedger, say: Say,
+    ) -> None:  # fmt: skip
+        self._name = name
+        self._load_units = load_units
+        self._units: Units | None = None
+        self._features = features
+        self._declared_patients = declared_patients
+        self._ledger = ledger
+        self._say = say
+        self.outcome: Outcome | None = None
+
+    def handle(self, message: Message) -> RecordDict:
+        """The reply to one message, on the answer grid."""
+        began = time.monotonic()
+        reply = self._finish(message) if message.metadata.message_type == "query" else self._train(message)
+        elapsed = time.monotonic() - began
+        time.sleep(math.ceil(elapsed / ANSWER_GRID) * ANSWER_GRID - elapsed)
+        if reply.status == TRAINED:
+            self._ledger.mark_sent(reply.run, reply.round)
+        return reply.to_records()
+
+    def _train(self, message: Message) -> Reply:
+        task = Task.from_records(message.content)
+        plan = task.plan
+        if task.declared_patients != self._declared_patients:
+            raise FederationError(
+                f"the aggregator holds {task.declared_patients} declared patients for {self._name}, the site "
+                f"declared {self._declared_patients}. Agree on one sites sheet."
+            )
+        if plan.delta > self._ledger.delta:
+            raise FederationError(
+                f"the plan's delta {plan.delta:g} is above the site's own {self._ledger.delta:g}. Agree on one."
+            )
+        plan.check_delta(self._name, self._declared_patients)
+        if self._units is None:
+            self._units = self._load_units(plan.unit)
+        try:
+            self._ledger.reserve(plan.run, task.round, plan.event)
+        except BudgetExceeded as error:
+            self._say(f"{self._name} stops by itself: {error}")
+            return Reply(STOPPED, plan.run, task.round)
+        update = train(plan.model, task.parameters, self._units, plan.settings_for(self._declared_patients))
+        self._say(
+            f"{self._name}, round {task.round} of {plan.rounds}: trained; "
+            f"{plan.statement(self._ledger.spent())} of {self._ledger.epsilon:g} reserved so far"
+        )
+        return Reply(TRAINED, plan.run, task.round, plan.event, update)
+
+    def _finish(self, message: Message) -> Reply:
+        self.outcome = Outcome.from_records(message.content)
+        return Reply(RECEIVED, self.outcome.run, 0)
+
+    def model(self) -> Model:
+        """The final model that came with the outcome."""
+        assert self.outcome is not None
+        words = self.outcome
+        model = Model(words.architecture, self._features, words.parameters, json.loads(words.privacy))
+        from cordon.model import check_parameters
+
+        check_parameters(
+            model.parameters, expected=initial_parameters(words.architecture, len(self._features))
+        )
+        return model
+
+
+def join(
+    participant: Participant, *,
+    address: str, certificate: Path, key: Path, workdir: Path, join_deadline: float, say: Say,
+) -> Model:  # fmt: skip
+    """Take part in a run at ``address`` until the aggregator ends it, and return its model.
+
+    Raises Unreachable where no task comes within ``join_deadline`` seconds of starting or of the last
+    one, Quarantined where the aggregator refused the site's updates, FederationError where the run failed.
+    """
+    import opacus  # noqa: F401  slow to import: before the first task, not in it
+    import torch  # noqa: F401
+
+    workdir.mkdir(parents=True, exist_ok=True)
+    quiet_since = time.monotonic()
+    while participant.outcome is None:
+        node, tasks = flower.supernode(address, certificate, key, workdir)
+        say(f"SuperNode {node.pid} connects to {address}")
+        with node:
+            while participant.outcome is None and node.exit_status() is None:
+                if flower.answer(tasks, participant.handle, refused=REFUSED):
+                    quiet_since = time.monotonic()
+                elif time.monotonic() - quiet_since > join_deadline:
+                    break
+                time.sleep(POLL)
+            if participant.outcome is not None:
+                time.sleep(DELIVERY)  # the SuperNode sends the last reply on its own clock
+        if participant.outcome is None:
+            if time.monotonic() - quiet_since > join_deadline:
+                raise Unreachable(
+                    f"no task from the aggregator at {address} within {join_deadline:g} s; "
+                    f"{workdir / 'supernode.log'} says what the SuperNode saw. Check the address, the key's "
+                    "enrolment and the aggregator."
+                )
+            # A SuperNode that died is refused until its last heartbeat has lapsed.
+            say(f"SuperNode {node.pid} ended with status {node.exit_status()}; trying again")
+            time.sleep(RESTART_PAUSE)
+    return _result(participant)
+
+
+def _result(participant: Participant) -> Model:
+    assert participant.outcome is not None
+    words = participant.outcome
+    if words.status == "quarantined":
+        raise Quarantined(f"the aggregator quarantined this site: {words.reason}")
+    if words.status != "finished":
+        raise FederationError(f"the run failed at the aggregator: {words.reason}")
+    return participant.model()

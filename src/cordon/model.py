@@ -1,0 +1,158 @@
+"""The variant-scoring model: its architectures, and the file in which a trained one travels.
+
+A score is the natural-log odds that an allele is real. torch is imported only to build or run one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cordon.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ARCHITECTURES = ("logistic", "mlp")
+HIDDEN = 16
+
+Parameters = dict[str, npt.NDArray[np.float32]]
+
+
+def build(architecture: str, features: int) -> nn.Module:
+    """A fresh module that maps float32 [..., features] to float32 [...] log odds.
+
+    Its start is public and the same everywhere: zeros, but for the mlp's hidden layer, which comes
+    from a generator with a fixed seed. No layer mixes examples.
+    """
+    import torch
+    from torch import nn
+
+    if architecture == "logistic":
+        layers: list[nn.Module] = [nn.Linear(features, 1)]
+    elif architecture == "mlp":
+        hidden = nn.Linear(features, HIDDEN)
+        start = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            hidden.weight.normal_(0.0, features**-0.5, generator=start)
+            hidden.bias.zero_()
+        layers = [hidden, nn.Tanh(), nn.Linear(HIDDEN, 1)]
+    else:
+        raise UserError(f"no model is called {architecture!r}. Choose one of: {', '.join(ARCHITECTURES)}.")
+    output = layers[-1]
+    assert isinstance(output, nn.Linear)
+    nn.init.zeros_(output.weight)
+    nn.init.zeros_(output.bias)
+    return nn.Sequential(*layers, nn.Flatten(-2))
+
+
+def initial_parameters(architecture: str, features: int) -> Parameters:
+    """The public start of ``architecture``, as named float32 arrays."""
+    return parameters_of(build(architecture, features))
+
+
+def parameters_of(module: nn.Module) -> Parameters:
+    """A copy of the module's parameters, by name."""
+    return {
+        name: tensor.detach().cpu().numpy().astype(np.float32, copy=True)
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def load_parameters(module: nn.Module, parameters: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    """Set the module's parameters; names and shapes must be its own."""
+    import torch
+
+    module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in parameters.items()})
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model and what everyone who receives it should know about it.
+
+    ``features`` are the names of its inputs in order; ``privacy`` holds unit, epsilon, delta,
+    mechanism, adjacency, accountant, rounds and sites.
+    """
+
+    architecture: str
+    features: tuple[str, ...]
+    parameters: Parameters
+    privacy: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over architecture, feature names and parameters, in hex."""
+        digest = hashlib.sha256(json.dumps([self.architecture, *self.features]).encode())
+        for name in sorted(self.parameters):
+            array = np.ascontiguousarray(self.parameters[name], dtype="<f4")
+            digest.update(json.dumps([name, array.shape]).encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def score(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Log odds (nats) for float32 ``features`` [n, F], as float64 [n]."""
+        import torch
+
+        if features.ndim != 2 or features.shape[1] != len(self.features):
+            raise UserError(
+                f"the model takes {len(self.features)} features, the table has {features.shape[-1]}. "
+                "Encode the variants with the version of Cordon that trained the model."
+            )
+        module = build(self.architecture, len(self.features))
+        load_parameters(module, self.parameters)
+        with torch.no_grad():
+            return module(torch.from_numpy(features)).double().numpy()
+
+    def save(self, path: Path) -> None:
+        """Write the model to ``path`` (safetensors, metadata as JSON), whole or not at all."""
+        from safetensors.numpy import save_file
+
+        described = {"architecture": self.architecture, "features": self.features, "privacy": self.privacy}
+        temporary = path.with_name(path.name + ".part")
+        save_file(self.parameters, temporary, metadata={"cordon": json.dumps(described)})
+        temporary.replace(path)
+
+
+def load(path: Path) -> Model:
+    """Read a model; UserError where the file is no model of Cordon's."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as handle:
+            described = json.loads((handle.metadata() or {})["cordon"])
+            parameters = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+        model = Model(
+            described["architecture"], tuple(described["features"]), parameters, described["privacy"]
+        )
+        check_parameters(parameters, expected=initial_parameters(model.architecture, len(model.features)))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a model written by Cordon ({error}). Give a model.safetensors."
+        ) from error
+    return model
+
+
+def check_parameters(
+    parameters: Mapping[str, npt.NDArray[Any]], *, expected: Mapping[str, npt.NDArray[np.float32]]
+) -> None:
+    """ValueError where names, shapes or dtype differ from ``expected``, or a value is not finite."""
+    if set(parameters) != set(expected):
+        raise ValueError(f"parameters {_names(parameters)} instead of {_names(expected)}")
+    for name, value in parameters.items():
+        if value.dtype != np.float32:
+            raise ValueError(f"{name} is {value.dtype} instead of float32")
+        if value.shape != expected[name].shape:
+            raise ValueError(f"{name} has shape {value.shape} instead of {expected[name].shape}")
+        if not np.isfinite(value).all():
+            raise ValueError(f"{name} holds NaN or infinity")
+
+
+def _names(parameters: Mapping[str, Any]) -> Sequence[str]:
+    return sorted(parameters)
