@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cordon.commands import OUTPUT, progress, reports_errors
+from cordon.federation.plan import new_run_name
 from cordon.model import ARCHITECTURES
 
 FOLDER = click.Path(exists=True, file_okay=False)
@@ -17,7 +18,7 @@ FOLDER = click.Path(exists=True, file_okay=False)
     "--credentials", required=True, type=FOLDER, help="ca.crt, server.crt, server.key, enrolment.json."
 )
 @click.option("--address", required=True, help="host:port to listen on.")
-@click.option("--run", "run_name", required=True, help="Name of the run, new for each.")
+@click.option("--run", "run_name", default=new_run_name, help="Name of the run; by default a new one.")
 @click.option("--model", type=click.Choice(ARCHITECTURES), default="mlp", show_default=True)
 @click.option("--unit", type=click.Choice(["patient", "variant"]), default="patient", show_default=True)
 @click.option("--epsilon", required=True, type=float, help="Budget of each site, over all runs.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import secrets
+import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -141,6 +143,11 @@ def read_sites(path: Path) -> list[Site]:
     if problems:
         raise InputProblems(problems)
     return sites
+
+
+def new_run_name() -> str:
+    """A name for a run that no other has: its date, and enough randomness."""
+    return f"{time.strftime('%Y-%m-%d')}-{secrets.token_hex(4)}"
 
 
 def find_site(path: Path, name: str) -> Site:

@@ -1,0 +1,34 @@
+#!/usr/bin/env python3
+"""Calibrate a released model's scores to a site's own labelled alleles."""
+
+import click
+
+from cordon.calibration import calibrate_tables, write_calibration
+from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.tables import LABELLED, matrix, read_table
+
+
+@click.command()
+@click.option("--model", "model_path", type=EXISTING, required=True, help="Released model (safetensors).")
+@click.option("--variants", type=EXISTING, multiple=True, help="Labelled table (Parquet), once a sample.")
+@click.option("--site", required=True)
+@click.option("--output", type=OUTPUT, required=True, help="Calibration (JSON) to write.")
+@reports_errors
+def main(model_path: str, variants: tuple[str, ...], site: str, output: str) -> None:
+    """Calibrate a released model's scores to a site's own labelled alleles."""
+    from cordon import model
+
+    tables = [read_table(path, LABELLED) for path in variants]
+    labelled = [(matrix(table), table["label"].to_pylist()) for table in tables]
+    calibration = calibrate_tables(model.load(model_path), labelled, site)
+    write_calibration(calibration, output)
+    click.echo(
+        f"site {site}: slope {calibration.slope:.3g}, intercept {calibration.intercept:.3g} "
+        f"from {calibration.rows} labelled alleles"
+    )
+    if calibration.reason:
+        click.echo(f"warning: not calibrated: {calibration.reason}; scores stay the model's own", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Check samplesheet, sites, reference and parameters; write the samplesheet with all defaults."""
+
+from pathlib import Path
+
+import click
+
+from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.inputs import Places, check_inputs, read_staged
+
+
+@click.command()
+@click.option("--samplesheet", type=EXISTING, required=True)
+@click.option("--sites", type=EXISTING, help="Sites sheet.")
+@click.option("--reference", type=EXISTING, required=True, help="FASTA, plain, gzip or bgzip.")
+@click.option("--parameters", type=EXISTING, required=True, help="The run's parameters (JSON).")
+@click.option("--schema", type=EXISTING, required=True, help="nextflow_schema.json.")
+@click.option("--input_schema", type=EXISTING, help="Samplesheet's schema; by default as --schema names it.")
+@click.option("--sites_schema", type=EXISTING, help="Sites sheet's schema; by default as --schema names it.")
+@click.option("--base", type=click.Path(path_type=Path), help="Folder that relative paths start from.")
+@click.option("--staged", type=EXISTING, help="TSV of original and staged paths.")
+@click.option("--federation_slots", type=click.IntRange(min=1), help="Tasks that can run at the same time.")
+@click.option("--output", type=OUTPUT, required=True, help="Checked samplesheet (CSV) to write.")
+@reports_errors
+def main(
+    samplesheet: str,
+    sites: str | None,
+    reference: str,
+    parameters: str,
+    schema: str,
+    input_schema: str | None,
+    sites_schema: str | None,
+    base: Path | None,
+    staged: str | None,
+    federation_slots: int | None,
+    output: str,
+) -> None:
+    """Check samplesheet, sites, reference and parameters; write the samplesheet with all defaults."""
+    folder = (base or Path(samplesheet).parent).absolute()
+    checked = check_inputs(
+        samplesheet=samplesheet,
+        sites=sites,
+        reference=reference,
+        parameters=parameters,
+        schema=schema,
+        input_schema=input_schema,
+        sites_schema=sites_schema,
+        places=Places(folder, read_staged(staged) if staged else {}),
+        federation_slots=federation_slots,
+        output=output,
+    )
+    click.echo(f"samplesheet: {len(checked)} samples of {len({row['site'] for row in checked})} sites")
+
+
+if __name__ == "__main__":
+    main()

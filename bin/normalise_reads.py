@@ -1,0 +1,24 @@
+#!/usr/bin/env python3
+"""Check a sample's reads, sort them, mark duplicates, index them."""
+
+import click
+
+from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.reads import normalise_reads
+
+
+@click.command()
+@click.option("--bam", type=EXISTING, required=True, help="BAM or CRAM.")
+@click.option("--sample", required=True, help="Sample that the read groups must name.")
+@click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--output", type=OUTPUT, required=True, help="BAM to write; its .bai comes beside it.")
+@reports_errors
+def main(bam: str, sample: str, reference: str, threads: int, output: str) -> None:
+    """Check a sample's reads, sort them, mark duplicates, index them."""
+    done = normalise_reads(bam=bam, sample=sample, reference=reference, output=output, threads=threads)
+    click.echo(f"{sample}: {done}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Score a sample's candidates with a released model and write them as a filtered VCF."""
+
+import click
+
+from cordon.calibration import read_calibration
+from cordon.calls import parse_calls
+from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.scoring import score_table, write_scored
+from cordon.tables import read_any, write_table
+
+
+@click.command()
+@click.option("--model", "model_path", type=EXISTING, required=True, help="Released model (safetensors).")
+@click.option("--calibration", "calibration_path", type=EXISTING, required=True, help="Calibration (JSON).")
+@click.option("--variants", type=EXISTING, required=True, help="Variant table, labelled or not.")
+@click.option("--calls", multiple=True, required=True, help="caller=normalised.vcf.gz, once a caller.")
+@click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
+@click.option("--sample", required=True)
+@click.option("--truth_sensitivity", type=float, default=0.99, show_default=True)
+@click.option("--output", type=OUTPUT, required=True, help="bgzip VCF to write; its .tbi comes beside it.")
+@click.option("--table", type=OUTPUT, help="Scored table (Parquet) to write.")
+@reports_errors
+def main(
+    model_path: str,
+    calibration_path: str,
+    variants: str,
+    calls: tuple[str, ...],
+    reference: str,
+    sample: str,
+    truth_sensitivity: float,
+    output: str,
+    table: str | None,
+) -> None:
+    """Score a sample's candidates with a released model and write them as a filtered VCF."""
+    from cordon import model as models
+
+    model, calibration = models.load(model_path), read_calibration(calibration_path)
+    scored = score_table(model, calibration, read_any(variants))
+    passing = write_scored(
+        scored,
+        model=model,
+        calibration=calibration,
+        calls=parse_calls(calls),
+        reference=reference,
+        sample=sample,
+        truth_sensitivity=f"{truth_sensitivity:g}",
+        output=output,
+    )
+    if table:
+        write_table(scored, table)
+    click.echo(f"{sample}: {passing} of {scored.num_rows} candidates pass")
+
+
+if __name__ == "__main__":
+    main()

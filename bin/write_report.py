@@ -1,0 +1,45 @@
+#!/usr/bin/env python3
+"""Write the run's report: one HTML file that needs no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.report import page, sources
+
+
+@click.command()
+@click.option(
+    "--federation", type=EXISTING, help="federation.json of the aggregator; leave out if none trained."
+)
+@click.option("--evaluation", type=EXISTING, help="evaluation.json; leave out if no sample was held out.")
+@click.option("--parameters", required=True, type=EXISTING, help="The run's parameters as JSON.")
+@click.option("--versions", type=EXISTING, help="versions.yml of all processes.")
+@click.option("--ledger", type=EXISTING, help="The aggregator's ledger (JSON lines).")
+@click.option("--output", required=True, type=OUTPUT, help="report.html to write.")
+@reports_errors
+def main(
+    federation: str | None,
+    evaluation: str | None,
+    parameters: str,
+    versions: str | None,
+    ledger: str | None,
+    output: str,
+) -> None:
+    """Write one self-contained HTML report of a run."""
+    found = sources.Sources(
+        parameters=sources.read_object(Path(parameters)),
+        federation=sources.read_federation(Path(federation)) if federation else None,
+        evaluation=sources.read_evaluation(Path(evaluation)) if evaluation else None,
+        versions=sources.read_versions(Path(versions)) if versions else (),
+        ledger=sources.read_ledger(Path(ledger)) if ledger else None,
+    )
+    size = page.write_report(found, Path(output))
+    click.echo(f"report: {output} ({size / 1e6:.2f} MB)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+// SuperLink, audit and averaging. Sees no site's data: `tables` are names, so that a change at a site trains anew.
+process AGGREGATE {
+    tag "${address}"
+    label 'process_federation'
+    container "cordon-aggregator:${workflow.manifest.version}"
+
+    input:
+    path credentials
+    val address
+    val tables
+    val state
+
+    output:
+    path 'model.safetensors', emit: model
+    path 'federation.json', emit: record
+    path 'aggregator.ledger.jsonl', emit: ledger
+    path 'versions.yml', topic: versions, emit: versions
+
+    script:
+    def args = task.ext.args ?: ''
+    """
+    # trains on: ${tables.join(' ')}
+    aggregate.py \\
+        --credentials ${credentials} --address ${address} --state '${state}/aggregator' \\
+        --progress '${state}/progress.log' ${args} \\
+        --output model.safetensors --record federation.json
+    cp '${state}/aggregator/ledger.jsonl' aggregator.ledger.jsonl
+
+    cat <<-END_VERSIONS > versions.yml
+    "${task.process}":
+        cordon: \$(python3 -c "import cordon; print(cordon.__version__)")
+        flwr: \$(python3 -c "from importlib.metadata import version; print(version('flwr'))")
+    END_VERSIONS
+    """
+
+    stub:
+    """
+    touch model.safetensors federation.json aggregator.ledger.jsonl
+
+    cat <<-END_VERSIONS > versions.yml
+    "${task.process}":
+        cordon: \$(python3 -c "import cordon; print(cordon.__version__)")
+    END_VERSIONS
+    """
+}

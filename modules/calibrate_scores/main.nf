@@ -1,0 +1,36 @@
+// Log odds and thresholds from a site's own labels; stays at the site.
+process CALIBRATE_SCORES {
+    tag "${site}"
+    label 'process_single'
+    container "cordon-python:${workflow.manifest.version}"
+
+    input:
+    tuple val(site), path(variants)
+    path model
+
+    output:
+    tuple val(site), path("${site}.calibration.json"), emit: calibration
+    path 'versions.yml', topic: versions, emit: versions
+
+    script:
+    def args = task.ext.args ?: ''
+    def tables = (variants instanceof List ? variants : [variants]).collect { table -> "--variants ${table}" }.join(' ')
+    """
+    calibrate_scores.py --model ${model} --site ${site} ${tables} ${args} --output ${site}.calibration.json
+
+    cat <<-END_VERSIONS > versions.yml
+    "${task.process}":
+        cordon: \$(python3 -c "import cordon; print(cordon.__version__)")
+    END_VERSIONS
+    """
+
+    stub:
+    """
+    touch ${site}.calibration.json
+
+    cat <<-END_VERSIONS > versions.yml
+    "${task.process}":
+        cordon: \$(python3 -c "import cordon; print(cordon.__version__)")
+    END_VERSIONS
+    """
+}

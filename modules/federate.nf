@@ -1,0 +1,57 @@
+include { ENROL_SITES } from './enrol_sites/main'
+include { AGGREGATE } from './aggregate/main'
+include { TRAIN_SITE } from './train_site/main'
+
+workflow FEDERATE {
+    take:
+    variants // [meta, parquet]
+    sites // sites sheet
+
+    main:
+    state = file(params.state_dir).toAbsolutePath().toString()
+    record = channel.value([])
+    ledger = channel.value([])
+    versions = channel.empty()
+
+    // [site, parquets]: the site's own labelled variants, held-out samples left out
+    tables = variants
+        .filter { meta, _table -> meta.role == 'train' && meta.labelled }
+        .map { meta, table -> [meta.site, table] }
+        .groupTuple()
+        .map { site, group -> [site, group.sort { table -> table.name }] }
+
+    if (params.scoring_model) {
+        model = channel.value(file(params.scoring_model, checkIfExists: true))
+    }
+    else if (params.aggregator) {
+        key = file(params.site_key, checkIfExists: true)
+        certificate = file(params.aggregator_ca, checkIfExists: true)
+        TRAIN_SITE(tables.map { site, group -> [site, group, key, certificate, params.aggregator] }, sites, state)
+        model = TRAIN_SITE.out.model.map { _site, file -> file }.first()
+        versions = versions.mix(TRAIN_SITE.out.versions)
+    }
+    else {
+        ENROL_SITES(sites, ['127.0.0.1', params.aggregator_port])
+        address = ENROL_SITES.out.address.map { file -> file.text.trim() }
+        AGGREGATE(
+            ENROL_SITES.out.aggregator,
+            address,
+            tables.flatMap { _site, group -> group.collect { table -> table.toString() } }.toSortedList(),
+            state,
+        )
+        keys = ENROL_SITES.out.sites
+            .flatten()
+            .map { folder -> [folder.name, folder.resolve('site.key'), folder.resolve('ca.crt')] }
+        TRAIN_SITE(tables.join(keys).combine(address), sites, state)
+        model = AGGREGATE.out.model
+        record = AGGREGATE.out.record
+        ledger = AGGREGATE.out.ledger
+        versions = versions.mix(ENROL_SITES.out.versions, AGGREGATE.out.versions, TRAIN_SITE.out.versions)
+    }
+
+    emit:
+    model = model // safetensors
+    record = record // federation.json, or [] where the aggregator is elsewhere
+    ledger = ledger // the aggregator's decisions, likewise
+    versions = versions
+}

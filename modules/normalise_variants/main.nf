@@ -1,0 +1,37 @@
+// One biallelic, left-aligned record for each allele that the caller saw in the sample.
+process NORMALISE_VARIANTS {
+    tag "${meta.id} ${caller}"
+    label 'process_single'
+    container "cordon-python:${workflow.manifest.version}"
+
+    input:
+    tuple val(meta), val(caller), path(vcf)
+    tuple path(fasta), path(fai), path(dict)
+
+    output:
+    tuple val(meta), val(caller), path("${meta.id}.${caller}.normalised.vcf.gz"), path("${meta.id}.${caller}.normalised.vcf.gz.tbi"), emit: calls
+    path 'versions.yml', topic: versions, emit: versions
+
+    script:
+    def args = task.ext.args ?: ''
+    """
+    normalise_variants.py \\
+        --vcf ${vcf} --sample ${meta.id} --reference ${fasta} ${args} \\
+        --output ${meta.id}.${caller}.normalised.vcf.gz
+
+    cat <<-END_VERSIONS > versions.yml
+    "${task.process}":
+        cordon: \$(python3 -c "import cordon; print(cordon.__version__)")
+    END_VERSIONS
+    """
+
+    stub:
+    """
+    touch ${meta.id}.${caller}.normalised.vcf.gz ${meta.id}.${caller}.normalised.vcf.gz.tbi
+
+    cat <<-END_VERSIONS > versions.yml
+    "${task.process}":
+        cordon: \$(python3 -c "import cordon; print(cordon.__version__)")
+    END_VERSIONS
+    """
+}

@@ -1,0 +1,42 @@
+process REPORT {
+    tag 'report.html'
+    label 'process_single'
+    container "cordon-python:${workflow.manifest.version}"
+
+    input:
+    path record
+    path ledger
+    path evaluation
+    val software
+    val parameters
+
+    output:
+    path 'report.html', emit: report
+    path 'versions.yml', topic: versions, emit: versions
+
+    script:
+    def args = task.ext.args ?: ''
+    def trained = record ? "--federation ${record} --ledger ${ledger}" : ''
+    def evaluated = evaluation ? "--evaluation ${evaluation}" : ''
+    """
+    printf '%s\\n' '${parameters.replace("'", "'\\''")}' > parameters.json
+    printf '%b' '${software.replace("'", "'\\''").replace('\n', '\\n')}' > software.yml
+    write_report.py \\
+        ${trained} ${evaluated} --versions software.yml --parameters parameters.json ${args} --output report.html
+
+    cat <<-END_VERSIONS > versions.yml
+    "${task.process}":
+        cordon: \$(python3 -c "import cordon; print(cordon.__version__)")
+    END_VERSIONS
+    """
+
+    stub:
+    """
+    touch report.html
+
+    cat <<-END_VERSIONS > versions.yml
+    "${task.process}":
+        cordon: \$(python3 -c "import cordon; print(cordon.__version__)")
+    END_VERSIONS
+    """
+}

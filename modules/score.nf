@@ -1,0 +1,56 @@
+include { CALIBRATE_SCORES } from './calibrate_scores/main'
+include { SCORE_VARIANTS } from './score_variants/main'
+include { EVALUATE_SCORES } from './evaluate_scores/main'
+include { REPORT } from './report/main'
+
+workflow SCORE {
+    take:
+    variants // [meta, parquet]
+    calls // [meta, callers, vcfs, indices]
+    reference // [fasta, fai, dict]
+    model // safetensors
+    record // federation.json or []
+    ledger // the aggregator's decisions or []
+    versions // versions.yml of the stages before
+
+    main:
+    // [site, parquets]: a site calibrates on its own training labels; it may have none
+    calibrating = variants
+        .map { meta, table -> [meta.site, meta.role == 'train' && meta.labelled ? [table] : []] }
+        .groupTuple()
+        .map { site, groups -> [site, groups.collectMany { group -> group }.sort { table -> table.name }] }
+    CALIBRATE_SCORES(calibrating, model)
+
+    scoring = variants
+        .map { meta, table -> [meta.site, meta, table] }
+        .combine(CALIBRATE_SCORES.out.calibration, by: 0)
+        .map { _site, meta, table, calibration -> [meta, table, calibration] }
+        .join(calls)
+        .map { meta, table, calibration, callers, vcfs, indices -> [meta, table, callers, vcfs, indices, calibration] }
+    SCORE_VARIANTS(scoring, reference, model)
+
+    held_out = SCORE_VARIANTS.out.table
+        .filter { meta, _table -> meta.role == 'test' && meta.labelled }
+        .map { _meta, table -> table }
+        .toSortedList { a, b -> a.name <=> b.name }
+        .filter { tables -> tables.size() > 0 }
+    EVALUATE_SCORES(held_out)
+
+    software = versions
+        .mix(CALIBRATE_SCORES.out.versions, SCORE_VARIANTS.out.versions, EVALUATE_SCORES.out.versions)
+        .map { file -> file.text }
+        .unique()
+        .toSortedList()
+        .map { texts -> texts.join('') }
+    REPORT(
+        record,
+        ledger,
+        EVALUATE_SCORES.out.evaluation.ifEmpty([]),
+        software,
+        groovy.json.JsonOutput.toJson(params),
+    )
+
+    emit:
+    vcf = SCORE_VARIANTS.out.vcf // [meta, vcf, tbi]
+    report = REPORT.out.report
+}

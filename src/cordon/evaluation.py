@@ -1,0 +1,298 @@
+"""How well each score and each filter separates real alleles from false ones, on held-out samples.
+
+Accuracy here is computed from labels without noise: it is not differentially private and stays with
+whoever may see the held-out samples.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cordon.errors import InputProblems, Problem, UserError
+from cordon.features import CALLERS
+from cordon.tables import LABELLED, TRUTH_ALLELES_KEY, read_table, written_beside
+
+SINGLE_SITE = "cordon_single_"
+CURVE_POINTS = 200
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Labelled alleles of the held-out samples, one element of each array per allele.
+
+    ``real`` [n] says which alleles are in the truth; ``scores`` maps a score's name to [n] values, higher
+    meaning more likely real; ``filters`` maps a filter's name to [n] kept or not. ``truth`` maps a site
+    to its truth alleles inside the confident regions, found or not; None where the tables do not say.
+    """
+
+    samples: tuple[str, ...]
+    site: npt.NDArray[np.str_]
+    snv: Bools
+    real: Bools
+    scores: dict[str, Floats]
+    filters: dict[str, Bools]
+    truth: dict[str, int] | None
+
+
+def read_held_out(paths: Sequence[Path]) -> HeldOut:
+    """Read labelled tables with their scores (Parquet) and keep the rows that have a label.
+
+    A table is one of ``tables.LABELLED`` with ``cordon`` (float64) and optionally ``cordon_pass`` (bool)
+    and ``cordon_single_SITE`` (float64, the score of a model that SITE trained alone).
+    Raises UserError for a file that is no such table and when no labelled allele is left, InputProblems
+    for tables that disagree with each other or hold alleles without a score.
+    """
+    tables = [_read(path) for path in paths]
+    problems = list(_problems(paths, tables))
+    if problems:
+        raise InputProblems(problems)
+    table = pa.concat_tables([item.replace_schema_metadata(None) for item in tables]) if tables else None
+    table = table.filter(table["label"].is_valid()) if table else None
+    if table is None or table.num_rows == 0:
+        names = ", ".join(str(path) for path in paths) or "no table given"
+        raise UserError(
+            f"{names}: no labelled allele to evaluate. Give held-out samples (role test) whose truth VCF and "
+            "confident BED cover some of their candidates."
+        )
+    ref, alt = _strings(table, "ref"), _strings(table, "alt")
+    return HeldOut(
+        samples=tuple(sorted({name for item in tables for name in _sample_names(item)})),
+        site=_strings(table, "site"),
+        snv=(np.char.str_len(ref) == 1) & (np.char.str_len(alt) == 1),
+        real=table["label"].to_numpy() == 1,
+        scores=_scores(table),
+        filters=_filters(table),
+        truth=_truth(tables),
+    )
+
+
+def evaluate(data: HeldOut) -> dict[str, Any]:
+    """Return the content of evaluation.json: every score and filter, over all alleles and by stratum.
+
+    ``recall`` is over the real alleles that some caller proposed; ``sensitivity`` is over all truth
+    alleles inside the confident regions (null where their number is not known, as for SNVs and indels).
+    """
+    found = int(data.real.sum())
+    truth = sum(data.truth.values()) if data.truth is not None else found
+    if truth < found:
+        raise UserError(
+            f"the tables say {truth} truth alleles but label {found} alleles as real. Label the samples "
+            "again: cordon.truth_alleles must count every truth allele inside the confident regions."
+        )
+    everything = np.ones(data.real.size, dtype=np.bool_)
+    whole = _measure(data, everything, truth)
+    for entry in whole["scores"]:
+        entry.update(curves(data.real, data.scores[entry["name"]]))
+    return {
+        "samples": list(data.samples),
+        "truth_source": "truth set" if data.truth is not None else "candidates",
+        **whole,
+        "strata": [
+            {"kind": kind, "name": name, **_measure(data, rows, known)}
+            for kind, name, rows, known in _strata(data)
+            if rows.any()
+        ],
+    }
+
+
+def write_evaluation(result: dict[str, Any], path: Path) -> None:
+    """Write ``result`` as JSON, moved into place once complete."""
+    with written_beside(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def rank(real: Bools, score: Floats) -> dict[str, float | None]:
+    """AUROC and average precision of one score; both None unless real and false alleles are there."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    if real.all() or not real.any():
+        return {"auroc": None, "auprc": None}
+    return {
+        "auroc": round(float(roc_auc_score(real, score)), 6),
+        "auprc": round(float(average_precision_score(real, score)), 6),
+    }
+
+
+def curves(real: Bools, score: Floats) -> dict[str, dict[str, list[float]] | None]:
+    """ROC and precision-recall curves of one score, each thinned to at most 200 points."""
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    if real.all() or not real.any():
+        return {"roc": None, "pr": None}
+    fpr, tpr, _ = roc_curve(real, score)
+    precision, recall, _ = precision_recall_curve(real, score)
+    roc, pr = _thin(fpr, tpr), _thin(recall[::-1], precision[::-1])
+    return {"roc": {"fpr": roc[0], "tpr": roc[1]}, "pr": {"recall": pr[0], "precision": pr[1]}}
+
+
+def keep(real: Bools, kept: Bools, truth: int | None) -> dict[str, int | float | None]:
+    """Counts, sensitivity (over ``truth`` alleles), recall (over proposed real ones), precision and F1."""
+    true_kept, false_kept = int((real & kept).sum()), int((~real & kept).sum())
+    return {
+        "true_kept": true_kept,
+        "false_kept": false_kept,
+        "sensitivity": _ratio(true_kept, truth),
+        "recall": _ratio(true_kept, int(real.sum())),
+        "precision": _ratio(true_kept, true_kept + false_kept),
+        "f1": _ratio(2 * true_kept, true_kept + false_kept + truth) if truth is not None else None,
+    }
+
+
+def _measure(data: HeldOut, rows: Bools, truth: int | None) -> dict[str, Any]:
+    real = data.real[rows]
+    return {
+        "alleles": {"true": int(real.sum()), "false": int((~real).sum()), "truth": truth},
+        "scores": [{"name": name, **rank(real, score[rows])} for name, score in data.scores.items()],
+        "filters": [{"name": name, **keep(real, kept[rows], truth)} for name, kept in data.filters.items()],
+    }
+
+
+def _strata(data: HeldOut) -> Iterator[tuple[str, str, Bools, int | None]]:
+    """(kind, name, rows, truth alleles if known) of each stratum."""
+    yield "type", "SNV", data.snv, None
+    yield "type", "indel", ~data.snv, None
+    for site in sorted(set(data.site.tolist())):
+        yield "site", site, data.site == site, data.truth.get(site) if data.truth is not None else None
+
+
+def _scores(table: pa.Table) -> dict[str, Floats]:
+    """Cordon's score, then each caller's QUAL and QD, then the models trained by one site alone.
+
+    An allele that a caller did not call ranks below every allele that it called, and one that it called
+    without a QD ranks between: a caller's silence is its strongest statement that an allele is not real.
+    """
+    scores = {"cordon": _floats(table, "cordon")}
+    for caller in _callers(table):
+        called = _called(table, caller)
+        for kind in ("qual", "qd"):
+            values = _floats(table, f"{caller}_{kind}")
+            known = called & np.isfinite(values)
+            if known.any():
+                floor = values[known].min()
+                scores[f"{caller} {kind.upper()}"] = np.where(
+                    known, values, np.where(called, floor - 1, floor - 2)
+                )
+    for name in table.schema.names:
+        if name.startswith(SINGLE_SITE):
+            scores[f"{name.removeprefix(SINGLE_SITE)} alone"] = _floats(table, name)
+    return scores
+
+
+def _filters(table: pa.Table) -> dict[str, Bools]:
+    """The union of all callers unfiltered, each caller without and with its own filter, Cordon's PASS."""
+    filters = {"no filter": np.ones(table.num_rows, dtype=np.bool_)}
+    for caller in _callers(table):
+        filters[f"{caller} unfiltered"] = _called(table, caller)
+        filters[caller] = _called(table, caller) & _bools(table, f"{caller}_pass")
+    if "cordon_pass" in table.schema.names:
+        filters["cordon"] = _bools(table, "cordon_pass")
+    return filters
+
+
+def _callers(table: pa.Table) -> list[str]:
+    return [caller for caller in CALLERS if _called(table, caller).any()]
+
+
+def _called(table: pa.Table, caller: str) -> Bools:
+    called = [caller in callers.split(";") for callers in table["callers"].to_pylist()]
+    return np.array(called, dtype=np.bool_)
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        names = pq.read_schema(path).names
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({error}). Score the sample again.") from error
+    schema = LABELLED.append(pa.field("cordon", pa.float64()))
+    if "cordon_pass" in names:
+        schema = schema.append(pa.field("cordon_pass", pa.bool_()))
+    for name in sorted(name for name in names if name.startswith(SINGLE_SITE)):
+        schema = schema.append(pa.field(name, pa.float64()))
+    return read_table(path, schema)
+
+
+def _problems(paths: Sequence[Path], tables: Sequence[pa.Table]) -> Iterator[Problem]:
+    """Alleles without a score, samples given twice, tables that were not scored by the same models."""
+    seen: dict[str, Path] = {}
+    for path, table in zip(paths, tables, strict=True):
+        for name in table.schema.names[len(LABELLED.names) :]:
+            bad = _unscored(table, name)
+            if bad.size:
+                what = f"column {name} has no finite value in {bad.size} labelled rows."
+                yield Problem(f"{path}, row {bad[0] + 1}", what, "Score the sample again.")
+        if table.schema.names != tables[0].schema.names:
+            what = f"its score columns differ from those of {paths[0]}."
+            yield Problem(str(path), what, "Score all held-out samples with the same models.")
+        for sample in _sample_names(table):
+            if sample in seen:
+                what = f"sample {sample} is also in {seen[sample]}."
+                yield Problem(str(path), what, "Give each sample once.")
+            seen[sample] = path
+
+
+def _unscored(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
+    """Row indices whose label is known but whose score or verdict ``name`` is not."""
+    column = table[name]
+    missing = ~column.is_valid().to_numpy()
+    if pa.types.is_floating(column.type):
+        missing = ~np.isfinite(_floats(table, name))
+    return np.flatnonzero(missing & table["label"].is_valid().to_numpy())
+
+
+def _sample_names(table: pa.Table) -> set[str]:
+    return {
+        f"{site}/{sample}"
+        for site, sample in zip(*(table[c].to_pylist() for c in ("site", "sample")), strict=True)
+    }
+
+
+def _truth(tables: Sequence[pa.Table]) -> dict[str, int] | None:
+    """Truth alleles by site, from the tables' metadata; None when a table does not say."""
+    truth: dict[str, int] = {}
+    for table in tables:
+        count = (table.schema.metadata or {}).get(TRUTH_ALLELES_KEY)
+        if count is None:
+            return None
+        site = table["site"][0].as_py() if table.num_rows else ""
+        truth[site] = truth.get(site, 0) + int(count)
+    return truth
+
+
+def _thin(x: Floats, y: Floats) -> tuple[list[float], list[float]]:
+    """At most CURVE_POINTS points of a curve, evenly spread along its length, both ends kept."""
+    if x.size > CURVE_POINTS:
+        length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+        chosen = np.searchsorted(length, np.linspace(0.0, length[-1], CURVE_POINTS))
+        chosen[-1] = x.size - 1
+        x, y = x[np.unique(chosen)], y[np.unique(chosen)]
+    return [round(float(value), 5) for value in x], [round(float(value), 5) for value in y]
+
+
+def _ratio(part: int, whole: int | None) -> float | None:
+    return round(part / whole, 6) if whole else None
+
+
+def _strings(table: pa.Table, name: str) -> npt.NDArray[np.str_]:
+    return np.array(table[name].to_pylist(), dtype=np.str_)
+
+
+def _floats(table: pa.Table, name: str) -> Floats:
+    """A float column with NaN for null."""
+    return np.array(table[name].cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def _bools(table: pa.Table, name: str) -> Bools:
+    """A bool column with False for null."""
+    return np.array(table[name].fill_null(False).to_numpy(zero_copy_only=False), dtype=np.bool_)

@@ -1,0 +1,201 @@
+"""Everything about a run's inputs that can be checked before anything starts, all problems at once."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cordon.errors import InputProblems, Problem, UserError
+from cordon.genomics_files import Fault, alignment_faults, bed_faults, file_faults, vcf_faults
+from cordon.parameters import Json, check_parameters, properties, read_json
+from cordon.reference import Contigs, read_contigs
+from cordon.samplesheet import COLUMNS, FILES, Row, check_rows, check_sites, read_sheet
+from cordon.tables import written_beside
+
+StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where files are: as the samplesheet names them, for good, and where this process can read them.
+
+    ``base`` is the folder that relative paths start from, ``staged`` maps paths (as written, or absolute)
+    to their copies here.
+    """
+
+    base: Path
+    staged: Mapping[str, str]
+
+    def absolute(self, path: str) -> str:
+        """The path for good: absolute; a URL stays as it is."""
+        return path if not path or "://" in path else os.path.normpath(self.base / path)
+
+    def here(self, path: str) -> str:
+        """The path to read now."""
+        return self.staged.get(path) or self.staged.get(self.absolute(path)) or self.absolute(path)
+
+
+def read_staged(path: StrPath) -> dict[str, str]:
+    """A TSV of original and staged paths as a mapping."""
+    pairs: dict[str, str] = {}
+    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+        original, tab, staged = line.partition("\t")
+        if not tab:
+            raise UserError(f"{path}, row {number}: write original path, tab, staged path.")
+        pairs[original] = staged
+    return pairs
+
+
+def check_inputs(
+    *,
+    samplesheet: StrPath,
+    reference: StrPath,
+    parameters: StrPath,
+    schema: StrPath,
+    output: StrPath,
+    sites: StrPath | None = None,
+    places: Places | None = None,
+    federation_slots: int | None = None,
+    input_schema: StrPath | None = None,
+    sites_schema: StrPath | None = None,
+) -> list[dict[str, str]]:
+    """Check a run's inputs and write the samplesheet with absolute paths and every default filled in.
+
+    ``input_schema`` and ``sites_schema`` are the sheets' schemas, by default those that ``schema`` names.
+    Raises InputProblems with everything that is wrong; then nothing is written.
+    """
+    rules = read_json(schema)
+    values, problems = check_parameters(read_json(parameters), rules)
+    places = places or Places(Path(samplesheet).absolute().parent, {})
+    rows, faults = read_sheet(samplesheet, read_json(input_schema or _sheet_schema(schema, rules, "input")))
+    problems += faults
+    problems += check_rows(rows, truth_needed="scoring_model" not in values)
+    declared: list[Row] = []
+    if sites is not None:
+        declared, faults = read_sheet(sites, read_json(sites_schema or _sheet_schema(schema, rules, "sites")))
+        problems += faults
+        problems += check_sites(rows, declared) if declared else []
+    if federation_slots is not None:
+        values["federation_slots"] = federation_slots
+    problems += _federation_problems(rows, values)
+    problems += _delta_problems(declared, values)
+    contigs, faults = _contigs(reference)
+    problems += faults
+    problems += _parameter_files(values, rules, places, contigs, reference)
+    for row in rows:
+        problems += _row_files(row, places, contigs, reference)
+    if problems:
+        raise InputProblems(problems)
+    checked = [_checked(row, places, scoring="scoring_model" in values) for row in rows]
+    _write(checked, output)
+    return checked
+
+
+def _sheet_schema(schema: StrPath, rules: Json, parameter: str) -> Path:
+    """The schema of a sheet, which nextflow_schema.json names relative to itself."""
+    return Path(schema).resolve().parent / str(properties(rules)[parameter]["schema"])
+
+
+def _federation_problems(rows: Sequence[Row], values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Sites that could never all run at once, or never make a quorum. They would wait for each other."""
+    sites = {row["site"] for row in rows if row["role"] in ("", "train")}
+    if "scoring_model" in values or not sites:
+        return
+    joins = "aggregator" in values
+    needed = len(sites) + (0 if joins else 1)
+    slots = values.get("federation_slots")
+    if slots is not None and slots < needed:
+        tasks = f"{len(sites)} sites" + ("" if joins else " and the aggregator")
+        yield Problem(
+            f"--federation_slots {slots}",
+            f"is too few: {tasks} run at the same time and need {needed}.",
+            f"Set --federation_slots {needed} on a machine or executor that can run {needed} tasks at once.",
+        )
+    if not joins and values.get("min_sites", 1) > len(sites):
+        yield Problem(
+            f"--min_sites {values['min_sites']}",
+            f"can never be reached: the samplesheet has {len(sites)} sites to train at.",
+            f"Set --min_sites to at most {len(sites)}, or add sites with role train.",
+        )
+
+
+def _delta_problems(declared: Iterable[Row], values: Mapping[str, Any]) -> Iterator[Problem]:
+    """A delta that allows a site to release one whole unit."""
+    if "delta" not in values:
+        return
+    rows = values.get("max_variants_per_patient", 1) if values.get("privacy_unit") == "variant" else 1
+    for row in declared:
+        patients = row["declared_patients"]
+        units = int(patients) * rows if patients.isdecimal() else 0
+        if values["delta"] * units >= 1:
+            what = f"is not below one over the {units} units that site {row['site']} declares."
+            yield Problem(f"--delta {values['delta']:g}", what, f"Use a delta well below {1 / units:.2g}.")
+
+
+def _contigs(reference: StrPath) -> tuple[Contigs | None, list[Problem]]:
+    where = f"--reference {reference}"
+    faults = [Problem(where, what, remedy) for what, remedy in file_faults(reference)]
+    if faults:
+        return None, faults
+    try:
+        return read_contigs(reference), []
+    except (UserError, EOFError, OSError, ValueError) as error:
+        return None, [Problem(where, f"cannot be used: {error}", "Give a whole FASTA.")]
+
+
+def _parameter_files(
+    values: Mapping[str, Any], rules: Json, places: Places, contigs: Contigs | None, reference: StrPath
+) -> Iterator[Problem]:
+    """Files that parameters name. A relative one starts from a folder unknown here, so it must be staged."""
+    for name, rule in properties(rules).items():
+        path = values.get(name)
+        if not rule.get("exists") or not path or "://" in path:
+            continue
+        here = places.staged.get(path, path)
+        if not os.path.isabs(here) and path not in places.staged:
+            continue
+        faults: list[Fault] = list(file_faults(here))
+        if name == "intervals" and not faults and contigs is not None:
+            faults += bed_faults(here, contigs, reference)
+        for what, remedy in faults:
+            yield Problem(f"--{name} {path}", what.replace(here, path), remedy)
+
+
+def _row_files(row: Row, places: Places, contigs: Contigs | None, reference: StrPath) -> Iterator[Problem]:
+    """What is wrong with the files of one row; a remote one that is not staged cannot be looked at.
+
+    Without a usable reference (``contigs`` None) only their being there is checked.
+    """
+    for column in FILES:
+        path = row[column]
+        here = places.here(path)
+        if not path or "://" in here:
+            continue
+        faults = list(file_faults(here))
+        if faults or contigs is None:
+            pass
+        elif column == "bam":
+            faults += alignment_faults(here, row["sample"], contigs, reference)
+        elif column == "truth_vcf":
+            faults += vcf_faults(here, contigs, reference)
+        elif column == "confident_bed":
+            faults += bed_faults(here, contigs, reference)
+        for what, remedy in faults:
+            yield row.problem(column, what.replace(here, path), remedy)
+
+
+def _checked(row: Row, places: Places, *, scoring: bool) -> dict[str, str]:
+    cells = {column: row[column] for column in COLUMNS}
+    cells |= {column: places.absolute(row[column]) for column in FILES}
+    return cells | {"role": row["role"] or ("score" if scoring else "train")}
+
+
+def _write(rows: Sequence[Mapping[str, str]], output: StrPath) -> None:
+    with written_beside(output) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

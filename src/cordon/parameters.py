@@ -1,0 +1,112 @@
+"""Pipeline parameters checked against nextflow_schema.json, all problems at once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from cordon.errors import Problem, UserError
+
+StrPath = str | os.PathLike[str]
+Json = Mapping[str, Any]
+
+
+def read_json(path: StrPath) -> dict[str, Any]:
+    """A JSON object from a file. Raises UserError naming the file and the place where it is none."""
+    try:
+        content = json.loads(Path(path).read_text())
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: not a readable JSON file ({error}).") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a JSON object.")
+    return content
+
+
+def properties(schema: Json) -> dict[str, Json]:
+    """Every parameter of a grouped schema (``$defs`` with ``properties``) by name."""
+    return {
+        name: rule for group in schema.get("$defs", {}).values() for name, rule in group["properties"].items()
+    }
+
+
+def check_parameters(given: Json, schema: Json) -> tuple[dict[str, Any], list[Problem]]:
+    """The parameters typed and with the schema's defaults, and what is wrong with them.
+
+    Command-line values may come as strings; they are read as the type that the schema says. A null is a
+    parameter that was not given. A value with a problem is absent from the result.
+    """
+    rules = properties(schema)
+    values: dict[str, Any] = {name: rule["default"] for name, rule in rules.items() if "default" in rule}
+    problems: list[Problem] = []
+    for name, value in given.items():
+        if value is None:
+            continue
+        if name not in rules:
+            near = difflib.get_close_matches(name, rules, n=1)
+            remedy = f"Did you mean --{near[0]}?" if near else "Leave it out; --help lists what there is."
+            problems.append(Problem(f"--{name}", "is no parameter of this pipeline.", remedy))
+            continue
+        typed = _typed(value, rules[name].get("type", "string"))
+        faults = list(Draft202012Validator(rules[name]).iter_errors(typed))
+        if faults:
+            values.pop(name, None)
+            problems.append(_problem(name, value, rules[name], faults[0]))
+        else:
+            values[name] = typed
+    for name in _required(schema):
+        if name not in values and given.get(name) is None:
+            problems.append(
+                Problem(f"--{name}", "is missing.", f"Give --{name}: {rules[name]['description']}")
+            )
+    return values, problems
+
+
+def _typed(value: Any, kind: str) -> Any:
+    """The value as ``kind`` where it can be read so, else unchanged for the validator to name."""
+    if kind == "string":
+        return value if isinstance(value, str | bool) else str(value)
+    if isinstance(value, bool):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return value
+    if not math.isfinite(number):
+        return value
+    return int(number) if kind == "integer" and number.is_integer() else number
+
+
+def _problem(name: str, value: Any, rule: Json, fault: ValidationError) -> Problem:
+    if "errorMessage" in rule and fault.validator == "pattern":
+        what = str(rule["errorMessage"])
+    elif fault.validator == "enum":
+        what = f"is none of {', '.join(str(option) for option in rule['enum'])}."
+    elif fault.validator == "type":
+        what = "is no whole number." if rule["type"] == "integer" else f"is no {rule['type']}."
+    else:
+        what = f"must be {_bounds(rule)}."
+    default = f" The default is {rule['default']}." if "default" in rule else ""
+    return Problem(f"--{name} {value}", what, f"{rule['description']}{default}")
+
+
+def _bounds(rule: Json) -> str:
+    words = {
+        "exclusiveMinimum": "above",
+        "minimum": "at least",
+        "exclusiveMaximum": "below",
+        "maximum": "at most",
+    }
+    return " and ".join(f"{word} {rule[key]}" for key, word in words.items() if key in rule)
+
+
+def _required(schema: Json) -> Iterator[str]:
+    for group in schema.get("$defs", {}).values():
+        yield from group.get("required", ())

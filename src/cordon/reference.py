@@ -1,0 +1,95 @@
+"""The reference genome: prepared once, then its contigs and their lengths."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pysam
+
+from cordon.errors import UserError
+from cordon.tables import written_beside
+
+GZIP_MAGIC = b"\x1f\x8b"
+Contigs = Mapping[str, int]
+StrPath = str | os.PathLike[str]
+
+
+def prepare_reference(fasta: StrPath, outdir: StrPath) -> Contigs:
+    """Write ``reference.fasta`` (plain), ``.fasta.fai`` and ``.dict`` into ``outdir``.
+
+    ``fasta`` may be plain, gzip or bgzip. Returns the contigs' lengths in bp, in order.
+    Raises UserError where it is no FASTA, is truncated, or names a contig twice.
+    """
+    target = Path(outdir) / "reference.fasta"
+    with written_beside(target) as temporary:
+        try:
+            with opened(fasta) as source, temporary.open("wb") as plain:
+                first = source.read(1)
+                if first != b">":
+                    raise UserError(f"{fasta}: not a FASTA file (it begins with {first!r}, not '>').")
+                plain.write(first)
+                shutil.copyfileobj(source, plain, 1 << 20)
+        except (EOFError, OSError) as error:
+            raise UserError(f"{fasta}: cannot be read to its end ({error}). Copy it again.") from error
+        # samtools only warns of a contig that is there twice, and leaves the second out.
+        contigs = _scan(temporary, fasta)
+        try:
+            pysam.faidx(str(temporary))
+            dictionary = temporary.with_suffix(".dict")
+            pysam.dict("-u", "reference.fasta", "-o", str(dictionary), str(temporary))
+        except pysam.SamtoolsError as error:
+            raise UserError(f"{fasta}: samtools cannot index it: {str(error).strip()}") from error
+        return contigs
+
+
+def opened(path: StrPath) -> BinaryIO:
+    """The bytes of a plain, gzip or bgzip file, decompressed."""
+    with open(path, "rb") as raw:
+        compressed = raw.read(2) == GZIP_MAGIC
+    return cast(BinaryIO, gzip.open(path, "rb")) if compressed else open(path, "rb")
+
+
+def read_fai(path: StrPath) -> Contigs:
+    """Contig lengths (bp) in the order of a ``.fai`` file."""
+    if not Path(path).exists():
+        raise UserError(f"{path}: does not exist. Make it with prepare_reference or `samtools faidx`.")
+    contigs: dict[str, int] = {}
+    for line in Path(path).read_text().splitlines():
+        name, length = line.split("\t")[:2]
+        if name in contigs:
+            raise UserError(f"{path}: contig {name} is there twice. Give every contig a name of its own.")
+        contigs[name] = int(length)
+    return contigs
+
+
+def read_contigs(fasta: StrPath) -> Contigs:
+    """Contig lengths (bp) of a FASTA, plain or compressed: from its ``.fai`` when newer, else by reading."""
+    index = Path(f"{fasta}.fai")
+    if index.exists() and index.stat().st_mtime >= Path(fasta).stat().st_mtime:
+        return read_fai(index)
+    return _scan(fasta, fasta)
+
+
+def _scan(path: StrPath, fasta: StrPath) -> Contigs:
+    """Contig lengths by reading all of ``path``; what is wrong is said of ``fasta``."""
+    contigs: dict[str, int] = {}
+    name = ""
+    with opened(path) as lines:
+        for line in lines:
+            if line.startswith(b">"):
+                name = line[1:].split()[0].decode() if line[1:].split() else ""
+                if not name or name in contigs:
+                    raise UserError(f"{fasta}: contig {name!r} has no name or is there twice.")
+                contigs[name] = 0
+            elif not name:
+                raise UserError(f"{fasta}: not a FASTA file (its first line does not begin with '>').")
+            else:
+                contigs[name] += len(line.strip())
+    if not contigs:
+        raise UserError(f"{fasta}: holds no sequence.")
+    return contigs

@@ -1,0 +1,167 @@
+"""The report's statements in plain words, each derived from the run's files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cordon.report.figures import beside, display
+from cordon.report.sources import Federation, SiteOutcome
+
+NUMERALS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """AUROC of the best caller's score (before) and of Cordon (after)."""
+
+    name: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One thing that kept a site's updates out, with its reason; ``rounds`` in words."""
+
+    site: str
+    what: str
+    rounds: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Spending:
+    """The largest epsilon spent by any site that was not quarantined, and what it bounds.
+
+    ``factor`` is e to the epsilon; ``guess`` is how often an attacker with even prior odds can be right.
+    """
+
+    site: str
+    rdp: float
+    pld: float
+    factor: float
+    guess: float
+
+
+def improvement(evaluation: Mapping[str, Any] | None) -> Improvement | None:
+    """Cordon against the best score of any caller; None when either is not defined."""
+    if evaluation is None:
+        return None
+    known = {item["name"]: item["auroc"] for item in evaluation["scores"] if item["auroc"] is not None}
+    after = known.pop("cordon", None)
+    callers = {name: value for name, value in known.items() if not name.endswith(" alone")}
+    if after is None or not callers:
+        return None
+    best = max(callers, key=lambda name: callers[name])
+    return Improvement(display(best), callers[best], after)
+
+
+def best_alone(evaluation: Mapping[str, Any] | None) -> tuple[str, float] | None:
+    """The site whose own model ranks best, and its AUROC; None when no site trained one alone."""
+    scores = evaluation["scores"] if evaluation else []
+    alone = [item for item in scores if item["name"].endswith(" alone") and item["auroc"] is not None]
+    if not alone:
+        return None
+    best = max(alone, key=lambda item: float(item["auroc"]))
+    return str(best["name"]).removesuffix(" alone"), float(best["auroc"])
+
+
+def spending(federation: Federation | None) -> Spending | None:
+    """What the site that spent most has spent; quarantined sites are told apart in the decisions."""
+    sites = [site for site in federation.sites if site.epsilon_rdp is not None] if federation else []
+    sites = [site for site in sites if site.status != "quarantined"] or sites
+    if not sites:
+        return None
+    most = max(sites, key=lambda site: site.epsilon_rdp or 0.0)
+    rdp = float(most.epsilon_rdp or 0.0)
+    pld = rdp if most.epsilon_pld is None else float(most.epsilon_pld)
+    bound = min(rdp, pld)
+    return Spending(most.site, rdp, pld, math.exp(min(bound, 700.0)), 1.0 / (1.0 + math.exp(-bound)))
+
+
+def decisions(federation: Federation | None) -> list[Decision]:
+    """Every quarantine, absence and early stop; equal reasons of one site in several rounds are one row."""
+    if federation is None:
+        return []
+    grouped: dict[tuple[str, str, str], list[int]] = {}
+    for turn in federation.rounds:
+        for site in turn.sites:
+            if site.decision != "accepted":
+                grouped.setdefault((site.site, site.decision, site.reason), []).append(turn.round)
+    rows = [Decision(site, what, spans(numbers), reason) for (site, what, reason), numbers in grouped.items()]
+    told = {(row.site, row.what) for row in rows} | {(row.site, row.reason) for row in rows}
+    rows += [
+        Decision(site.site, site.status, "whole run", site.reason)
+        for site in federation.sites
+        if site.status != "finished" and not {(site.site, site.status), (site.site, site.reason)} & told
+    ]
+    return rows
+
+
+def headline(federation: Federation | None, evaluation: Mapping[str, Any] | None) -> str:
+    """The one sentence at the top."""
+    change = improvement(evaluation)
+    trained = ""
+    if federation is not None:
+        heard = {
+            site.site for turn in federation.rounds for site in turn.sites if site.decision == "accepted"
+        }
+        trained = f"{words(len(heard), 'site')} trained one model in "
+        trained += words(len(federation.rounds), "round")
+        trained = trained[0].upper() + trained[1:]
+    if change is None:
+        return f"{trained}." if trained else "Candidate alleles were scored with a released model."
+    verdict = f"better than {change.name}"
+    if round(change.after, 3) == round(change.before, 3):
+        verdict = f"no better than {change.name}"
+    elif change.after < change.before:
+        verdict = f"worse than {change.name}"
+    if trained:
+        return f"{trained}; it tells real alleles from false ones {verdict} does."
+    return f"A released model tells real alleles from false ones {verdict} does."
+
+
+def outcome(federation: Federation) -> str:
+    """Who finished and who did not, in one sentence, with reasons."""
+    finished = [site for site in federation.sites if site.status == "finished"]
+    if len(finished) == len(federation.sites):
+        return "Every site finished and nothing was quarantined." if not decisions(federation) else (
+            "Every site finished, but not every update was taken: see the decisions."
+        )  # fmt: skip
+    rest = [site for site in federation.sites if site.status != "finished"]
+    return f"{len(finished)} of {len(federation.sites)} sites finished. " + " ".join(
+        _fate(site, beside(federation.guarantee)) for site in rest
+    )
+
+
+def share(site: SiteOutcome, budget: float) -> float:
+    """The part of the budget that a site spent by its RDP accountant, in percent; above 100 when over."""
+    return 100.0 * (site.epsilon_rdp or 0.0) / budget if budget > 0 else math.inf
+
+
+def words(count: int, noun: str) -> str:
+    """``3, "site"`` -> ``three sites``."""
+    number = NUMERALS[count] if count < len(NUMERALS) else str(count)
+    return f"{number} {noun}{'' if count == 1 else 's'}"
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """``[1, 2, 3, 5]`` -> ``1–3, 5``."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(f"{part[0]}–{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+
+
+def _fate(site: SiteOutcome, meaning: str) -> str:
+    said = {"quarantined": "was quarantined", "missing": "went missing", "stopped": "stopped early"}
+    reason = site.reason.rstrip(".")
+    if ("ε" in reason or "epsilon" in reason) and not ("δ" in reason or "delta" in reason):
+        reason += f" ({meaning})"
+    return f"{site.site} {said.get(site.status, site.status)}{f': {reason}' if reason else ''}."

@@ -1,0 +1,139 @@
+"""Render the report: one HTML file with its style, figures and scripts inside."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from cordon import __version__
+from cordon.report import facts, figures, vega
+from cordon.report.sources import Guarantee, Sources
+from cordon.tables import written_beside
+
+# Settings of training: without training in the run they took no effect, and an epsilon would mislead.
+TRAINING_ONLY = (
+    "epsilon",
+    "delta",
+    "noise_multiplier",
+    "clip_norm",
+    "rounds",
+    "local_steps",
+    "sampling_rate",
+)
+
+
+def write_report(sources: Sources, path: Path) -> int:
+    """Write the report to ``path``, moved into place once complete; return its size in bytes."""
+    content = render(sources).encode()
+    with written_beside(path) as temporary:
+        temporary.write_bytes(content)
+    return len(content)
+
+
+def render(sources: Sources) -> str:
+    """The report as HTML."""
+    drawn = _figures(sources)
+    environment = Environment(
+        loader=FunctionLoader(_read),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        figure=_number,
+        short=vega.short,
+        display=figures.display,
+        dash=lambda look: " ".join(map(str, look.dash)) or "none",
+    )
+    federation = sources.federation
+    return environment.get_template("page.html").render(
+        sources=sources,
+        federation=federation,
+        evaluation=sources.evaluation,
+        facts=facts,
+        figures=drawn,
+        specs={name: Markup(vega.as_json(item.spec)) for name, item in drawn.items()},
+        svgs={name: Markup(item.svg) for name, item in drawn.items()},
+        beside=figures.beside(federation.guarantee) if federation else "",
+        epsilon=_epsilon(federation.guarantee) if federation else None,
+        styles=_styles(sources.evaluation),
+        settings=settings(sources),
+        css=Markup(_read("style.css")),
+        script=Markup(_script() if drawn else ""),
+        version=__version__,
+    )
+
+
+def settings(sources: Sources) -> list[tuple[str, str]]:
+    """The run's parameters in their own order, empty ones left out."""
+    rows = []
+    for name, value in sources.parameters.items():
+        if value in (None, "", [], {}):
+            continue
+        unused = sources.federation is None and name in TRAINING_ONLY
+        rows.append((name, "not used: nothing was trained in this run" if unused else str(value)))
+    return rows
+
+
+def _figures(sources: Sources) -> dict[str, vega.Figure]:
+    made: list[vega.Figure | None] = []
+    if sources.federation is not None:
+        made += [figures.epsilon(sources.federation), figures.norms(sources.federation)]
+    if sources.evaluation is not None:
+        made += [figures.roc(sources.evaluation), figures.precision_recall(sources.evaluation)]
+    return {item.name: item for item in made if item is not None}
+
+
+def _styles(evaluation: Mapping[str, Any] | None) -> dict[str, vega.Style]:
+    names = [item["name"] for item in evaluation["scores"]] if evaluation else []
+    alone = [name for name in names if name.endswith(" alone")]
+    return {name: figures.style(name, alone) for name in names}
+
+
+def _number(value: float | int | None, digits: int = 3) -> Markup:
+    """A number to read, with the exact one in the markup."""
+    if value is None:
+        return Markup('<span class="none" title="not defined">–</span>')
+    text = f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+    return Markup('<data value="{}">{}</data>').format(value, text)
+
+
+def _epsilon(guarantee: Guarantee) -> Any:
+    """A template function: an epsilon with what it means in its attributes."""
+    attributes = " ".join(
+        f'data-{name}="{html.escape(str(value), quote=True)}"'
+        for name, value in (
+            ("unit", guarantee.unit),
+            ("delta", guarantee.delta),
+            ("mechanism", guarantee.mechanism),
+            ("adjacency", guarantee.adjacency),
+        )
+    )
+
+    def write(value: float | None) -> Markup:
+        if value is None:
+            return Markup('<span class="none" title="not recorded">–</span>')
+        text = f"{value:.2f}" if math.isfinite(value) else "∞"
+        return Markup(f'<data class="epsilon" value="{value}" {attributes}>{text}</data>')
+
+    return write
+
+
+def _script() -> str:
+    import vl_convert
+
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    # A closing tag inside a string would end the script element early.
+    return bundle.replace("</script", "<\\/script")
+
+
+def _read(name: str) -> str:
+    return files("cordon.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,145 @@
+"""Scored VCFs: every candidate with its calibrated log-odds, its callers, and a filter by sensitivity."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+import pyarrow as pa
+import pysam
+
+from cordon.calibration import Calibration, Scorer, raw_scores
+from cordon.calls import PREFERENCE
+from cordon.errors import UserError
+from cordon.headers import merged_header
+from cordon.reads import quiet
+from cordon.reference import read_fai
+from cordon.tables import matrix, written_beside
+from cordon.variants import index
+
+StrPath = str | os.PathLike[str]
+Lines = Mapping[tuple[int, str, str], list[str]]
+
+LOW_SCORE = "CORDONLowScore"
+CHROM, POS, ID, REF, ALT, QUAL, FILTER, INFO = range(8)
+
+
+def score_table(model: Scorer, calibration: Calibration, table: pa.Table) -> pa.Table:
+    """The table with ``cordon``: float64 calibrated log-odds (nats) that the allele is real."""
+    values = calibration.apply(raw_scores(model, matrix(table)))
+    return table.append_column(pa.field("cordon", pa.float64(), nullable=False), pa.array(values))
+
+
+def write_scored(
+    scored: pa.Table,
+    *,
+    model: Scorer,
+    calibration: Calibration,
+    calls: Mapping[str, StrPath],
+    reference: StrPath,
+    sample: str,
+    truth_sensitivity: str,
+    output: StrPath,
+) -> int:
+    """Write a bgzip VCF with tbi, one record a row of ``scored``; returns how many of them pass.
+
+    ID, QUAL, INFO, FORMAT and genotype are those of the first of haplotypecaller, deepvariant and bcftools
+    that called the allele. FILTER is PASS from the threshold of ``truth_sensitivity`` on, else
+    CORDONLowScore. Raises UserError where the table and the calls do not belong together.
+    """
+    if truth_sensitivity not in calibration.thresholds:
+        raise UserError(
+            f"No threshold for a truth sensitivity of {truth_sensitivity}; "
+            f"choose one of {', '.join(calibration.thresholds)}."
+        )
+    threshold = calibration.thresholds[truth_sensitivity]
+    order = [caller for caller in PREFERENCE if caller in calls]
+    contigs = read_fai(f"{os.fspath(reference)}.fai")
+    own = _own_header(model, calibration, truth_sensitivity, threshold)
+    passing = 0
+    with written_beside(output) as temporary:
+        with pysam.BGZFile(str(temporary), "w") as out:
+            for line in merged_header([calls[caller] for caller in order], contigs, own, sample):
+                out.write(f"{line}\n".encode())
+            for fields in _records(scored, {caller: calls[caller] for caller in order}, threshold):
+                passing += fields[FILTER] == "PASS"
+                out.write(("\t".join(fields) + "\n").encode())
+        index(temporary)
+    return passing
+
+
+def _records(scored: pa.Table, calls: Mapping[str, StrPath], threshold: float) -> Iterator[list[str]]:
+    """The VCF fields of every row, in the table's order, the callers' VCFs read a contig at a time."""
+    columns = {
+        name: scored[name].to_pylist() for name in ("contig", "position", "ref", "alt", "callers", "cordon")
+    }
+    lines: dict[str, Lines] = {}
+    current = None
+    for contig, position, ref, alt, callers, value in zip(*columns.values(), strict=True):
+        if contig != current:
+            current = contig
+            lines = {caller: _contig_lines(path, contig) for caller, path in calls.items()}
+        called = [caller for caller in calls if (position, ref, alt) in lines[caller]]
+        if sorted(called) != callers.split(";"):
+            raise UserError(
+                f"{contig}:{position} {ref}>{alt}: the variant table says that {callers} called it, the VCFs "
+                f"say {', '.join(sorted(called)) or 'none'}. Give the VCFs that the table was made from."
+            )
+        base, *_ = records = [lines[caller][position, ref, alt] for caller in called]
+        yield _scored(base, dict(zip(called, records, strict=True)), callers, value, threshold)
+
+
+def _scored(
+    base: Sequence[str], records: Mapping[str, Sequence[str]], callers: str, value: float, threshold: float
+) -> list[str]:
+    filters = [
+        f"{caller}:{fields[FILTER].replace(';', '&')}"
+        for caller, fields in sorted(records.items())
+        if fields[FILTER] != "."
+    ]
+    info = [] if base[INFO] == "." else [base[INFO]]
+    info += [f"CORDON={value:.6g}", f"CORDON_CALLERS={callers.replace(';', ',')}"]
+    info += [f"CORDON_FILTERS={','.join(filters)}"] if filters else []
+    outcome = "PASS" if value >= threshold else LOW_SCORE
+    return [*base[:FILTER], outcome, ";".join(info), *base[INFO + 1 :]]
+
+
+def _contig_lines(path: StrPath, contig: str) -> Lines:
+    """The fields of a normalised VCF's records on a contig, by position, ref and alt."""
+    with quiet(), pysam.TabixFile(os.fspath(path)) as file:
+        if contig not in file.contigs:
+            return {}
+        records = (line.split("\t") for line in file.fetch(contig))
+        return {(int(fields[POS]), fields[REF].upper(), fields[ALT].upper()): fields for fields in records}
+
+
+def _own_header(
+    model: Scorer, calibration: Calibration, truth_sensitivity: str, threshold: float
+) -> list[str]:
+    """The header lines that say what the scores are and what they cost."""
+    facts: dict[str, object] = {"ModelHash": model.hash}
+    stated = ("epsilon", "delta", "unit", "mechanism", "adjacency", "accountant", "rounds", "sites")
+    facts |= {name.capitalize(): model.privacy[name] for name in stated if name in model.privacy}
+    facts |= {
+        "Calibration": calibration.source,
+        "CalibrationSlope": f"{calibration.slope:.6g}",
+        "CalibrationIntercept": f"{calibration.intercept:.6g}",
+        "TruthSensitivity": truth_sensitivity,
+        "Threshold": f"{threshold:.6g}",
+    }
+    text = ",".join(f"{name}={_quoted(value)}" for name, value in facts.items())
+    return [
+        f"##CORDON=<ID=Model,{text}>",
+        f'##FILTER=<ID={LOW_SCORE},Description="CORDON below {threshold:.6g}, the threshold that keeps '
+        f'{truth_sensitivity} of the real alleles (calibration: {calibration.source})">',
+        '##INFO=<ID=CORDON,Number=1,Type=Float,Description="Calibrated natural-log odds that the allele is '
+        'real, by the federated model">',
+        '##INFO=<ID=CORDON_CALLERS,Number=.,Type=String,Description="Callers that called the allele">',
+        "##INFO=<ID=CORDON_FILTERS,Number=.,Type=String,Description=\"The callers' own FILTER values, as "
+        'caller:values">',
+    ]
+
+
+def _quoted(value: object) -> str:
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    return text if isinstance(value, int | float) else f'"{text}"'

@@ -1,0 +1,5 @@
+"""A simulated consortium of hospitals: reference, patients, reads with realistic errors, and the truth."""
+
+from cordon.simulation.cohort import CohortPlan, Patient, simulate_cohort
+
+__all__ = ["CohortPlan", "Patient", "simulate_cohort"]

@@ -1,0 +1,289 @@
+"""Tests of cordon.inputs and of the checks that it gathers."""
+
+import csv
+import json
+
+import pytest
+
+from conftest import ROOT, Read
+from cordon.errors import InputProblems
+from cordon.inputs import Places, check_inputs, read_staged
+
+SCHEMA = ROOT / "nextflow_schema.json"
+PARAMETERS = {"input": "sheet.csv", "outdir": "out", "reference": "reference.fasta", "min_sites": 1}
+HEADER = "site,patient,sample,bam,bai,truth_vcf,confident_bed,role"
+
+
+class Run:
+    """A run whose inputs are right until a test changes them."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        ref = lab.sequences["chr1"][99]
+        lab.bam("s1.bam", [Read(100), Read(200), Read(50, contig="chr2")])
+        lab.bam("s2.bam", [Read(100)], sample="s2")
+        lab.vcf("truth.vcf.gz", [f"chr1 100 {ref} {'A' if ref != 'A' else 'C'} . . . GT 0/1"])
+        lab.bed("confident.bed", ("chr1", 0, 1500))
+        self.rows = [self.row(), self.row(site="south", patient="p2", sample="s2", bam="s2.bam")]
+        self.header = HEADER
+        self.sites = "site,declared_patients,weight\nnorth,10,1\nsouth,20,2.5\n"
+        self.parameters = dict(PARAMETERS)
+        self.options = {}
+
+    def row(self, **cells):
+        full = {"site": "north", "patient": "p1", "sample": "s1", "bam": "s1.bam", "bai": ""}
+        full |= {"truth_vcf": "truth.vcf.gz", "confident_bed": "confident.bed", "role": ""}
+        return ",".join((full | cells).values())
+
+    def check(self):
+        text = self.lab.text
+        return check_inputs(
+            samplesheet=text("sheet.csv", "\n".join([self.header, *self.rows]) + "\n"),
+            sites=text("sites.csv", self.sites),
+            reference=self.lab.reference,
+            parameters=text("params.json", json.dumps(self.parameters)),
+            schema=SCHEMA,
+            output=self.lab.folder / "checked.csv",
+            **self.options,
+        )
+
+    def problems(self):
+        with pytest.raises(InputProblems) as caught:
+            self.check()
+        assert not (self.lab.folder / "checked.csv").exists()
+        folder = f"{self.lab.folder}/"
+        return [str(problem).replace(folder, "") for problem in caught.value.problems]
+
+
+@pytest.fixture
+def run(lab):
+    return Run(lab)
+
+
+def test_right_inputs_give_absolute_paths_and_defaults(run):
+    run.rows[1] = run.row(
+        site="south", patient="p2", sample="s2", bam="s2.bam", truth_vcf="", confident_bed="", role="score"
+    )
+    run.check()
+    with open(run.lab.folder / "checked.csv") as file:
+        first, second = csv.DictReader(file)
+    folder = run.lab.folder
+    assert first == {
+        "site": "north", "patient": "p1", "sample": "s1", "bam": f"{folder}/s1.bam", "bai": "",
+        "truth_vcf": f"{folder}/truth.vcf.gz", "confident_bed": f"{folder}/confident.bed", "role": "train",
+    }  # fmt: skip
+    assert (second["role"], second["truth_vcf"]) == ("score", "")
+
+
+def test_staged_copies_are_read_and_original_paths_written(run, tmp_path):
+    (run.lab.folder / "here").mkdir()
+    (run.lab.folder / "s1.bam").rename(run.lab.folder / "here" / "1.bam")
+    staged = run.lab.text("staged.tsv", f"/data/s1.bam\t{run.lab.folder}/here/1.bam\n")
+    run.rows = [run.row(bam="s1.bam", truth_vcf="", confident_bed="", role="score")]
+    run.options = {"places": Places(run.lab.folder.__class__("/data"), read_staged(staged))}
+    assert run.check()[0]["bam"] == "/data/s1.bam"
+
+
+def test_everything_wrong_is_said_at_once(run):
+    run.parameters |= {"epsilon": 0, "calers": "bcftools"}
+    run.rows = [run.row(bam="absent.bam"), run.row(site="nroth", patient="p 2", sample="s2", bam="s1.bam")]
+    found = run.problems()
+    assert found == [
+        "--epsilon 0: must be above 0. Budget of each site. The default is 8.",
+        "--calers: is no parameter of this pipeline. Did you mean --callers?",
+        "sheet.csv, row 3, column patient: 'p 2' is no id: use letters, digits, '_', '.' and '-'. "
+        "The patient, unique within a site; all samples of a patient are one privacy unit.",
+        "sheet.csv, row 3, column site: site nroth is not in the sites sheet. "
+        "Did you mean north? Otherwise add a row for it to sites.csv.",
+        "sheet.csv, row 2, column bam: absent.bam does not exist. Correct the path, or copy the file there.",
+        "sheet.csv, row 3, column bam: s1.bam holds sample s1 (@RG SM), the row says s2. "
+        "Write the BAM's sample name in the row, or give this sample's BAM.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "expected"),
+    [
+        (
+            HEADER.replace("bam,", "bams,"),
+            None,
+            ["row 1: column bam is missing.", "column bams is unknown. Did you mean bam?"],
+        ),
+        (HEADER, [], ["has a header but no rows."]),
+        ("", [], ["is empty. Begin it with the header site,patient"]),
+        (HEADER, ["north,p1"], ["row 2: has 2 cells, the header 8."]),
+        (HEADER.replace(",role", ",role,site"), None, ["column site is there twice."]),
+    ],
+)
+def test_broken_sheets(run, header, rows, expected):
+    run.header = header
+    run.rows = run.rows if rows is None else rows
+    found = " ".join(run.problems())
+    assert all(part in found for part in expected)
+
+
+def test_rows_are_numbered_as_an_editor_does(run):
+    run.rows = [
+        "",
+        run.row(),
+        "",
+        run.row(site="south", patient="p2", sample="s2", bam="s2.bam", role="tset"),
+    ]
+    (found,) = run.problems()
+    assert found.startswith("sheet.csv, row 5, column role: 'tset' is no role: use train, test or score.")
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (
+            {"sample": "s1", "bam": "s1.bam"},
+            ["row 3, column sample: s1 is in row 2 already", "column bam: s1.bam is in row 2"],
+        ),
+        (
+            {"patient": "p1", "site": "south"},
+            ["row 3, column patient: patient p1 is at site north in row 2."],
+        ),
+        (
+            {"patient": "p1", "site": "north", "role": "test"},
+            ["row 3, column role: patient p1 has role train in row 2."],
+        ),
+        ({"confident_bed": ""}, ["column confident_bed: is empty but truth_vcf is not."]),
+        (
+            {"confident_bed": "", "truth_vcf": ""},
+            ["column truth_vcf: is empty but the role is train", "write role score"],
+        ),
+        ({"confident_bed": "", "truth_vcf": "", "role": "test"}, ["is empty but the role is test"]),
+        ({"patient": ""}, ["row 3, column patient: is empty."]),
+        ({"bam": "s2.sam"}, ["'s2.sam' is no .bam or .cram path"]),
+    ],
+)
+def test_rows_that_do_not_agree(run, cells, expected):
+    run.rows[1] = run.row(**({"site": "south", "patient": "p2", "sample": "s2", "bam": "s2.bam"} | cells))
+    found = " ".join(run.problems())
+    assert all(part in found for part in expected), found
+
+
+def truncate(path, size=30):
+    path.write_bytes(path.read_bytes()[:-size])
+
+
+def spoil(run, kind):
+    lab = run.lab
+    if kind == "truncated BAM":
+        truncate(lab.folder / "s1.bam")
+    elif kind == "empty BAM":
+        lab.text("s1.bam", "")
+    elif kind == "no BAM":
+        lab.text("s1.bam", "text")
+    elif kind == "unsorted header":
+        lab.bam("s1.bam", [Read(200), Read(100)], order="unsorted")
+    elif kind == "unsorted records":
+        lab.bam("s1.bam", [Read(200), Read(100)], indexed=False)
+    elif kind == "no read group":
+        lab.bam("s1.bam", [Read(100)], sample=None)
+    elif kind == "other length":
+        lab.bam("s1.bam", [Read(100)], contigs={"chr1": 1400, "chr2": 600})
+    elif kind == "other style":
+        lab.bam("s1.bam", [Read(100, contig="1", bases="A" * 100)], contigs={"1": 1500, "2": 600})
+    elif kind == "missing contig":
+        lab.bam("s1.bam", [Read(100)], contigs=lab.contigs | {"chr3": 9})
+    elif kind == "truncated VCF":
+        truncate(lab.folder / "truth.vcf.gz", 28)
+    elif kind == "empty VCF":
+        lab.vcf("truth.vcf.gz", [])
+    elif kind == "VCF of another reference":
+        header = ["##contig=<ID=chr9,length=9>"]
+        lab.vcf("truth.vcf.gz", ["chr9 5 A C . . . GT 0/1"], header=header, indexed=False)
+    elif kind == "malformed BED":
+        lab.text("confident.bed", "chr1\t0\t10\nchr1 20 30\n")
+    elif kind == "BED beyond the contig":
+        lab.bed("confident.bed", ("chr1", 0, 1501))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("truncated BAM", "column bam: s1.bam is truncated"),
+        ("empty BAM", "column bam: s1.bam is empty. Copy it again"),
+        ("no BAM", "column bam: s1.bam is truncated, or no BAM or CRAM"),
+        (
+            "unsorted header",
+            "s1.bam is not sorted by coordinate (@HD SO says so). Sort it with `samtools sort`.",
+        ),
+        ("unsorted records", "s1.bam says that it is sorted by coordinate but is not."),
+        ("no read group", "s1.bam has no read group with a sample name (@RG SM). Add one with"),
+        ("other length", "s1.bam has contig chr1 with 1400 bp, the reference reference.fasta with 1500."),
+        (
+            "other style",
+            "s1.bam writes contig 1, the reference reference.fasta writes chr1. Use files of one",
+        ),
+        ("missing contig", "s1.bam has contig chr3, which the reference reference.fasta lacks."),
+        ("truncated VCF", "column truth_vcf: truth.vcf.gz is truncated (no BGZF end block)."),
+        ("empty VCF", "column truth_vcf: truth.vcf.gz holds no variant."),
+        ("VCF of another reference", "truth.vcf.gz has contig chr9, which the reference"),
+        ("malformed BED", "column confident_bed: confident.bed, row 2 is no BED interval"),
+        ("BED beyond the contig", "confident.bed reaches to 1501 on chr1, which has 1500 bp."),
+    ],
+)
+def test_spoilt_files(run, kind, expected):
+    run.rows = [run.row()]
+    spoil(run, kind)
+    found = run.problems()
+    assert len(found) == 1, found
+    assert "sheet.csv, row 2, column" in found[0]
+    assert expected in found[0]
+
+
+def test_a_reference_that_is_none(run):
+    run.lab.folder.joinpath("reference.fasta").write_text("no FASTA\n")
+    run.rows.append(run.row(patient="p3", sample="s3", bam="absent.bam"))
+    found = run.problems()
+    assert len(found) == 2
+    assert "reference.fasta: cannot be used" in found[0]
+    assert "row 4, column bam: absent.bam does not exist." in found[1]
+
+
+def test_more_sites_than_slots_or_fewer_than_a_quorum(run):
+    run.options = {"federation_slots": 2}
+    assert run.problems() == [
+        "--federation_slots 2: is too few: 2 sites and the aggregator run at the same time and need 3. "
+        "Set --federation_slots 3 on a machine or executor that can run 3 tasks at once."
+    ]
+    run.parameters["aggregator"] = "host:9092"
+    assert len(run.check()) == 2
+    del run.parameters["aggregator"]
+    run.options = {}
+    run.parameters["min_sites"] = 3
+    (run.lab.folder / "checked.csv").unlink()
+    assert "--min_sites 3: can never be reached" in run.problems()[0]
+
+
+def test_a_delta_that_allows_to_release_a_whole_unit(run):
+    run.parameters["delta"] = 0.05
+    (found,) = run.problems()
+    assert found.startswith("--delta 0.05: is not below one over the 20 units that site south declares.")
+
+
+def test_sites_sheet_cells(run):
+    run.sites = "site,declared_patients,weight\nnorth,0,1\nsouth,3,-1\nsouth,3,1\n"
+    found = " ".join(run.problems())
+    for part in (
+        "'0' is no whole number of at least 1",
+        "'-1' is no number above 0",
+        "south is in row 3 already",
+    ):
+        assert part in found
+
+
+def test_a_released_model_needs_no_truth(run):
+    run.lab.text("model.safetensors", "x")
+    run.parameters["scoring_model"] = str(run.lab.folder / "model.safetensors")
+    run.rows = [run.row(truth_vcf="", confident_bed="")]
+    assert run.check()[0]["role"] == "score"
+    run.parameters["scoring_model"] = "/absent/model.safetensors"
+    (run.lab.folder / "checked.csv").unlink()
+    assert (
+        "--scoring_model /absent/model.safetensors: /absent/model.safetensors does not exist."
+        in run.problems()[0]
+    )

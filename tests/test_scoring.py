@@ -1,0 +1,240 @@
+"""Tests of cordon.scoring, cordon.calibration and cordon.headers."""
+
+import numpy as np
+import pyarrow as pa
+import pysam
+import pytest
+from pysam import bcftools
+
+from conftest import Read
+from cordon.calibration import (
+    calibrate,
+    uncalibrated,
+)
+from cordon.errors import UserError
+from cordon.features import FEATURES
+from cordon.headers import merged_header
+from cordon.model import Model, initial_parameters
+from cordon.scoring import score_table, write_scored
+from cordon.tables import LABELLED, VARIANTS, read_table
+
+
+class Fake:
+    """A model whose score is one feature."""
+
+    hash = "abc123"
+    features = FEATURES
+    privacy = {  # noqa: RUF012
+        "unit": "patient",
+        "epsilon": 8.0,
+        "delta": 1e-5,
+        "mechanism": 'Gaussian, called "DP-SGD"',
+        "adjacency": "add or remove",
+    }
+
+    def score(self, features):
+        return features[:, FEATURES.index("f_depth")].astype(np.float64)
+
+
+HC = [
+    '##INFO=<ID=MQ,Number=1,Type=Float,Description="x">',
+    '##INFO=<ID=DP,Number=1,Type=Integer,Description="x">',
+    '##FILTER=<ID=LowQual,Description="x">',
+    "##source=HaplotypeCaller",
+]
+BT = [
+    '##INFO=<ID=MQ,Number=1,Type=Integer,Description="y">',
+    '##INFO=<ID=INDEL,Number=0,Type=Flag,Description="y">',
+]
+
+
+def other(base):
+    return "ACGT"[("ACGT".index(base) + 1) % 4]
+
+
+@pytest.fixture
+def called(lab):
+    """Three alleles: by both, by haplotypecaller alone, by bcftools alone (on chr2)."""
+    one, two = (lab.sequences["chr1"][position - 1] for position in (100, 200))
+    three = lab.sequences["chr2"][299]
+    hc = [
+        f"chr1 100 {one} {other(one)} 50.5 . DP=9;MQ=59.5 GT:DP 0/1:9",
+        f"chr1 200 {two} {other(two)} 10 LowQual DP=3 GT 1/1",
+    ]
+    bt = [
+        f"chr1 100 {one} {other(one)} 40 PASS MQ=60 GT 0/1",
+        f"chr2 300 {three} {other(three)} 7 . INDEL;MQ=60 GT 0|1",
+    ]
+    hc_header = [*HC, '##FORMAT=<ID=DP,Number=1,Type=Integer,Description="x">']
+    calls = {
+        "bcftools": lab.vcf("bt.vcf.gz", bt, header=BT),
+        "haplotypecaller": lab.vcf("hc.vcf.gz", hc, header=hc_header),
+    }
+    alleles = [
+        ("chr1", 100, one, "bcftools;haplotypecaller"),
+        ("chr1", 200, two, "haplotypecaller"),
+        ("chr2", 300, three, "bcftools"),
+    ]
+    rows = []
+    for (contig, position, ref, callers), depth in zip(alleles, (2.0, -1.0, 0.25), strict=True):
+        row = {field.name: None for field in VARIANTS} | dict.fromkeys(FEATURES, 0.0)
+        row |= {"site": "a", "patient": "p", "sample": "s1", "callers": callers, "f_depth": depth}
+        rows.append(row | {"contig": contig, "position": position, "ref": ref, "alt": other(ref)})
+    return calls, pa.Table.from_pylist(rows, schema=VARIANTS)
+
+
+def write(lab, called, calibration, **changes):
+    calls, table = called
+    scored = score_table(Fake(), calibration, table)
+    options = {"model": Fake(), "calibration": calibration, "calls": calls, "reference": lab.reference}
+    options |= {"sample": "s1", "truth_sensitivity": "0.9", "output": lab.folder / "out.vcf.gz"}
+    return write_scored(scored, **(options | changes))
+
+
+def test_every_candidate_is_a_record_with_its_own_fields_kept(lab, called):
+    assert write(lab, called, uncalibrated("test", 0)) == 3
+    body = bcftools.view("-H", str(lab.folder / "out.vcf.gz")).splitlines()
+    one, two = (lab.sequences["chr1"][position - 1] for position in (100, 200))
+    three = lab.sequences["chr2"][299]
+    assert [line.split("\t") for line in body] == [
+        ["chr1", "100", ".", one, other(one), "50.5", "PASS",
+         "DP=9;MQ=59.5;CORDON=2;CORDON_CALLERS=bcftools,haplotypecaller;CORDON_FILTERS=bcftools:PASS",
+         "GT:DP", "0/1:9"],
+        ["chr1", "200", ".", two, other(two), "10", "PASS",
+         "DP=3;CORDON=-1;CORDON_CALLERS=haplotypecaller;CORDON_FILTERS=haplotypecaller:LowQual", "GT", "1/1"],
+        ["chr2", "300", ".", three, other(three), "7", "PASS",
+         "INDEL;MQ=60;CORDON=0.25;CORDON_CALLERS=bcftools", "GT", "0|1"],
+    ]  # fmt: skip
+
+
+def test_the_threshold_of_the_sensitivity_asked_for_filters(lab, called):
+    calibration = calibrate(np.array([2.0, -1.0, 0.25, -3.0]), np.array([1, 0, 0, 0], dtype=np.int8), "a")
+    assert write(lab, called, calibration) == 1
+    with pysam.VariantFile(str(lab.folder / "out.vcf.gz")) as file:
+        assert [list(record.filter) for record in file] == [["PASS"], ["CORDONLowScore"], ["CORDONLowScore"]]
+    with pytest.raises(UserError, match=r"truth sensitivity of 0\.5; choose one of 0\.9"):
+        write(lab, called, calibration, truth_sensitivity="0.5")
+
+
+def test_the_header_says_what_the_scores_are_and_cost(lab, called):
+    write(lab, called, uncalibrated("test", 0))
+    header = bcftools.view("-h", str(lab.folder / "out.vcf.gz"))
+    (line,) = [line for line in header.splitlines() if line.startswith("##CORDON=")]
+    for part in (
+        'ModelHash="abc123"',
+        "Epsilon=8.0",
+        "Delta=1e-05",
+        'Unit="patient"',
+        'Adjacency="add or remove"',
+        r'Mechanism="Gaussian, called \"DP-SGD\""',
+        'Calibration="none"',
+        'TruthSensitivity="0.9"',
+    ):
+        assert part in line
+    assert "##source=HaplotypeCaller" in header
+
+
+def test_bcftools_reads_it_without_a_warning_and_by_region(lab, called, capfd):
+    write(lab, called, uncalibrated("test", 0))
+    capfd.readouterr()
+    assert len(bcftools.view("-H", str(lab.folder / "out.vcf.gz"), "chr2:300").splitlines()) == 1
+    bcftools.query("-f", "%INFO/MQ\n", str(lab.folder / "out.vcf.gz"))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_table_of_other_calls_is_refused_and_nothing_is_left(lab, called):
+    calls, table = called
+    fewer = {"haplotypecaller": calls["haplotypecaller"]}
+    with pytest.raises(
+        UserError, match=r"chr1:100 .*bcftools;haplotypecaller called it, the VCFs say haplotypecaller"
+    ):
+        write(lab, (fewer, table), uncalibrated("test", 0))
+    assert not (lab.folder / "out.vcf.gz").exists()
+
+
+def test_no_candidates_give_an_indexed_vcf_without_records(lab, called):
+    empty = {"bcftools": lab.vcf("none.vcf.gz", [])}
+    assert write(lab, (empty, VARIANTS.empty_table()), uncalibrated("test", 0)) == 0
+    assert (lab.folder / "out.vcf.gz.tbi").exists()
+
+
+def test_scores_that_are_not_finite_are_refused(called):
+    class Broken(Fake):
+        def score(self, features):
+            return np.full(len(features), np.nan)
+
+    with pytest.raises(UserError, match="abc123 gives scores that are not finite"):
+        score_table(Broken(), uncalibrated("test", 0), called[1])
+
+
+def test_a_model_of_other_features_is_refused(called):
+    class Older(Fake):
+        features = ("f_old", *FEATURES[1:])
+
+    class Turned(Fake):
+        features = FEATURES[::-1]
+
+    for model, named in (
+        (Older(), r"\(f_called_bcftools, f_old differ\)"),
+        (Turned(), r"\(their order differ\)"),
+    ):
+        with pytest.raises(UserError, match=named):
+            score_table(model, uncalibrated("test", 0), called[1])
+
+
+def test_the_commands_lead_from_reads_to_a_scored_vcf(lab, command):
+    sequence = lab.sequences["chr1"]
+    changed = sequence[:299] + other(sequence[299]) + sequence[300:]
+    reads = [Read(start, bases=changed[start : start + 100]) for start in range(205, 295, 3)]
+    files = {
+        "raw": lab.bam("raw.bam", reads),
+        "truth": lab.vcf("truth.vcf.gz", [f"chr1 300 {sequence[299]} {other(sequence[299])} . . . GT 1/1"]),
+        "confident": lab.bed("confident.bed", ("chr1", 0, 1500)),
+        "model": lab.folder / "model.safetensors",
+    }
+    privacy = dict(Fake.privacy)
+    Model("logistic", FEATURES, initial_parameters("logistic", len(FEATURES)), privacy).save(files["model"])
+    names = [
+        "s1.bam",
+        "raw.vcf.gz",
+        "s1.vcf.gz",
+        "v.parquet",
+        "l.parquet",
+        "c.json",
+        "out.vcf.gz",
+        "t.parquet",
+    ]
+    files |= {name: lab.folder / name for name in names}
+    reference = lab.folder / "ref" / "reference.fasta"
+    lines = """
+        prepare_reference --reference {given} --outdir {folder}/ref
+        normalise_reads --bam {raw} --sample s1 --reference {reference} --output {s1.bam}
+        bcftools_call --bam {s1.bam} --sample s1 --reference {reference} --output {raw.vcf.gz}
+        normalise_variants --vcf {raw.vcf.gz} --sample s1 --reference {reference} --output {s1.vcf.gz}
+        encode_variants --site a --patient p --sample s1 --bam {s1.bam} --reference {reference} --calls bcftools={s1.vcf.gz} --output {v.parquet}
+        label_variants --variants {v.parquet} --truth {truth} --confident {confident} --reference {reference} --output {l.parquet}
+        calibrate_scores --model {model} --variants {l.parquet} --site a --output {c.json}
+        score_variants --model {model} --calibration {c.json} --variants {l.parquet} --calls bcftools={s1.vcf.gz} --reference {reference} --sample s1 --truth_sensitivity 0.990 --output {out.vcf.gz} --table {t.parquet}
+    """  # noqa: E501
+    for name, path in (
+        files | {"given": lab.reference, "folder": lab.folder, "reference": reference}
+    ).items():
+        lines = lines.replace(f"{{{name}}}", str(path))
+    said = [command(*line.split()) for line in lines.strip().splitlines()]
+    assert said[-1] == "s1: 1 of 1 candidates pass\n"
+    assert "only real alleles" in said[-2]
+    scored = read_table(files["t.parquet"], LABELLED)
+    assert scored["label"].to_pylist() == [1]
+    assert len(bcftools.view("-H", str(files["out.vcf.gz"])).splitlines()) == 1
+
+
+def test_definitions_that_disagree_are_widened(lab):
+    def merged(first, second):
+        paths = [
+            lab.vcf(name, [], header=[f'##INFO=<ID=X,{text},Description="d">'])
+            for name, text in (("1.vcf.gz", first), ("2.vcf.gz", second))
+        ]
+        return next(line for line in merged_header(paths, lab.contigs, [], "s1") if "ID=X," in line)
+
+    assert "Number=.,Type=Float" in merged("Number=1,Type=Integer", "Number=A,Type=Float")
+    assert "Number=1,Type=String" in merged("Number=1,Type=Integer", "Number=1,Type=String")
