@@ -36,7 +36,8 @@ def main(
     from cordon import model as models
 
     model, calibration = models.load(model_path), read_calibration(calibration_path)
-    scored = score_table(model, calibration, read_any(variants))
+    sensitivity = f"{truth_sensitivity:g}"
+    scored = score_table(model, calibration, read_any(variants), truth_sensitivity=sensitivity)
     passing = write_scored(
         scored,
         model=model,
@@ -44,7 +45,7 @@ def main(
         calls=parse_calls(calls),
         reference=reference,
         sample=sample,
-        truth_sensitivity=f"{truth_sensitivity:g}",
+        truth_sensitivity=sensitivity,
         output=output,
     )
     if table:

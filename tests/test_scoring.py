@@ -85,7 +85,8 @@ def called(lab):
 
 def write(lab, called, calibration, **changes):
     calls, table = called
-    scored = score_table(Fake(), calibration, table)
+    sensitivity = changes.get("truth_sensitivity", "0.9")
+    scored = score_table(Fake(), calibration, table, truth_sensitivity=sensitivity)
     options = {"model": Fake(), "calibration": calibration, "calls": calls, "reference": lab.reference}
     options |= {"sample": "s1", "truth_sensitivity": "0.9", "output": lab.folder / "out.vcf.gz"}
     return write_scored(scored, **(options | changes))
@@ -164,7 +165,7 @@ def test_scores_that_are_not_finite_are_refused(called):
             return np.full(len(features), np.nan)
 
     with pytest.raises(UserError, match="abc123 gives scores that are not finite"):
-        score_table(Broken(), uncalibrated("test", 0), called[1])
+        score_table(Broken(), uncalibrated("test", 0), called[1], truth_sensitivity="0.9")
 
 
 def test_a_model_of_other_features_is_refused(called):
@@ -179,7 +180,7 @@ def test_a_model_of_other_features_is_refused(called):
         (Turned(), r"\(their order differ\)"),
     ):
         with pytest.raises(UserError, match=named):
-            score_table(model, uncalibrated("test", 0), called[1])
+            score_table(model, uncalibrated("test", 0), called[1], truth_sensitivity="0.9")
 
 
 def test_the_commands_lead_from_reads_to_a_scored_vcf(lab, command):

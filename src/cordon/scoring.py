@@ -24,10 +24,26 @@ LOW_SCORE = "CORDONLowScore"
 CHROM, POS, ID, REF, ALT, QUAL, FILTER, INFO = range(8)
 
 
-def score_table(model: Scorer, calibration: Calibration, table: pa.Table) -> pa.Table:
-    """The table with ``cordon``: float64 calibrated log-odds (nats) that the allele is real."""
+def score_table(
+    model: Scorer, calibration: Calibration, table: pa.Table, *, truth_sensitivity: str
+) -> pa.Table:
+    """The table with ``cordon`` (float64, calibrated log-odds in nats that the allele is real) and ``cordon_pass``.
+
+    An allele passes from the threshold of ``truth_sensitivity`` on; UserError where there is none.
+    """
     values = calibration.apply(raw_scores(model, matrix(table)))
-    return table.append_column(pa.field("cordon", pa.float64(), nullable=False), pa.array(values))
+    passes = values >= _threshold(calibration, truth_sensitivity)
+    scored = table.append_column(pa.field("cordon", pa.float64(), nullable=False), pa.array(values))
+    return scored.append_column(pa.field("cordon_pass", pa.bool_(), nullable=False), pa.array(passes))
+
+
+def _threshold(calibration: Calibration, truth_sensitivity: str) -> float:
+    if truth_sensitivity not in calibration.thresholds:
+        raise UserError(
+            f"No threshold for a truth sensitivity of {truth_sensitivity}; "
+            f"choose one of {', '.join(calibration.thresholds)}."
+        )
+    return calibration.thresholds[truth_sensitivity]
 
 
 def write_scored(
@@ -44,38 +60,31 @@ def write_scored(
     """Write a bgzip VCF with tbi, one record a row of ``scored``; returns how many of them pass.
 
     ID, QUAL, INFO, FORMAT and genotype are those of the first of haplotypecaller, deepvariant and bcftools
-    that called the allele. FILTER is PASS from the threshold of ``truth_sensitivity`` on, else
-    CORDONLowScore. Raises UserError where the table and the calls do not belong together.
+    that called the allele. FILTER is PASS where the row passes, else CORDONLowScore. Raises UserError
+    where the table and the calls do not belong together.
     """
-    if truth_sensitivity not in calibration.thresholds:
-        raise UserError(
-            f"No threshold for a truth sensitivity of {truth_sensitivity}; "
-            f"choose one of {', '.join(calibration.thresholds)}."
-        )
-    threshold = calibration.thresholds[truth_sensitivity]
     order = [caller for caller in PREFERENCE if caller in calls]
     contigs = read_fai(f"{os.fspath(reference)}.fai")
-    own = _own_header(model, calibration, truth_sensitivity, threshold)
+    own = _own_header(model, calibration, truth_sensitivity)
     passing = 0
     with written_beside(output) as temporary:
         with pysam.BGZFile(str(temporary), "w") as out:
             for line in merged_header([calls[caller] for caller in order], contigs, own, sample):
                 out.write(f"{line}\n".encode())
-            for fields in _records(scored, {caller: calls[caller] for caller in order}, threshold):
+            for fields in _records(scored, {caller: calls[caller] for caller in order}):
                 passing += fields[FILTER] == "PASS"
                 out.write(("\t".join(fields) + "\n").encode())
         index(temporary)
     return passing
 
 
-def _records(scored: pa.Table, calls: Mapping[str, StrPath], threshold: float) -> Iterator[list[str]]:
+def _records(scored: pa.Table, calls: Mapping[str, StrPath]) -> Iterator[list[str]]:
     """The VCF fields of every row, in the table's order, the callers' VCFs read a contig at a time."""
-    columns = {
-        name: scored[name].to_pylist() for name in ("contig", "position", "ref", "alt", "callers", "cordon")
-    }
+    names = ("contig", "position", "ref", "alt", "callers", "cordon", "cordon_pass")
+    columns = [scored[name].to_pylist() for name in names]
     lines: dict[str, Lines] = {}
     current = None
-    for contig, position, ref, alt, callers, value in zip(*columns.values(), strict=True):
+    for contig, position, ref, alt, callers, value, passes in zip(*columns, strict=True):
         if contig != current:
             current = contig
             lines = {caller: _contig_lines(path, contig) for caller, path in calls.items()}
@@ -86,11 +95,11 @@ def _records(scored: pa.Table, calls: Mapping[str, StrPath], threshold: float) -
                 f"say {', '.join(sorted(called)) or 'none'}. Give the VCFs that the table was made from."
             )
         base, *_ = records = [lines[caller][position, ref, alt] for caller in called]
-        yield _scored(base, dict(zip(called, records, strict=True)), callers, value, threshold)
+        yield _scored(base, dict(zip(called, records, strict=True)), callers, value, passes)
 
 
 def _scored(
-    base: Sequence[str], records: Mapping[str, Sequence[str]], callers: str, value: float, threshold: float
+    base: Sequence[str], records: Mapping[str, Sequence[str]], callers: str, value: float, passes: bool
 ) -> list[str]:
     filters = [
         f"{caller}:{fields[FILTER].replace(';', '&')}"
@@ -100,7 +109,7 @@ def _scored(
     info = [] if base[INFO] == "." else [base[INFO]]
     info += [f"CORDON={value:.6g}", f"CORDON_CALLERS={callers.replace(';', ',')}"]
     info += [f"CORDON_FILTERS={','.join(filters)}"] if filters else []
-    outcome = "PASS" if value >= threshold else LOW_SCORE
+    outcome = "PASS" if passes else LOW_SCORE
     return [*base[:FILTER], outcome, ";".join(info), *base[INFO + 1 :]]
 
 
@@ -113,10 +122,9 @@ def _contig_lines(path: StrPath, contig: str) -> Lines:
         return {(int(fields[POS]), fields[REF].upper(), fields[ALT].upper()): fields for fields in records}
 
 
-def _own_header(
-    model: Scorer, calibration: Calibration, truth_sensitivity: str, threshold: float
-) -> list[str]:
+def _own_header(model: Scorer, calibration: Calibration, truth_sensitivity: str) -> list[str]:
     """The header lines that say what the scores are and what they cost."""
+    threshold = _threshold(calibration, truth_sensitivity)
     facts: dict[str, object] = {"ModelHash": model.hash}
     stated = ("epsilon", "delta", "unit", "mechanism", "adjacency", "accountant", "rounds", "sites")
     facts |= {name.capitalize(): model.privacy[name] for name in stated if name in model.privacy}
