@@ -17,8 +17,11 @@ from cordon.errors import UserError
 
 ADJACENCY = "add or remove one unit"
 MECHANISM = "Poisson-sampled Gaussian"
-# Beyond these the accountants return nothing finite, or not in a bearable time.
-LEAST_NOISE, MOST_NOISE, MOST_STEPS = 1e-2, 1e6, 1_000_000
+# Beyond these the accountants return nothing finite, or not in a bearable time and memory: below a
+# noise multiplier of 0.1 one event can take the PLD accountant minutes, whatever its epsilon.
+LEAST_NOISE, MOST_NOISE, MOST_STEPS = 0.1, 1e6, 1_000_000
+# Noise multiplier, sampling rate and steps of a composition of events.
+_Merged = tuple[tuple[float, float, int], ...]
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Event:
             )
         if not 0.0 < self.sampling_rate <= 1.0:
             raise UserError(f"sampling rate {self.sampling_rate} is not a probability. Use one in (0, 1].")
-        if not 1 <= self.steps <= MOST_STEPS:
+        if not (isinstance(self.steps, int) and 1 <= self.steps <= MOST_STEPS):
             raise UserError(
                 f"an event of {self.steps} steps cannot be accounted. Use 1 to {MOST_STEPS} steps."
             )
@@ -64,9 +67,10 @@ def epsilon_pld(events: Iterable[Event], delta: float) -> float:
 
 
 def calibrate_noise(*, epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
-    """The smallest noise multiplier whose ``steps`` cost at most ``epsilon`` by RDP.
+    """The smallest noise multiplier, from LEAST_NOISE on, whose ``steps`` cost at most ``epsilon`` by RDP.
 
-    Within 1 % of ``epsilon`` and never above it. Raises UserError where no noise can do that.
+    Never above ``epsilon``, and within 1 % of it but where even LEAST_NOISE costs less, or where epsilon
+    jumps to 0 because delta alone covers the loss. Raises UserError where no noise can do that.
     """
     from dp_accounting import LowerEndpointAndGuess, calibrate_dp_mechanism
     from dp_accounting.rdp import RdpAccountant
@@ -77,12 +81,14 @@ def calibrate_noise(*, epsilon: float, delta: float, sampling_rate: float, steps
         raise UserError(f"delta {delta} is not a probability. Give one in (0, 1), below 1 / units.")
 
     def event(noise_multiplier: float) -> Any:
-        return _to_dp_event((Event(noise_multiplier, sampling_rate, steps),))
+        return _to_dp_event(_merge([Event(noise_multiplier, sampling_rate, steps)]))
 
+    if epsilon_rdp([Event(LEAST_NOISE, sampling_rate, steps)], delta) <= epsilon:
+        return LEAST_NOISE
     try:
         with _without_order_warnings():
             noise = calibrate_dp_mechanism(
-                RdpAccountant, event, epsilon, delta, LowerEndpointAndGuess(0.1, 1.0), tol=1e-5
+                RdpAccountant, event, epsilon, delta, LowerEndpointAndGuess(LEAST_NOISE, 1.0), tol=1e-5
             )
     except ValueError as error:
         raise UserError(
@@ -95,16 +101,19 @@ def calibrate_noise(*, epsilon: float, delta: float, sampling_rate: float, steps
     return float(noise)
 
 
-def _merge(events: Iterable[Event]) -> tuple[Event, ...]:
-    """Sum the steps of equal events: composition is commutative, and the cache then hits."""
-    steps: dict[tuple[float, float, str], int] = {}
+def _merge(events: Iterable[Event]) -> _Merged:
+    """Sum the steps of equal events: composition is commutative, and the cache then hits.
+
+    A sum may pass MOST_STEPS, which bounds what one event may declare and not what a ledger may hold.
+    """
+    steps: dict[tuple[float, float], int] = {}
     for event in events:
-        key = (event.noise_multiplier, event.sampling_rate, event.mechanism)
+        key = (event.noise_multiplier, event.sampling_rate)
         steps[key] = steps.get(key, 0) + event.steps
-    return tuple(Event(noise, rate, steps[noise, rate, name], name) for noise, rate, name in sorted(steps))
+    return tuple((noise, rate, steps[noise, rate]) for noise, rate in sorted(steps))
 
 
-def _to_dp_event(events: tuple[Event, ...]) -> Any:
+def _to_dp_event(events: _Merged) -> Any:
     from dp_accounting import (
         ComposedDpEvent,
         GaussianDpEvent,
@@ -114,17 +123,14 @@ def _to_dp_event(events: tuple[Event, ...]) -> Any:
 
     return ComposedDpEvent(
         [
-            SelfComposedDpEvent(
-                PoissonSampledDpEvent(event.sampling_rate, GaussianDpEvent(event.noise_multiplier)),
-                event.steps,
-            )
-            for event in events
+            SelfComposedDpEvent(PoissonSampledDpEvent(rate, GaussianDpEvent(noise)), steps)
+            for noise, rate, steps in events
         ]
     )
 
 
 @lru_cache(maxsize=4096)
-def _epsilon(events: tuple[Event, ...], delta: float, accountant: str) -> float:
+def _epsilon(events: _Merged, delta: float, accountant: str) -> float:
     if not events:
         return 0.0
     if accountant == "rdp":

@@ -6,10 +6,13 @@ signature, so a row can be neither changed, removed nor put in between unnoticed
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +36,18 @@ class ChainedLog:
     """Append-only JSON lines at ``path``, hash-chained and signed with the key beside them.
 
     The key file (``.key``) is made on first use, readable by its owner alone. Rows already there
-    are verified on opening; UserError names the first row that does not verify.
+    are verified on opening; UserError names the first row that does not verify. What it cannot show is
+    that rows are missing at its end: whoever restores an old copy of the file takes spending back.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._key = _load_or_make_key(path.with_suffix(".key"))
+        self._key = _load_or_make_key(path)
         self.public_key = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
         self._rows: list[dict[str, Any]] = []
         self.head = FIRST
+        self._size = 0
         if path.exists():
             self._read()
 
@@ -50,34 +55,63 @@ class ChainedLog:
         return iter(self._rows)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write ``row`` and wait until it is on disk."""
+        """Write ``row`` and wait until it is on disk; UserError where another process wrote since."""
         body = {**row, "previous": self.head}
         digest = _digest(body)
-        line = {**body, "hash": digest, "signature": self._key.sign(bytes.fromhex(digest)).hex()}
-        with self.path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line, sort_keys=True) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
+        line = _line({**body, "hash": digest, "signature": self._key.sign(bytes.fromhex(digest)).hex()})
+        with self.path.open("ab", buffering=0) as handle:
+            with suppress(OSError):  # some cluster file systems have no locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if handle.seek(0, os.SEEK_END) != self._size:
+                raise UserError(
+                    f"{self.path}: another process wrote to this ledger. Run one command at a time on it."
+                )
+            try:
+                if handle.write(line) != len(line):
+                    raise OSError(f"{self.path}: the row was written in part")
+                os.fsync(handle.fileno())
+            except OSError:
+                handle.truncate(self._size)
+                raise
         self._rows.append(row)
         self.head = digest
+        self._size += len(line)
 
     def _read(self) -> None:
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            # A crash while a row was being written: nothing was done on the strength of half a row.
-            with self.path.open("r+b") as handle:
-                handle.truncate(len(whole))
-        for number, line in enumerate(whole.decode("utf-8").splitlines(), start=1):
+        *lines, rest = self.path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines, start=1):
             self._rows.append(self._verified(line, number))
+            self._size += len(line) + 1
+        if rest:
+            self._recover(rest, len(lines) + 1)
 
-    def _verified(self, line: str, number: int) -> dict[str, Any]:
+    def _recover(self, rest: bytes, number: int) -> None:
+        """A crash while a row was being written: nothing was done on the strength of half a row."""
+        try:
+            json.JSONDecoder().raw_decode(rest.decode())
+        except ValueError:
+            keep = b""
+        else:  # the row is whole, but for its end of line
+            self._rows.append(self._verified(rest, number))
+            keep = rest + b"\n"
+        with self.path.open("r+b") as handle:
+            handle.seek(self._size)
+            handle.write(keep)
+            handle.truncate()
+            os.fsync(handle.fileno())
+        self._size += len(keep)
+
+    def _verified(self, line: bytes, number: int) -> dict[str, Any]:
         where = f"{self.path}, row {number}"
         try:
             row: dict[str, Any] = json.loads(line)
-            signature, digest = bytes.fromhex(row.pop("signature")), row.pop("hash")
-            self._key.public_key().verify(signature, bytes.fromhex(digest))
-        except (ValueError, KeyError, AttributeError, InvalidSignature) as error:
+            if _line(row) != line + b"\n":
+                raise ValueError("not in the form in which rows are written")
+            signature, digest = row.pop("signature"), row.pop("hash")
+            if signature != (signed := bytes.fromhex(signature)).hex():
+                raise ValueError("not in lower case")
+            self._key.public_key().verify(signed, bytes.fromhex(digest))
+        except (ValueError, KeyError, AttributeError, TypeError, InvalidSignature) as error:
             raise UserError(f"{where}: the row's signature does not verify. {_RESTORE}") from error
         if digest != _digest(row) or row.pop("previous") != self.head:
             raise UserError(f"{where}: the row does not follow the one before it. {_RESTORE}")
@@ -96,6 +130,10 @@ class SiteLedger:
     """
 
     def __init__(self, path: Path, *, epsilon: float, delta: float) -> None:
+        if not (0 < epsilon < math.inf and 0 < delta < 1):
+            raise UserError(
+                f"epsilon {epsilon} and delta {delta} are no budget. Give epsilon above 0 and delta in (0, 1)."
+            )
         self._log = ChainedLog(path)
         self.epsilon = epsilon
         self.delta = delta
@@ -155,12 +193,22 @@ def _digest(row: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
 
 
-def _load_or_make_key(path: Path) -> Ed25519PrivateKey:
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, sort_keys=True).encode() + b"\n"
+
+
+def _load_or_make_key(ledger: Path) -> Ed25519PrivateKey:
+    path = ledger.with_suffix(".key")
     if path.exists():
-        key = load_pem_private_key(path.read_bytes(), password=None)
+        try:
+            key = load_pem_private_key(path.read_bytes(), password=None)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: not a private key. Restore the ledger's own key.") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise UserError(f"{path}: not an Ed25519 key. Restore the ledger's own key.")
         return key
+    if ledger.exists() and ledger.stat().st_size:
+        raise UserError(f"{path}: the key of {ledger.name} is missing. Restore the ledger's own key.")
     key = Ed25519PrivateKey.generate()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as handle:

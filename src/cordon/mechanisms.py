@@ -1,7 +1,8 @@
 """Noise and sampling from the operating system's cryptographic generator.
 
 Nothing here keeps a state that could be seeded, forked or replayed: every number comes from
-``os.urandom``. Tests pass their own ``Randomness`` and the result is marked as not private.
+``os.urandom``. Another source of bytes is for tests alone: no command, and nothing that makes a
+result (``cordon.training.train``), takes one.
 """
 
 from __future__ import annotations
@@ -21,19 +22,17 @@ BytesSource = Callable[[int], bytes]
 
 @dataclass(frozen=True)
 class Randomness:
-    """Uniform, normal and subset draws from a source of random bytes.
-
-    ``private`` is true only for the operating system's generator; whoever prints a result made
-    with another source says that it is not private.
-    """
+    """Uniform, normal and subset draws from a source of random bytes."""
 
     source: BytesSource = os.urandom
-    private: bool = True
 
     def uniform(self, size: int) -> npt.NDArray[np.float64]:
-        """``size`` draws from the open interval (0, 1) with 53 random bits each."""
-        bits = np.frombuffer(self.source(8 * size), dtype=np.uint64) >> np.uint64(11)
-        return (bits.astype(np.float64) + 0.5) * 2.0**-53
+        """``size`` draws from the open interval (0, 1) with 52 random bits each.
+
+        With 53 bits, the half that keeps 0 out would round the largest draws up to 1.
+        """
+        bits = np.frombuffer(self.source(8 * size), dtype=np.uint64) >> np.uint64(12)
+        return (bits.astype(np.float64) + 0.5) * 2.0**-52
 
     def normal(self, size: int) -> npt.NDArray[np.float64]:
         """``size`` standard normal draws.
@@ -47,7 +46,7 @@ class Randomness:
         angle = 2.0 * np.pi * self.uniform(half)
         draws = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
         total: npt.NDArray[np.float64] = draws[: SUMMANDS * size].reshape(SUMMANDS, size).sum(axis=0)
-        return total / np.sqrt(SUMMANDS)
+        return np.divide(total, np.sqrt(SUMMANDS), dtype=np.float64)
 
     def poisson_sample(self, population: int, rate: float) -> npt.NDArray[np.intp]:
         """Indices of a Poisson sample: each of ``population`` units is in with probability ``rate``."""

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = ("logistic", "mlp")
 HIDDEN = 16
+# Natural-log odds that a raw call is real before anything is known of it: about four in five are. Starting
+# there, the first gradients point at what tells real from false, not at how many are real.
+PRIOR_LOG_ODDS = 1.386
 
 Parameters = dict[str, npt.NDArray[np.float32]]
 
@@ -29,8 +32,8 @@ Parameters = dict[str, npt.NDArray[np.float32]]
 def build(architecture: str, features: int) -> nn.Module:
     """A fresh module that maps float32 [..., features] to float32 [...] log odds.
 
-    Its start is public and the same everywhere: zeros, but for the mlp's hidden layer, which comes
-    from a generator with a fixed seed. No layer mixes examples.
+    Its start is public and the same everywhere: every score is PRIOR_LOG_ODDS; the mlp's hidden layer
+    comes from a generator with a fixed seed. No layer mixes examples.
     """
     import torch
     from torch import nn
@@ -49,7 +52,7 @@ def build(architecture: str, features: int) -> nn.Module:
     output = layers[-1]
     assert isinstance(output, nn.Linear)
     nn.init.zeros_(output.weight)
-    nn.init.zeros_(output.bias)
+    nn.init.constant_(output.bias, PRIOR_LOG_ODDS)
     return nn.Sequential(*layers, nn.Flatten(-2))
 
 
@@ -108,7 +111,8 @@ class Model:
         module = build(self.architecture, len(self.features))
         load_parameters(module, self.parameters)
         with torch.no_grad():
-            return module(torch.from_numpy(features)).double().numpy()
+            scores: npt.NDArray[np.float64] = module(torch.from_numpy(features)).double().numpy()
+        return scores
 
     def save(self, path: Path) -> None:
         """Write the model to ``path`` (safetensors, metadata as JSON), whole or not at all."""
@@ -127,12 +131,14 @@ def load(path: Path) -> Model:
     try:
         with safe_open(path, framework="numpy") as handle:
             described = json.loads((handle.metadata() or {})["cordon"])
+            if not isinstance(described["privacy"], dict):
+                raise TypeError("its privacy is no statement")
             parameters = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
         model = Model(
             described["architecture"], tuple(described["features"]), parameters, described["privacy"]
         )
         check_parameters(parameters, expected=initial_parameters(model.architecture, len(model.features)))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(
             f"{path}: not a model written by Cordon ({error}). Give a model.safetensors."
         ) from error

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from cordon.accountants import Event
 from cordon.errors import UserError
 from cordon.mechanisms import Randomness
-from cordon.model import Parameters, build, load_parameters, parameters_of
+from cordon.model import Parameters, build, check_parameters, load_parameters, parameters_of
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +73,8 @@ class Units:
         """The labelled rows of all the variant tables at ``paths``, grouped by ``unit``."""
         from cordon.tables import LABELLED, matrix, read_table
 
+        if not paths:
+            return cls.group(np.empty((0, 0), np.float32), np.empty(0, np.float32), [], unit=unit)
         tables = [read_table(path, LABELLED) for path in paths]
         labelled = [table.filter(table.column("label").is_valid()) for table in tables]
         return cls.group(
@@ -105,23 +107,30 @@ class DPSGD:
         return Event(self.noise_multiplier, self.sampling_rate, self.steps)
 
 
-def train(
-    architecture: str,
-    start: Parameters,
-    units: Units,
-    settings: DPSGD,
-    randomness: Randomness | None = None,
-) -> Parameters:
+def train(architecture: str, start: Parameters, units: Units, settings: DPSGD) -> Parameters:
     """The noisy change of the parameters after ``settings.steps`` steps of DP-SGD from ``start``.
 
     The result is private for one unit at the cost of ``settings.event`` (Abadi et al. 2016,
-    arXiv:1607.00133, with Poisson sampling and a fixed normaliser).
+    arXiv:1607.00133, with Poisson sampling and a fixed normaliser), against whoever chose ``start``
+    too. Raises UserError where ``start`` are no finite parameters of ``architecture``.
     """
+    return descend(architecture, start, units, settings, Randomness())
+
+
+def descend(
+    architecture: str, start: Parameters, units: Units, settings: DPSGD, random: Randomness
+) -> Parameters:
+    """`train` with a given source of randomness, for tests: what comes of another one is not private."""
     import torch
     from opacus import GradSampleModule
 
-    random = randomness or Randomness()
     module = build(architecture, units.features.shape[1])
+    try:
+        check_parameters(start, expected=parameters_of(module))
+    except ValueError as error:
+        raise UserError(
+            f"cannot train from this start: {error}. Use the same version of Cordon at sites and aggregator."
+        ) from error
     load_parameters(module, start)
     # Sums in the module, so that the only normaliser is the optimiser's public expected batch.
     private = GradSampleModule(module, loss_reduction="sum")
@@ -140,7 +149,7 @@ def train(
 def _draw(
     units: Units, settings: DPSGD, random: Randomness
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A Poisson sample of units as padded blocks: features [units, rows, F], labels and weights [units, rows].
+    """A Poisson sample of units, padded: features [units, rows, F], labels and weights [units, rows].
 
     A unit's weights sum to one over the rows drawn from it and are zero on the padding, so its loss
     is the mean over those rows. The sample may be empty.
@@ -166,21 +175,33 @@ def _draw(
 
 
 def _optimiser(private: Any, settings: DPSGD, random: Randomness) -> Any:
-    """Opacus' DP optimiser over plain SGD, with its noise from ``random``."""
+    """Opacus' DP optimiser over plain SGD, clipping in float64 and with its noise from ``random``."""
     import torch
     from opacus.optimizers import DPOptimizer
 
     class SecureOptimizer(DPOptimizer):  # type: ignore[misc]
         """Opacus' own secure mode needs a package that is no longer maintained."""
 
+        def clip_and_accumulate(self) -> None:
+            """Sum the units' clipped gradients; a unit whose gradient is not finite adds nothing.
+
+            Parameters and features can be such that a gradient overflows; no noise would hide a NaN.
+            In float64 the sum's own rounding (Casacuberta et al., CCS 2022) is far below
+            the clip norm.
+            """
+            units = torch.cat([gradient.flatten(1) for gradient in self.grad_samples], dim=1).double()
+            units = torch.where(units.isfinite().all(dim=1, keepdim=True), units, 0.0)
+            norms = units.norm(dim=1, keepdim=True).clamp(min=self.max_grad_norm)
+            summed = (units * (self.max_grad_norm / norms)).sum(dim=0)
+            sizes = [parameter.numel() for parameter in self.params]
+            for parameter, part in zip(self.params, summed.split(sizes), strict=True):
+                parameter.summed_grad = part.view_as(parameter)
+
         def add_noise(self) -> None:
             deviation = self.noise_multiplier * self.max_grad_norm
             for parameter in self.params:
-                noise = random.normal(parameter.summed_grad.numel()) * deviation
-                summed = parameter.summed_grad.double() + torch.from_numpy(noise).view_as(
-                    parameter.summed_grad
-                )
-                parameter.grad = summed.to(parameter.dtype).view_as(parameter)
+                noise = torch.from_numpy(random.normal(parameter.numel()) * deviation)
+                parameter.grad = (parameter.summed_grad + noise.view_as(parameter)).to(parameter.dtype)
 
     return SecureOptimizer(
         torch.optim.SGD(private.parameters(), lr=settings.learning_rate),

@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 
 from cordon.accountants import Event, epsilon_pld, epsilon_rdp
+from cordon.errors import UserError
 from cordon.federation.messages import STOPPED, TRAINED, Reply
 from cordon.federation.plan import Plan, Site
 from cordon.ledger import ChainedLog
 from cordon.model import Parameters, check_parameters
 
 ACCEPTED, QUARANTINED, MISSING = "accepted", "quarantined", "missing"
+# A reason may quote what a site sent, and a site may send anything.
+LONGEST_REASON = 400
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,18 @@ class Decision:
 
 
 class Auditor:
-    """Judges replies against the plan and against what each identity has spent before."""
+    """Judges replies against the plan and against what each identity has spent before.
+
+    UserError where the ledger holds spending for another privacy unit: the two do not compose.
+    """
 
     def __init__(self, plan: Plan, ledger: ChainedLog, *, expected: Parameters) -> None:
+        others = {row["unit"] for row in ledger if row["kind"] == "decision"} - {plan.unit}
+        if others:
+            raise UserError(
+                f"{ledger.path} accounts for one {' and one '.join(sorted(others))}, the plan for one "
+                f"{plan.unit}. Keep a ledger (--state) for each privacy unit."
+            )
         self._plan = plan
         self._ledger = ledger
         self._expected = expected
@@ -57,15 +69,10 @@ class Auditor:
         declared = [reply.event] if reply is not None and reply.event is not None else []
         events = [*self._events(site), *declared]
         rdp, pld = self._epsilons(events)
-        verdict, reason = self._verdict(round_number, reply, rdp, fault)
-        norm, size = None, 0
-        if reply is not None and reply.update is not None:
-            size = sum(array.nbytes for array in reply.update.values())
-            norm = float(
-                np.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in reply.update.values()))
-            )
-            norm = norm if np.isfinite(norm) else None
-        decision = Decision(site.name, verdict, reason, rdp, pld, norm, size)
+        verdict, reason = self._verdict(site, round_number, reply, rdp, fault)
+        update = reply.update if reply is not None and reply.update is not None else {}
+        size = sum(array.nbytes for array in update.values())
+        decision = Decision(site.name, verdict, reason[:LONGEST_REASON], rdp, pld, _norm(update), size)
         self._ledger.append(
             {
                 "kind": "decision",
@@ -80,12 +87,16 @@ class Auditor:
         )
         return decision
 
-    def _verdict(self, round_number: int, reply: Reply | None, epsilon: float, fault: str) -> tuple[str, str]:
+    def _verdict(
+        self, site: Site, round_number: int, reply: Reply | None, epsilon: float, fault: str
+    ) -> tuple[str, str]:
         plan = self._plan
         if reply is None:
             return (QUARANTINED, fault) if fault else (MISSING, "no reply before the round's deadline")
         if (reply.run, reply.round) != (plan.run, round_number):
-            return QUARANTINED, f"a reply to round {reply.round} of run {reply.run}: stale or replayed"
+            return QUARANTINED, f"a reply to round {reply.round} of run {reply.run!r}: stale or replayed"
+        if self._accepted(site, round_number):
+            return QUARANTINED, f"a second reply to round {round_number} of run {plan.run}: replayed"
         if reply.status == STOPPED:
             return MISSING, "the site stopped by itself: its own budget allows no further round"
         if reply.status != TRAINED or reply.update is None or reply.event is None:
@@ -110,23 +121,44 @@ class Auditor:
             for event in row["events"]
         ]
 
+    def _accepted(self, site: Site, round_number: int) -> bool:
+        key = (ACCEPTED, identity(site), self._plan.run, round_number)
+        return any(
+            (row["decision"], row["identity"], row["run"], row["round"]) == key
+            for row in self._ledger
+            if row["kind"] == "decision"
+        )
+
     def _epsilons(self, events: Sequence[Event]) -> tuple[float, float | None]:
         rdp = epsilon_rdp(events, self._plan.delta)
         return rdp, epsilon_pld(events, self._plan.delta) if rdp <= self._plan.epsilon else None
 
 
 def identity(site: Site) -> str:
-    """The name under which a site's spending is kept: SHA-256 of its public key, stable across runs."""
-    return hashlib.sha256(site.public_key.encode()).hexdigest()
+    """The name under which a site's spending is kept: SHA-256 of its public key, stable across runs.
+
+    However its PEM is wrapped, it is one key.
+    """
+    return hashlib.sha256("".join(site.public_key.split()).encode()).hexdigest()
+
+
+def _norm(update: Parameters) -> float | None:
+    """The L2 norm of ``update``; None where there is none, or where it is not finite."""
+    norm = float(np.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in update.values())))
+    return norm if update and np.isfinite(norm) else None
 
 
 def average(start: Parameters, updates: Mapping[str, Parameters], weights: Mapping[str, float]) -> Parameters:
-    """``start`` moved by the mean of ``updates``, by declared weights of the sites that are in it."""
-    total = sum(weights[site] for site in updates)
+    """``start`` moved by the mean of ``updates``, by declared weights of the sites that are in it.
+
+    The order of ``updates`` changes nothing, to the last bit.
+    """
+    sites = sorted(updates)
+    total = sum(weights[site] for site in sites)
     moved: dict[str, Any] = {}
     for name, value in start.items():
         change = sum(
-            (weights[site] / total) * update[name].astype(np.float64) for site, update in updates.items()
+            (weights[site] / total) * updates[site][name].astype(np.float64) for site in sites
         )
         moved[name] = (value.astype(np.float64) + change).astype(np.float32)
     return moved

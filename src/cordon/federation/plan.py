@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import re
 import secrets
 import time
 from dataclasses import asdict, dataclass, fields
@@ -12,7 +14,12 @@ from typing import Any
 
 from cordon.accountants import ADJACENCY, MECHANISM, Event, calibrate_noise
 from cordon.errors import InputProblems, Problem, UserError
-from cordon.training import DPSGD
+from cordon.model import ARCHITECTURES
+from cordon.training import DPSGD, UNITS
+
+# A block of so many rows for each sampled patient still fits in a site's memory.
+MOST_VARIANTS = 100_000
+SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,8 @@ class Plan:
     """The public settings of a run, the same for every site.
 
     ``noise_multiplier`` follows from the others: all rounds together cost at most ``epsilon`` at
-    ``delta`` (by RDP, for one ``unit`` added or removed).
+    ``delta`` (by RDP, for one ``unit`` added or removed). UserError where a setting is out of range:
+    a site takes its plan from the aggregator, whom it does not trust.
     """
 
     run: str
@@ -37,6 +45,30 @@ class Plan:
     max_variants_per_patient: int
     mechanism: str = MECHANISM
     adjacency: str = ADJACENCY
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} {getattr(self, name)!r} (use {use})"
+            for name, holds, use in (
+                ("model", self.model in ARCHITECTURES, " or ".join(ARCHITECTURES)),
+                ("unit", self.unit in UNITS, " or ".join(UNITS)),
+                ("adjacency", self.adjacency == ADJACENCY, repr(ADJACENCY)),
+                ("epsilon", 0 < self.epsilon < math.inf, "a finite number above 0"),
+                ("delta", 0 < self.delta < 1, "a number in (0, 1)"),
+                ("rounds", self.rounds >= 1, "1 or more"),
+                ("clip_norm", 0 < self.clip_norm < math.inf, "a finite number above 0"),
+                ("learning_rate", 0 < self.learning_rate < math.inf, "a finite number above 0"),
+                (
+                    "max_variants_per_patient",
+                    1 <= self.max_variants_per_patient <= MOST_VARIANTS,
+                    f"1 to {MOST_VARIANTS}",
+                ),
+            )
+            if not holds
+        ]
+        if faults:
+            raise UserError(f"the plan cannot be run: {'; '.join(faults)}.")
+        _ = self.event  # refuses what cannot be accounted
 
     @classmethod
     def calibrated(cls, **settings: Any) -> Plan:
@@ -118,31 +150,38 @@ def read_sites(path: Path) -> list[Site]:
     """The sites sheet (CSV: site, declared_patients, weight); InputProblems names every bad row."""
     problems: list[Problem] = []
     sites: list[Site] = []
-    with path.open(newline="", encoding="utf-8-sig") as handle:
-        for number, row in enumerate(csv.DictReader(handle), start=2):
-            try:
-                site = Site(row["site"].strip(), int(row["declared_patients"]), float(row["weight"]))
-                if not site.name or site.declared_patients < 1 or not 0 < site.weight < float("inf"):
-                    raise ValueError("out of range")
-            except (KeyError, TypeError, ValueError, AttributeError):
-                problems.append(
-                    Problem(
-                        f"{path.name}, row {number}",
-                        "not a site's declaration.",
-                        "Give site, declared_patients (a whole number from 1) and weight (above 0).",
-                    )
+    reader = csv.DictReader(path.read_text(encoding="utf-8-sig", errors="replace").splitlines())
+    for row in reader:
+        where = f"{path.name}, row {reader.line_num}"
+        site = _declaration(row)
+        if site is None:
+            problems.append(
+                Problem(
+                    where,
+                    "not a site's declaration.",
+                    "Give site (letters, digits, _ . -), declared_patients (a whole number from 1) and "
+                    "weight (above 0).",
                 )
-                continue
-            if site.name in {other.name for other in sites}:
-                problems.append(
-                    Problem(f"{path.name}, row {number}", f"site {site.name} stands twice.", "Keep one row.")
-                )
-            sites.append(site)
+            )
+            continue
+        if site.name in {other.name for other in sites}:
+            problems.append(Problem(where, f"site {site.name} stands twice.", "Keep one row."))
+        sites.append(site)
     if not sites and not problems:
         problems.append(Problem(path.name, "no site.", "Give one row for each site."))
     if problems:
         raise InputProblems(problems)
     return sites
+
+
+def _declaration(row: dict[str, str]) -> Site | None:
+    """One row of the sites sheet; None where it is not a declaration."""
+    try:
+        site = Site(row["site"].strip(), int(row["declared_patients"]), float(row["weight"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    sound = SITE_NAME.fullmatch(site.name) and site.declared_patients >= 1 and 0 < site.weight < math.inf
+    return site if sound else None
 
 
 def new_run_name() -> str:
@@ -163,4 +202,8 @@ def write_enrolment(sites: list[Site], path: Path) -> None:
 
 
 def read_enrolment(path: Path) -> list[Site]:
-    return [Site(**entry) for entry in json.loads(path.read_text())]
+    """The enrolled sites, as `write_enrolment` wrote them."""
+    try:
+        return [Site(**entry) for entry in json.loads(path.read_text())]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not an enrolment ({error}). Enrol the sites again.") from error

@@ -1,0 +1,58 @@
+# `make demo` plays a whole consortium on this machine; `make test` passes the tests. Both set up what they need.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+OUT ?= results/demo
+SETUP := $(VENV)/.installed .tools/nextflow/.installed .tools/gatk/.installed
+# What is on PATH already comes first; what was fetched here stands behind it.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH):$(CURDIR)/tools/bin
+export NXF_OFFLINE = true
+export NXF_DISABLE_CHECK_LATEST = true
+
+.PHONY: help setup demo test test-fast lint lock clean
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s $$'\t'
+
+setup: $(SETUP) ## Python environment, Nextflow and GATK, each only if missing
+
+demo: $(SETUP) ## A simulated consortium of three hospitals, from reads to scored variants and a report
+	@tools/demo $(OUT)
+
+test: $(SETUP) ## All tests; those that need Docker, Slurm or a browser say why they skip
+	$(VENV)/bin/python -m pytest
+
+test-fast: $(SETUP) ## The tests without whole pipelines and federations
+	$(VENV)/bin/python -m pytest -m "not pipeline and not federation"
+
+lint: $(VENV)/.installed ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+lock: ## Pin every dependency anew in requirements.lock
+	$(VENV)/bin/python -m piptools compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	    --extra dev --output-file requirements.lock pyproject.toml
+
+clean: ## Results and work folders of runs; what was set up stays
+	rm -rf results work .nextflow .nextflow.log*
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@echo "== Python environment in $(VENV) (about 6 GB, a few minutes the first time)"
+	$(PYTHON) tools/check_python.py
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps --require-hashes --progress-bar off -r requirements.lock | grep --line-buffered -E '^(Collecting|Installing|Successfully)'
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+.tools/%/.installed: tools/%/pom.xml
+	@echo "== $*: $$(command -v $* || echo 'fetching jars from Maven Central')"
+	@mkdir -p $(@D)
+	@if [[ "$$(command -v $*)" == "$(CURDIR)/tools/bin/$*" ]]; then \
+	    for tool in java mvn; do command -v $$tool >/dev/null || { echo "$$tool is missing: install JDK 17 and Maven, or put $* on PATH." >&2; exit 1; }; done; \
+	    mvn --batch-mode --quiet -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(@D); \
+	fi
+	@touch $@
