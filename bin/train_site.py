@@ -21,29 +21,32 @@ from cordon.commands import EXISTING, OUTPUT, progress, reports_errors
 @click.option("--epsilon", required=True, type=float, help="This site's own budget, over all runs.")
 @click.option("--delta", required=True, type=float)
 @click.option("--state", required=True, type=click.Path(file_okay=False), help="Outlives runs: the ledger.")
+@click.option("--plan", "plan_file", type=EXISTING, help="The plan agreed on; any other is refused.")
 @click.option("--join_deadline", default=600.0, show_default=True, help="Longest silence (seconds).")
 @click.option("--progress", "progress_file", type=OUTPUT, help="Progress lines also go here.")
 @click.option("--output", required=True, type=OUTPUT, help="The final model (safetensors).")
 @click.option("--status", required=True, type=OUTPUT, help="What this site spent (JSON).")
 @reports_errors
 def main(site: str, sites: str, variants: tuple[str, ...], address: str, certificate: str, key: str,
-         epsilon: float, delta: float, state: str, join_deadline: float, progress_file: str | None,
-         output: str, status: str) -> None:  # fmt: skip
+         epsilon: float, delta: float, state: str, plan_file: str | None, join_deadline: float,
+         progress_file: str | None, output: str, status: str) -> None:  # fmt: skip
     """Train on this site's variants under its own ledger, and write the model that comes of it."""
     from cordon.features import FEATURES
-    from cordon.federation.plan import find_site
+    from cordon.federation.plan import find_site, read_plan
     from cordon.federation.site import Participant, join
     from cordon.ledger import SiteLedger
     from cordon.training import Units
 
+    workdir = Path("flower")
     ledger = SiteLedger(Path(state) / f"{site}.jsonl", epsilon=epsilon, delta=delta)
     with progress(progress_file) as say:
         participant = Participant(
             site, lambda unit: Units.read([Path(path) for path in variants], unit=unit), FEATURES,
             declared_patients=find_site(Path(sites), site).declared_patients, ledger=ledger, say=say,
+            agreed=read_plan(Path(plan_file)) if plan_file else None,
         )  # fmt: skip
         model = join(
-            participant, address=address, certificate=Path(certificate), key=Path(key), workdir=Path("flower"),
+            participant, address=address, certificate=Path(certificate), key=Path(key), workdir=workdir,
             join_deadline=join_deadline, say=say,
         )  # fmt: skip
     model.save(Path(output))

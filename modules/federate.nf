@@ -1,4 +1,4 @@
-include { ENROL_SITES } from './enrol_sites/main'
+include { PLAN_RUN } from './plan_run/main'
 include { AGGREGATE } from './aggregate/main'
 include { TRAIN_SITE } from './train_site/main'
 
@@ -26,27 +26,24 @@ workflow FEDERATE {
     else if (params.aggregator) {
         key = file(params.site_key, checkIfExists: true)
         certificate = file(params.aggregator_ca, checkIfExists: true)
-        TRAIN_SITE(tables.map { site, group -> [site, group, key, certificate, params.aggregator] }, sites, state)
+        agreed = params.plan ? file(params.plan, checkIfExists: true) : []
+        TRAIN_SITE(tables.map { site, group -> [site, group, key, certificate, params.aggregator] }, agreed, sites, state)
         model = TRAIN_SITE.out.model.map { _site, file -> file }.first()
         versions = versions.mix(TRAIN_SITE.out.versions)
     }
     else {
-        ENROL_SITES(sites, ['127.0.0.1', params.aggregator_port])
-        address = ENROL_SITES.out.address.map { file -> file.text.trim() }
-        AGGREGATE(
-            ENROL_SITES.out.aggregator,
-            address,
-            tables.flatMap { _site, group -> group.collect { table -> table.toString() } }.toSortedList(),
-            state,
-        )
-        keys = ENROL_SITES.out.sites
+        names = tables.flatMap { _site, group -> group.collect { table -> table.toString() } }.toSortedList()
+        PLAN_RUN(sites, ['127.0.0.1', params.aggregator_port], names, state)
+        address = PLAN_RUN.out.address.map { file -> file.text.trim() }
+        keys = PLAN_RUN.out.sites
             .flatten()
             .map { folder -> [folder.name, folder.resolve('site.key'), folder.resolve('ca.crt')] }
-        TRAIN_SITE(tables.join(keys).combine(address), sites, state)
+        AGGREGATE(PLAN_RUN.out.plan, PLAN_RUN.out.aggregator, address, state)
+        TRAIN_SITE(tables.join(keys).combine(address), PLAN_RUN.out.plan, sites, state)
         model = AGGREGATE.out.model
         record = AGGREGATE.out.record
         ledger = AGGREGATE.out.ledger
-        versions = versions.mix(ENROL_SITES.out.versions, AGGREGATE.out.versions, TRAIN_SITE.out.versions)
+        versions = versions.mix(PLAN_RUN.out.versions, AGGREGATE.out.versions, TRAIN_SITE.out.versions)
     }
 
     emit:

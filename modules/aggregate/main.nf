@@ -1,13 +1,13 @@
-// SuperLink, audit and averaging. Sees no site's data: `tables` are names, so that a change at a site trains anew.
+// SuperLink, audit and averaging; sees no site's data.
 process AGGREGATE {
     tag "${address}"
     label 'process_federation'
     container "cordon-aggregator:${workflow.manifest.version}"
 
     input:
+    path plan
     path credentials
     val address
-    val tables
     val state
 
     output:
@@ -19,9 +19,8 @@ process AGGREGATE {
     script:
     def args = task.ext.args ?: ''
     """
-    # trains on: ${tables.join(' ')}
     aggregate.py \\
-        --credentials ${credentials} --address ${address} --state '${state}/aggregator' \\
+        --plan ${plan} --credentials ${credentials} --address ${address} --state '${state}/aggregator' \\
         --progress '${state}/progress.log' ${args} \\
         --output model.safetensors --record federation.json
     cp '${state}/aggregator/ledger.jsonl' aggregator.ledger.jsonl

@@ -6,6 +6,7 @@ process TRAIN_SITE {
 
     input:
     tuple val(site), path(variants), path(key), path(certificate), val(address)
+    path plan
     path sites
     val state
 
@@ -16,10 +17,11 @@ process TRAIN_SITE {
 
     script:
     def args = task.ext.args ?: ''
+    def agreed = plan ? "--plan ${plan}" : ''
     def tables = (variants instanceof List ? variants : [variants]).collect { table -> "--variants ${table}" }.join(' ')
     """
     train_site.py \\
-        --site ${site} --sites ${sites} ${tables} --address ${address} \\
+        --site ${site} --sites ${sites} ${tables} --address ${address} ${agreed} \\
         --key ${key} --certificate ${certificate} --state '${state}/sites' ${args} \\
         --output ${site}.model.safetensors --status ${site}.spent.json
 

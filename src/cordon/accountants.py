@@ -90,7 +90,7 @@ def calibrate_noise(*, epsilon: float, delta: float, sampling_rate: float, steps
             noise = calibrate_dp_mechanism(
                 RdpAccountant, event, epsilon, delta, LowerEndpointAndGuess(LEAST_NOISE, 1.0), tol=1e-5
             )
-    except ValueError as error:
+    except (ValueError, UserError) as error:  # no bracket, or only beyond MOST_NOISE
         raise UserError(
             f"no noise keeps {steps} steps within epsilon {epsilon} at delta {delta}. "
             "Raise epsilon, or lower the number of steps."

@@ -132,7 +132,7 @@ class SiteLedger:
     def __init__(self, path: Path, *, epsilon: float, delta: float) -> None:
         if not (0 < epsilon < math.inf and 0 < delta < 1):
             raise UserError(
-                f"epsilon {epsilon} and delta {delta} are no budget. Give epsilon above 0 and delta in (0, 1)."
+                f"no budget: epsilon {epsilon}, delta {delta}. Give epsilon above 0 and delta in (0, 1)."
             )
         self._log = ChainedLog(path)
         self.epsilon = epsilon

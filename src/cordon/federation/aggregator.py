@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from cordon.errors import Unreachable
 from cordon.federation import flower
-from cordon.federation.audit import ACCEPTED, MISSING, QUARANTINED, Auditor, Decision, average
+from cordon.federation.audit import ACCEPTED, QUARANTINED, Auditor, Decision, average
 from cordon.federation.messages import MalformedMessage, Outcome, Reply, Task
 from cordon.federation.plan import Plan, Site
 from cordon.ledger import ChainedLog
-from cordon.model import Model, Parameters, initial_parameters
+from cordon.model import Model, initial_parameters
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
@@ -231,7 +231,7 @@ class Aggregation:
         }
 
     def _nodes(self) -> Iterable[Any]:
-        return self._grid.get_nodes()  # type: ignore[attr-defined, no-any-return]
+        return self._grid.get_nodes()
 
     def _privacy(self) -> dict[str, Any]:
         """What every copy of the model says of its privacy."""
@@ -279,6 +279,3 @@ def serve(
             aggregation = Aggregation(grid, plan, sites, features, ledger=ledger, limits=limits, say=say)
             model = aggregation.run()
     return model, aggregation.record
-
-
-__all__ = ["MISSING", "Aggregation", "Limits", "Parameters", "Record", "serve"]

@@ -157,8 +157,6 @@ def average(start: Parameters, updates: Mapping[str, Parameters], weights: Mappi
     total = sum(weights[site] for site in sites)
     moved: dict[str, Any] = {}
     for name, value in start.items():
-        change = sum(
-            (weights[site] / total) * updates[site][name].astype(np.float64) for site in sites
-        )
+        change = sum((weights[site] / total) * updates[site][name].astype(np.float64) for site in sites)
         moved[name] = (value.astype(np.float64) + change).astype(np.float32)
     return moved

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_ssh_private_key,
 )
 from cryptography.x509.oid import NameOID
 
@@ -25,10 +26,11 @@ from cordon.federation.plan import Site, write_enrolment
 VALID_DAYS = 825
 
 
-def enrol(sites: Sequence[Site], host: str, outdir: Path) -> None:
+def enrol(sites: Sequence[Site], host: str, *, state: Path, outdir: Path) -> None:
     """Make every key of a consortium on this machine: for simulated consortia, and for tests.
 
-    In production each site makes its own key, and only the public half is enrolled.
+    In production each site makes its own key, and only the public half is enrolled. A site's key is
+    its identity, on which its spending is kept: one that ``state`` holds from an earlier run is kept.
 
     Writes ``aggregator/`` (ca.crt, server.crt, server.key, enrolment.json) and, for each site,
     ``sites/NAME/`` (site.key, ca.crt) below ``outdir``. Private keys are readable by their owner alone.
@@ -45,12 +47,23 @@ def enrol(sites: Sequence[Site], host: str, outdir: Path) -> None:
     for site in sites:
         folder = outdir / "sites" / site.name
         folder.mkdir(parents=True, exist_ok=True)
-        key = ec.generate_private_key(ec.SECP384R1())
+        key = _site_key(state / f"{site.name}.key")
         _write_private(folder / "site.key", _pem(key, PrivateFormat.OpenSSH))
         (folder / "ca.crt").write_bytes(authority_pem)
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         enrolled.append(replace(site, public_key=public.decode()))
     write_enrolment(enrolled, aggregator / "enrolment.json")
+
+
+def _site_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    if path.exists():
+        key = load_ssh_private_key(path.read_bytes(), password=None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP384R1())
+    _write_private(path, _pem(key, PrivateFormat.OpenSSH))
+    return key
 
 
 def _authority() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:

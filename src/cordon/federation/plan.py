@@ -8,7 +8,7 @@ import math
 import re
 import secrets
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class Plan:
-    """The public settings of a run, the same for every site.
+    """The public settings of a run, the same for every site; ``run`` is empty until it starts.
 
     ``noise_multiplier`` follows from the others: all rounds together cost at most ``epsilon`` at
     ``delta`` (by RDP, for one ``unit`` added or removed). UserError where a setting is out of range:
@@ -79,7 +79,11 @@ class Plan:
             sampling_rate=settings["sampling_rate"],
             steps=settings["rounds"] * settings["local_steps"],
         )
-        return cls(noise_multiplier=noise, **settings)
+        return cls(noise_multiplier=noise, **{"run": "", **settings})
+
+    def started(self) -> Plan:
+        """This plan under the name of a new run: its date, and enough randomness that no other has it."""
+        return replace(self, run=f"{time.strftime('%Y-%m-%d')}-{secrets.token_hex(4)}")
 
     @property
     def event(self) -> Event:
@@ -184,9 +188,12 @@ def _declaration(row: dict[str, str]) -> Site | None:
     return site if sound else None
 
 
-def new_run_name() -> str:
-    """A name for a run that no other has: its date, and enough randomness."""
-    return f"{time.strftime('%Y-%m-%d')}-{secrets.token_hex(4)}"
+def read_plan(path: Path) -> Plan:
+    """The plan in a JSON file; UserError where it is none."""
+    try:
+        return Plan.from_dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a plan ({error}). Make one with plan_run.") from error
 
 
 def find_site(path: Path, name: str) -> Site:

@@ -6,12 +6,14 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cordon.errors import BudgetExceeded, FederationError, Quarantined, Unreachable
 from cordon.federation import flower
 from cordon.federation.messages import RECEIVED, STOPPED, TRAINED, Outcome, Reply, Task
+from cordon.federation.plan import Plan
 from cordon.ledger import SiteLedger
 from cordon.model import Model, initial_parameters
 from cordon.training import Units, train
@@ -32,13 +34,14 @@ Say = Callable[[str], None]
 class Participant:
     """Answers tasks with a site's own units, within its own budget.
 
-    ``load_units`` makes the privacy units for the plan's kind of unit, once it is known.
-    ``outcome`` is the aggregator's last word, when it came.
+    ``load_units`` makes the privacy units for the plan's kind of unit, once it is known. Where the site
+    agreed on a plan beforehand (``agreed``), it trains by no other. ``outcome`` is the aggregator's last
+    word, when it came.
     """
 
     def __init__(
         self, name: str, load_units: Callable[[str], Units], features: tuple[str, ...], *,
-        declared_patients: int, ledger: SiteLedger, say: Say,
+        declared_patients: int, ledger: SiteLedger, say: Say, agreed: Plan | None = None,
     ) -> None:  # fmt: skip
         self._name = name
         self._load_units = load_units
@@ -47,6 +50,7 @@ class Participant:
         self._declared_patients = declared_patients
         self._ledger = ledger
         self._say = say
+        self._agreed = agreed
         self.outcome: Outcome | None = None
 
     def handle(self, message: Message) -> RecordDict:
@@ -67,9 +71,13 @@ class Participant:
                 f"the aggregator holds {task.declared_patients} declared patients for {self._name}, the site "
                 f"declared {self._declared_patients}. Agree on one sites sheet."
             )
+        if self._agreed is not None and plan != replace(self._agreed, run=plan.run):
+            raise FederationError(
+                "the aggregator's plan is not the one that was agreed. Agree on one plan.json."
+            )
         if plan.delta > self._ledger.delta:
             raise FederationError(
-                f"the plan's delta {plan.delta:g} is above the site's own {self._ledger.delta:g}. Agree on one."
+                f"the plan's delta {plan.delta:g} is above the site's {self._ledger.delta:g}. Agree on one."
             )
         plan.check_delta(self._name, self._declared_patients)
         if self._units is None:

@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Agree on a run: its public plan, and the keys of a consortium that runs on one machine."""
+
+import json
+from pathlib import Path
+
+import click
+
+from cordon.commands import EXISTING, reports_errors
+from cordon.model import ARCHITECTURES
+from cordon.training import UNITS
+
+FOLDER = click.Path(file_okay=False)
+
+
+@click.command()
+@click.option("--sites", required=True, type=EXISTING, help="Sites sheet: site, declared_patients, weight.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where the aggregator will listen.")
+@click.option("--port", default=0, show_default=True, type=int, help="Its port; 0 chooses a free one.")
+@click.option("--state", required=True, type=FOLDER, help="Outlives runs: keys found there are kept.")
+@click.option("--outdir", required=True, type=FOLDER, help="Where plan.json, address.txt and the keys go.")
+@click.option("--model", type=click.Choice(ARCHITECTURES), default="mlp", show_default=True)
+@click.option("--unit", type=click.Choice(UNITS), default="patient", show_default=True)
+@click.option("--epsilon", required=True, type=float, help="Budget of each site, over all runs.")
+@click.option("--delta", required=True, type=float)
+@click.option("--rounds", required=True, type=click.IntRange(1))
+@click.option("--local_steps", required=True, type=click.IntRange(1), help="DP-SGD steps a round.")
+@click.option("--sampling_rate", required=True, type=float, help="Probability that a unit is in a step.")
+@click.option("--clip_norm", required=True, type=float, help="L2 norm that a unit's gradient is clipped to.")
+@click.option("--learning_rate", required=True, type=float)
+@click.option("--max_variants_per_patient", required=True, type=click.IntRange(1))
+@reports_errors
+def main(sites: str, host: str, port: int, state: str, outdir: str, **settings: object) -> None:
+    """Calibrate the noise to the budget, and make a certificate authority, a TLS key and an identity a site.
+
+    In production every site makes its own key and the operator enrols its public half.
+    """
+    from cordon.federation.credentials import enrol
+    from cordon.federation.flower import free_port
+    from cordon.federation.plan import Plan, read_sites
+
+    declared = read_sites(Path(sites))
+    plan = Plan.calibrated(**settings)
+    for site in declared:
+        plan.check_delta(site.name, site.declared_patients)
+    enrol(declared, host, state=Path(state), outdir=Path(outdir))
+    (Path(outdir) / "plan.json").write_text(json.dumps(plan.to_dict(), indent=2) + "\n")
+    (Path(outdir) / "address.txt").write_text(f"{host}:{port or free_port(host)}\n")
+    click.echo(
+        f"{len(declared)} sites, {plan.rounds} rounds: noise multiplier {plan.noise_multiplier:.4g} keeps "
+        f"each within {plan.statement(plan.epsilon)}"
+    )
+
+
+if __name__ == "__main__":
+    main()

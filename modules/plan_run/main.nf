@@ -1,0 +1,49 @@
+// The public plan, and the keys of a consortium whose aggregator and sites all run here. `tables` are names
+// alone: a change at any site makes a new plan, so aggregator and sites are resumed together or not at all.
+process PLAN_RUN {
+    tag "${host}"
+    label 'process_single'
+    container "cordon-python:${workflow.manifest.version}"
+
+    input:
+    path sites
+    tuple val(host), val(port)
+    val tables
+    val state
+
+    output:
+    path 'run/plan.json', emit: plan
+    path 'run/aggregator', emit: aggregator
+    path 'run/sites/*', emit: sites
+    path 'run/address.txt', emit: address
+    path 'versions.yml', topic: versions, emit: versions
+
+    script:
+    def args = task.ext.args ?: ''
+    """
+    # trains on: ${tables.join(' ')}
+    plan_run.py --sites ${sites} --host ${host} --port ${port} --state '${state}/keys' ${args} --outdir run
+
+    cat <<-END_VERSIONS > versions.yml
+    "${task.process}":
+        cordon: \$(python3 -c "import cordon; print(cordon.__version__)")
+    END_VERSIONS
+    """
+
+    stub:
+    """
+    # trains on: ${tables.join(' ')}
+    mkdir -p run/aggregator
+    for site in \$(tail -n +2 ${sites} | cut -d, -f1); do
+        mkdir -p run/sites/\$site
+        touch run/sites/\$site/site.key run/sites/\$site/ca.crt
+    done
+    touch run/plan.json
+    echo 127.0.0.1:1 > run/address.txt
+
+    cat <<-END_VERSIONS > versions.yml
+    "${task.process}":
+        cordon: \$(python3 -c "import cordon; print(cordon.__version__)")
+    END_VERSIONS
+    """
+}
