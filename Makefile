@@ -42,7 +42,7 @@ clean: ## Results and work folders of runs; what was set up stays
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "== Python environment in $(VENV) (about 6 GB, a few minutes the first time)"
-	$(PYTHON) tools/check_python.py
+	@$(PYTHON) -c 'import sys; sys.exit("Cordon needs Python 3.11 or newer. Try: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps --require-hashes --progress-bar off -r requirements.lock | grep --line-buffered -E '^(Collecting|Installing|Successfully)'
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .

@@ -105,7 +105,9 @@ def test_a_row_signed_with_another_key_is_refused(written, tmp_path):
         reopened(written, written[1] + other.path.read_bytes())
 
 
-@pytest.mark.parametrize("line", [b"[]", b"null", b"7", b"{}", b'{"signature": 1, "hash": 2}', b"\xff\xfe", b""])
+@pytest.mark.parametrize(
+    "line", [b"[]", b"null", b"7", b"{}", b'{"signature": 1, "hash": 2}', b"\xff\xfe", b""]
+)
 def test_a_line_that_is_no_row_is_refused(written, line):
     with pytest.raises(UserError, match="row 5"):
         reopened(written, written[1] + line + b"\n")
@@ -130,6 +132,12 @@ def test_a_crash_inside_a_row_loses_nothing_before_it(written, data):
 
 def test_zeros_after_the_last_row_are_a_crash_too(written):
     assert len(reopened(written, written[1] + b"\0" * 100)) == 4
+
+
+@pytest.mark.parametrize("byte", [b"\x80", b"x", b" ", b"\r", b"}"])
+def test_a_changed_end_of_the_last_line_is_no_crash(written, byte):
+    with pytest.raises(UserError, match="row 4"):
+        reopened(written, written[1][:-1] + byte)
 
 
 def test_a_full_disk_leaves_no_half_row(tmp_path, monkeypatch):
@@ -210,7 +218,9 @@ def test_a_round_beyond_the_budget_is_refused_and_nothing_is_recorded(tmp_path):
     held = ledger(tmp_path, epsilon=one)
     held.reserve("a", 1, EVENT)  # exactly the budget is allowed
     before = held._log.path.read_bytes()
-    with pytest.raises(BudgetExceeded, match=r"round 2 would bring epsilon to .* Nothing was spent") as refusal:
+    with pytest.raises(
+        BudgetExceeded, match=r"round 2 would bring epsilon to .* Nothing was spent"
+    ) as refusal:
         held.reserve("a", 2, EVENT)
     assert refusal.value.exit_code == 3
     assert held._log.path.read_bytes() == before

@@ -42,7 +42,11 @@ def test_the_tails_of_the_noise_are_not_cut():
     assert abs((draws > 4).sum() - expected) < 4 * np.sqrt(expected)
 
 
-@given(st.sampled_from([b"\x00", b"\xff", b"\x00\x00\x00\x00\x00\x00\x00\x80", b"\xff\xff\xff\xff\xff\xff\xff\x7f"]))
+@given(
+    st.sampled_from(
+        [b"\x00", b"\xff", b"\x00\x00\x00\x00\x00\x00\x00\x80", b"\xff\xff\xff\xff\xff\xff\xff\x7f"]
+    )
+)
 def test_uniform_draws_lie_strictly_between_0_and_1_for_the_most_extreme_bytes(pattern):
     draws = Randomness(lambda count: (pattern * count)[:count]).uniform(4)
     assert (draws > 0).all()

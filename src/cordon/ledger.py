@@ -88,7 +88,7 @@ class ChainedLog:
     def _recover(self, rest: bytes, number: int) -> None:
         """A crash while a row was being written: nothing was done on the strength of half a row."""
         try:
-            json.JSONDecoder().raw_decode(rest.decode())
+            json.JSONDecoder().raw_decode(rest.decode(errors="replace"))
         except ValueError:
             keep = b""
         else:  # the row is whole, but for its end of line

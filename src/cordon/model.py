@@ -120,7 +120,9 @@ class Model:
 
         described = {"architecture": self.architecture, "features": self.features, "privacy": self.privacy}
         temporary = path.with_name(path.name + ".part")
-        save_file(self.parameters, temporary, metadata={"cordon": json.dumps(described)})
+        # safetensors writes an array's memory as it lies, whatever its order.
+        arrays = {name: np.ascontiguousarray(value) for name, value in self.parameters.items()}
+        save_file(arrays, temporary, metadata={"cordon": json.dumps(described)})
         temporary.replace(path)
 
 

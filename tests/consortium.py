@@ -1,0 +1,136 @@
+"""A consortium for tests: labelled tables that a model can learn from, keys, and sites as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from cordon.features import FEATURES
+from cordon.federation import aggregator, flower
+from cordon.federation.credentials import enrol
+from cordon.federation.plan import Plan, Site, read_enrolment
+from cordon.tables import LABELLED, write_table
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENTS = 6
+
+
+def labelled_table(site: str, seed: int, rows: int = 600) -> pa.Table:
+    """A labelled table of six patients whose labels follow a fixed rule, with noise."""
+    rule = np.random.default_rng(0).normal(size=len(FEATURES))
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(rows, len(FEATURES))).astype(np.float32)
+    columns: dict[str, object] = {}
+    for field in LABELLED:
+        if field.name in FEATURES:
+            columns[field.name] = features[:, FEATURES.index(field.name)]
+        elif field.name == "label":
+            columns[field.name] = (features @ rule + random.normal(size=rows) > 0).astype(np.int8)
+        elif field.name == "patient":
+            columns[field.name] = [f"{site}-p{row % PATIENTS}" for row in range(rows)]
+        elif field.type == pa.string():
+            columns[field.name] = [site] * rows
+        elif field.name == "position":
+            columns[field.name] = np.arange(1, rows + 1)
+        else:
+            columns[field.name] = pa.nulls(rows, field.type)
+    return pa.table(columns, schema=LABELLED)
+
+
+class Consortium:
+    """Keys, tables and processes of some sites in one folder, and an aggregator in this process."""
+
+    def __init__(self, folder: Path, sites: list[str]) -> None:
+        self.folder = folder
+        declared = [Site(name, PATIENTS, 1.0) for name in sites]
+        enrol(declared, "127.0.0.1", state=folder / "keys", outdir=folder / "run")
+        self.sites = read_enrolment(folder / "run" / "aggregator" / "enrolment.json")
+        self.port = flower.free_port()
+        self.said: list[str] = []
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        sheet = "".join(f"{name},{PATIENTS},1\n" for name in sites)
+        (folder / "sites.csv").write_text(f"site,declared_patients,weight\n{sheet}")
+        for seed, name in enumerate(sites, start=1):
+            write_table(labelled_table(name, seed), folder / f"{name}.parquet")
+
+    def start(self, site: str, *, behaviour: str = "", epsilon: float = 8.0, deadline: float = 60.0) -> None:
+        """Start a site's process; ``behaviour`` is one of rogue_site's, or none."""
+        folder = self.folder / site
+        folder.mkdir(exist_ok=True)
+        rogue = [str(ROOT / "tests" / "sites" / "rogue_site.py"), behaviour]
+        keys = self.folder / "run" / "sites" / site
+        command = [
+            sys.executable, *(rogue if behaviour else [str(ROOT / "bin" / "train_site.py")]),
+            "--site", site, "--sites", str(self.folder / "sites.csv"),
+            "--variants", str(self.folder / f"{site}.parquet"), "--address", f"127.0.0.1:{self.port}",
+            "--certificate", str(keys / "ca.crt"), "--key", str(keys / "site.key"),
+            "--epsilon", str(epsilon), "--delta", "1e-5", "--state", str(self.folder / "state"),
+            "--join_deadline", str(deadline), "--output", "model.safetensors", "--status", "spent.json",
+        ]  # fmt: skip
+        with (folder / "log").open("wb") as log:
+            self._processes[site] = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+
+    def aggregate(
+        self, plan: Plan, *, say: object = None, **limits: float
+    ) -> tuple[object, aggregator.Record]:
+        """Run the aggregator from start to end, here; what it says is kept in ``said``."""
+
+        def listen(line: str) -> None:
+            self.said.append(line)
+            if say is not None:
+                say(line)  # type: ignore[operator]
+
+        wait = {"min_sites": 2, "join_deadline": 60.0, "round_deadline": 60.0} | limits
+        from cordon.features import FEATURES
+
+        return aggregator.serve(
+            plan, self.sites, FEATURES, credentials=self.folder / "run" / "aggregator", host="127.0.0.1",
+            port=self.port, state=self.folder / "aggregator", workdir=self.folder / "work",
+            limits=aggregator.Limits(**wait), say=listen,
+        )  # fmt: skip
+
+    def finish(self, site: str, timeout: float = 60.0) -> int:
+        """The exit status of a site's process."""
+        return self._processes[site].wait(timeout=timeout)
+
+    def log(self, site: str) -> str:
+        return (self.folder / site / "log").read_text()
+
+    def kill_supernode(self, site: str) -> int:
+        """Kill the site's SuperNode outright, as a machine that loses power would."""
+        pid = int(re.findall(r"SuperNode (\d+) connects", self.log(site))[-1])
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def ledger(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in (self.folder / "aggregator" / "ledger.jsonl").open()]
+
+    def stop(self) -> None:
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.terminate()
+        deadline = time.monotonic() + 20
+        for process in self._processes.values():
+            try:
+                process.wait(timeout=max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def plan(rounds: int, **changes: object) -> Plan:
+    """A plan with the pipeline's defaults and the demo's model, started."""
+    settings: dict[str, object] = {
+        "model": "logistic", "unit": "patient", "epsilon": 8.0, "delta": 1e-5, "rounds": rounds,
+        "local_steps": 2, "sampling_rate": 0.5, "clip_norm": 0.05, "learning_rate": 2.0,
+        "max_variants_per_patient": 256,
+    }  # fmt: skip
+    return Plan.calibrated(**(settings | changes)).started()

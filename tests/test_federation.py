@@ -1,0 +1,149 @@
+"""The federation for real: a SuperLink, SuperNodes, TLS, keys; sites as processes on this machine."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from consortium import Consortium, plan
+from cordon import model as models
+from cordon.errors import Unreachable
+from cordon.federation import aggregator, flower
+from cordon.ledger import ChainedLog
+
+pytestmark = [pytest.mark.federation, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def consortium(tmp_path):
+    made = []
+
+    def make(*sites: str) -> Consortium:
+        made.append(Consortium(tmp_path, list(sites)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+def test_honest_sites_all_get_the_model_and_send_nothing_beyond_the_allow_list(consortium, monkeypatch):
+    """The messages are those that crossed the wire, taken at the aggregator before they are read."""
+    seen = []
+    read = aggregator._read
+    monkeypatch.setattr(aggregator, "_read", lambda message: seen.append(message) or read(message))
+    three = consortium("north", "south", "west")
+    for site in ("north", "south", "west"):
+        three.start(site)
+    model, record = three.aggregate(plan(3))
+
+    assert [three.finish(site) for site in ("north", "south", "west")] == [0, 0, 0]
+    assert [site["status"] for site in record.sites] == ["finished"] * 3
+    assert [len(entry["sites"]) for entry in record.rounds] == [3, 3, 3]
+    for site in record.sites:
+        assert 7.9 < site["epsilon_rdp"] <= 8.0
+        assert site["epsilon_pld"] < site["epsilon_rdp"]
+    for site in ("north", "south", "west"):
+        assert models.load(three.folder / site / "model.safetensors").hash == model.hash
+        spent = json.loads((three.folder / site / "spent.json").read_text())
+        assert spent["epsilon_rdp"] == pytest.approx(record.sites[0]["epsilon_rdp"])
+        assert spent["privacy"]["unit"] == "patient"
+
+    assert len(seen) == 9
+    for message in seen:
+        assert set(message.content) == {"declaration", "update"}
+        assert set(message.content["update"]) == {"0.weight", "0.bias"}
+        assert set(message.content["declaration"]) == {
+            "status", "run", "round", "mechanism", "noise_multiplier", "sampling_rate", "steps",
+        }  # fmt: skip
+        assert message.content["declaration"]["status"] == "trained"
+    # Warm processes: a round is far shorter than the imports of torch and Opacus that it does without.
+    assert len(list(ChainedLog(three.folder / "aggregator" / "ledger.jsonl"))) == 9
+
+
+def test_over_budget_is_quarantined_poison_refused_and_a_site_stops_at_its_own_budget(consortium):
+    five = consortium("north", "south", "greedy", "poison", "frugal")
+    five.start("north")
+    five.start("south")
+    five.start("greedy", behaviour="little_noise")
+    five.start("poison", behaviour="nan")
+    five.start("frugal", epsilon=6.0)
+    model, record = five.aggregate(plan(3))
+
+    codes = {site: five.finish(site) for site in ("north", "south", "greedy", "poison", "frugal")}
+    assert codes == {"north": 0, "south": 0, "greedy": 5, "poison": 5, "frugal": 0}
+    by_site = {site["site"]: site for site in record.sites}
+    assert by_site["greedy"]["status"] == "quarantined"
+    assert "over budget: epsilon" in by_site["greedy"]["reason"]
+    assert by_site["greedy"]["epsilon_rdp"] > 8.0
+    assert by_site["poison"]["status"] == "quarantined"
+    assert "NaN" in by_site["poison"]["reason"]
+    assert by_site["frugal"]["status"] == "stopped"
+    assert by_site["frugal"]["epsilon_rdp"] <= 6.0
+    assert "stops by itself" in five.log("frugal")
+    assert "quarantined this site: over budget" in five.log("greedy")
+    assert [row["decision"] for row in five.ledger() if row["site"] == "greedy"] == ["quarantined"]
+    # The greedy update is a million in every weight, the poisoned one NaN: neither is in the average.
+    weights = np.concatenate([array.ravel() for array in model.parameters.values()])
+    assert np.isfinite(weights).all()
+    assert np.abs(weights).max() < 100
+    # Who keeps to the rules gets the model; who does not, does not.
+    for site in ("north", "south", "frugal"):
+        assert models.load(five.folder / site / "model.safetensors").hash == model.hash
+    for site in ("greedy", "poison"):
+        assert not (five.folder / site / "model.safetensors").exists()
+
+
+def test_a_supernode_killed_in_a_round_does_not_stop_the_others(consortium):
+    three = consortium("north", "south", "west")
+    for site in ("north", "south", "west"):
+        three.start(site)
+    killed = []
+
+    def kill_after_the_first_round(line: str) -> None:
+        if line.startswith("round 1 of") and not killed:
+            killed.append(three.kill_supernode("west"))
+
+    model, record = three.aggregate(plan(3), say=kill_after_the_first_round, round_deadline=15.0)
+
+    assert [three.finish(site) for site in ("north", "south")] == [0, 0]
+    decisions = [{site["site"]: site["decision"] for site in entry["sites"]} for entry in record.rounds]
+    assert decisions[0] == dict.fromkeys(("north", "south", "west"), "accepted")
+    assert decisions[1] == {"north": "accepted", "south": "accepted", "west": "missing"}
+    assert all(entry["seconds"] < 20 for entry in record.rounds)
+    assert any("west missing: no reply before the round's deadline" in line for line in three.said)
+    assert f"SuperNode {killed[0]} ended with status -9; trying again" in three.log("west")
+    assert models.load(three.folder / "north" / "model.safetensors").hash == model.hash
+
+
+def test_without_a_quorum_the_run_ends_with_the_reason_and_the_sites_are_told(consortium):
+    two = consortium("north", "south")
+    two.start("north")
+    with pytest.raises(Unreachable, match=r"1 of 2 sites joined within 15 s, and 2 are needed"):
+        two.aggregate(plan(2), join_deadline=15.0)
+    assert two.finish("north") == 4
+    assert "the run failed at the aggregator: 1 of 2 sites joined" in two.log("north")
+
+
+def test_without_an_aggregator_a_site_ends_at_its_deadline_and_says_where_to_look(consortium):
+    one = consortium("north")
+    one.start("north", deadline=5.0)
+    assert one.finish("north") == 6
+    assert f"no task from the aggregator at 127.0.0.1:{one.port} within 5 s" in one.log("north")
+    assert not (one.folder / "north" / "model.safetensors").exists()
+
+
+def test_a_taken_port_is_named_with_its_remedy(consortium, tmp_path):
+    one = consortium("north")
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", one.port))
+        taken.listen()
+        with (
+            pytest.raises(Unreachable, match=f"cannot listen on 127.0.0.1:{one.port}.*--aggregator_port"),
+            flower.superlink(tmp_path / "run" / "aggregator", "127.0.0.1", one.port, tmp_path),
+        ):
+            pass

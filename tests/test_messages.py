@@ -1,0 +1,318 @@
+"""Tests of cordon.federation.messages: what may be on the wire, both ways."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.supercore.task_identity import TaskIdentity
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cordon.accountants import Event
+from cordon.errors import UserError
+from cordon.federation.messages import RECEIVED, STOPPED, TRAINED, MalformedMessage, Outcome, Reply, Task
+from cordon.federation.plan import Plan
+from cordon.federation.site import Participant
+from cordon.ledger import SiteLedger
+from cordon.model import initial_parameters
+from cordon.training import Units
+
+PLAN = Plan(
+    run="run-7", model="logistic", unit="patient", epsilon=8.0, delta=1e-5, rounds=10, local_steps=1,
+    sampling_rate=0.3, noise_multiplier=2.0, clip_norm=1.0, learning_rate=0.5, max_variants_per_patient=16,
+)  # fmt: skip
+UPDATE = {"0.weight": np.array([[0.5, -0.25, 1e-30]], np.float32), "0.bias": np.array([3.0], np.float32)}
+TRAINED_REPLY = Reply(TRAINED, "run-7", 3, PLAN.event, UPDATE)
+
+# The egress rule: all that a site ever sends. Whoever lengthens this list says why in the privacy statement.
+EGRESS = {
+    ("declaration", "status"), ("declaration", "run"), ("declaration", "round"),
+    ("declaration", "mechanism"), ("declaration", "noise_multiplier"), ("declaration", "sampling_rate"),
+    ("declaration", "steps"),
+    ("update", "0.weight"), ("update", "0.bias"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def task_message(monkeypatch):
+    """A training task as it reaches a site."""
+    from flwr.app import Message
+
+    for name, value in (("_run_id", 1), ("_node_id", 2), ("_task_id", 3)):
+        monkeypatch.setattr(TaskIdentity, name, value)
+    task = Task(PLAN, 3, 4, initial_parameters("logistic", 3))
+    return Message(task.to_records(), dst_node_id=5, message_type="train")
+
+
+def on_the_wire(content, reply_to):
+    """``content`` as Flower sends it, and as it comes out at the other end."""
+    from flwr.app import Message
+
+    sent = message_to_proto(Message(content, reply_to=reply_to)).SerializeToString()
+    return sent, message_from_proto(ProtoMessage.FromString(sent)).content
+
+
+def same(first, second):
+    assert set(first) == set(second)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert all(second[name].dtype == np.float32 for name in second)
+
+
+@pytest.mark.parametrize(
+    "reply", [TRAINED_REPLY, Reply(STOPPED, "run-7", 3), Reply(RECEIVED, "run-7", 0)], ids=lambda r: r.status
+)
+def test_a_reply_crosses_the_wire_unchanged(reply, task_message):
+    again = Reply.from_records(on_the_wire(reply.to_records(), task_message)[1])
+    assert replace(again, update=None) == replace(reply, update=None)
+    if reply.update is not None:
+        same(reply.update, again.update)
+
+
+def test_a_task_crosses_the_wire_unchanged(task_message):
+    again = Task.from_records(message_from_proto(message_to_proto(task_message)).content)
+    assert (again.plan, again.round, again.declared_patients) == (PLAN, 3, 4)
+    same(initial_parameters("logistic", 3), again.parameters)
+
+
+@pytest.mark.parametrize("parameters", [UPDATE, {}], ids=["with a model", "without"])
+def test_an_outcome_crosses_the_wire_unchanged(parameters, task_message):
+    outcome = Outcome("run-7", "finished", "", '{"epsilon": 8.0}', "logistic", parameters)
+    again = Outcome.from_records(on_the_wire(outcome.to_records(), task_message)[1])
+    assert replace(again, parameters={}) == replace(outcome, parameters={})
+    same(parameters, again.parameters)
+
+
+def walked(content):
+    return {(record, key) for record, values in content.items() for key in values}
+
+
+def test_a_real_reply_holds_what_the_egress_rule_names_and_nothing_else(tmp_path, task_message):
+    source = np.random.default_rng(0)
+    units = Units.group(
+        source.normal(size=(40, 3)).astype(np.float32), np.ones(40, np.float32),
+        [f"secret-patient-{row % 4}" for row in range(40)], unit="patient",
+    )  # fmt: skip
+    ledger = SiteLedger(tmp_path / "secret-site.jsonl", epsilon=8, delta=1e-5)
+    participant = Participant(
+        "secret-site", lambda unit: units, ("f_a", "f_b", "f_c"), declared_patients=4, ledger=ledger,
+        say=lambda words: None,
+    )  # fmt: skip
+    sent, content = on_the_wire(participant.handle(task_message), task_message)
+    assert walked(content) == EGRESS
+    assert content.metric_records == {}
+    declared = {"status": "trained", "run": "run-7", "round": 3} | PLAN.event.to_dict()
+    assert dict(content["declaration"]) == declared
+    assert not any(secret in sent for secret in (b"secret", str(tmp_path).encode(), b"f_a"))
+    # An array is its numbers: what stands beside them on the wire is the same at every site.
+    for name, array in content["update"].items():
+        start = initial_parameters("logistic", 3)[name]
+        assert (array.dtype, tuple(array.shape), array.stype) == ("float32", start.shape, "numpy.ndarray")
+        assert array.data == Array.from_numpy_ndarray(array.numpy()).data
+
+
+@pytest.mark.parametrize("status", [STOPPED, RECEIVED])
+def test_a_site_that_did_not_train_sends_no_event_and_no_update(status):
+    content = Reply(status, "run-7", 3, PLAN.event, UPDATE).to_records()
+    assert walked(content) == {("declaration", key) for key in ("status", "run", "round")}
+
+
+def records(**changes):
+    """The records of a sound reply with some replaced, added or (None) left out."""
+    content = dict(TRAINED_REPLY.to_records().items()) | changes
+    return RecordDict({name: record for name, record in content.items() if record is not None})
+
+
+def declaration(**changes):
+    values = dict(TRAINED_REPLY.to_records()["declaration"]) | changes
+    return ConfigRecord({name: value for name, value in values.items() if value is not None})
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(), st.sampled_from([ConfigRecord({"a": 1}), MetricRecord({"loss": 0.1}), ArrayRecord()]))
+def test_another_record_is_refused(name, record):
+    if name not in ("declaration", "update"):
+        with pytest.raises(MalformedMessage, match="a reply with records"):
+            Reply.from_records(records(**{name: record}))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(), st.one_of(st.integers(-9, 9), st.floats(), st.text(), st.binary(), st.booleans()))
+def test_another_key_in_the_declaration_is_refused(name, value):
+    if name not in declaration():
+        with pytest.raises(MalformedMessage, match="a declaration with"):
+            Reply.from_records(records(declaration=declaration(**{name: value})))
+
+
+@pytest.mark.parametrize("key", sorted(declaration()))
+def test_a_missing_key_in_the_declaration_is_refused(key):
+    with pytest.raises(MalformedMessage):
+        Reply.from_records(records(declaration=declaration(**{key: None})))
+
+
+@pytest.mark.parametrize("key", sorted(declaration()))
+@pytest.mark.parametrize("value", [True, b"1", [1], [0.5], ["trained"], "x", 7, 0.5], ids=repr)
+def test_a_declaration_of_another_type_is_refused(key, value):
+    sound = declaration()[key]
+    if type(value) is type(sound) and key in ("run", "round", "steps", "noise_multiplier", "sampling_rate"):
+        Reply.from_records(records(declaration=declaration(**{key: value})))
+    else:
+        with pytest.raises(MalformedMessage):
+            Reply.from_records(records(declaration=declaration(**{key: value})))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"noise_multiplier": v} for v in (0.0, -1.0, float("nan"), float("inf"), 0.01)]
+    + [{"sampling_rate": v} for v in (0.0, 2.0, float("nan"))]
+    + [{"steps": v} for v in (0, -3, 2**62)]
+    + [{"mechanism": "Laplace"}, {"status": "finished"}, {"status": STOPPED}, {"status": ""}],
+    ids=str,
+)
+def test_what_cannot_be_accounted_is_refused(changes):
+    with pytest.raises(MalformedMessage):
+        Reply.from_records(records(declaration=declaration(**changes)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        RecordDict(),
+        records(update=None),
+        records(declaration=None),
+        records(update=MetricRecord({"0.bias": 1.0})),
+        records(update=ConfigRecord({"0.bias": b"1"})),
+        records(declaration=MetricRecord({"round": 3})),
+        RecordDict(
+            {"declaration": ConfigRecord({"status": STOPPED, "run": "r", "round": 1}), "x": ArrayRecord()}
+        ),
+    ],
+    ids=[
+        "nothing",
+        "no update",
+        "no declaration",
+        "metric",
+        "config",
+        "metric declaration",
+        "stopped and more",
+    ],
+)
+def test_records_of_other_kinds_are_refused(content):
+    with pytest.raises(MalformedMessage):
+        Reply.from_records(content)
+
+
+def npy(array, allow_pickle=False):
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=allow_pickle)
+    return buffer.getvalue()
+
+
+def npz():
+    buffer = io.BytesIO()
+    np.savez(buffer, np.ones(1, np.float32))
+    return buffer.getvalue()
+
+
+def huge():
+    """A header that asks for four terabytes."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": (10**12,)})
+    return buffer.getvalue() + b"\0" * 64
+
+
+class Bomb:
+    def __reduce__(self):
+        return pytest.fail, ("a pickle was loaded",)
+
+
+@pytest.mark.parametrize(
+    "data",
+    {
+        "float64": npy(np.ones(3)),
+        "integers": npy(np.ones(3, np.int32)),
+        "big endian": npy(np.ones(3, ">f4")),
+        "text": npy(np.array(["a"])),
+        "structured": npy(np.zeros(2, [("a", "f4")])),
+        "pickle": npy(np.array([Bomb()], dtype=object), allow_pickle=True),
+        "bare pickle": b"\x80\x04N.",
+        "archive": npz(),
+        "broken archive": b"PK\x03\x04" + b"\0" * 40,
+        "terabytes": huge(),
+        "truncated": npy(np.ones(30, np.float32))[:-8],
+        "empty": b"",
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_an_array_that_is_no_float32_is_refused(data):
+    array = Array(dtype="float32", shape=(3,), stype="numpy.ndarray", data=data[1])
+    with pytest.raises(MalformedMessage):
+        Reply.from_records(records(update=ArrayRecord({"0.bias": array})))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200), st.booleans())
+def test_whatever_bytes_an_array_holds_the_receiver_refuses_or_reads_float32(data, headed):
+    data = npy(UPDATE["0.bias"])[: len(data)] + data if headed else data
+    array = Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=data)
+    try:
+        reply = Reply.from_records(records(update=ArrayRecord({"0.bias": array})))
+    except MalformedMessage:
+        return
+    assert reply.update["0.bias"].dtype == np.float32
+
+
+def test_an_array_that_is_not_numpys_is_refused():
+    array = Array(dtype="float32", shape=(1,), stype="torch.Tensor", data=npy(UPDATE["0.bias"]))
+    with pytest.raises(MalformedMessage, match="cannot be read as arrays"):
+        Reply.from_records(records(update=ArrayRecord({"0.bias": array})))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_task_from_a_model_that_is_not_finite_is_refused_before_anything_is_reserved(
+    value, tmp_path, task_message
+):
+    task_message.content["model"] = ArrayRecord({"0.bias": Array.from_numpy_ndarray(np.float32([value]))})
+    with pytest.raises(MalformedMessage, match="NaN or infinity"):
+        Task.from_records(task_message.content)
+    ledger = SiteLedger(tmp_path / "site.jsonl", epsilon=8, delta=1e-5)
+    participant = Participant(
+        "s", lambda unit: pytest.fail("loaded"), (), declared_patients=4, ledger=ledger, say=print
+    )
+    with pytest.raises(MalformedMessage):
+        participant.handle(task_message)
+    assert ledger.events() == []
+
+
+@pytest.mark.parametrize("kind", ["extra record", "extra word", "no plan", "other plan", "round as text"])
+def test_another_task_is_refused(kind, task_message):
+    content = task_message.content
+    if kind == "extra record":
+        content["code"] = ConfigRecord({"run": b"import os"})
+    elif kind == "extra word":
+        content["round"]["seed"] = 1
+    elif kind == "no plan":
+        del content["plan"]
+    elif kind == "other plan":
+        content["plan"]["noise_multiplier"] = 0.0
+    else:
+        content["round"]["round"] = "3"
+    with pytest.raises((MalformedMessage, UserError)):
+        Task.from_records(content)
+
+
+@pytest.mark.parametrize("change", [{"more": "x"}, {"reason": 3}, {"status": b"finished"}], ids=str)
+def test_another_outcome_is_refused(change):
+    content = Outcome("run-7", "finished", "", "{}", "logistic", UPDATE).to_records()
+    for name, value in change.items():
+        content["outcome"][name] = value
+    with pytest.raises(MalformedMessage, match="an outcome without its words"):
+        Outcome.from_records(content)
+
+
+def test_an_event_is_declared_as_it_is_accounted():
+    reply = Reply(TRAINED, "run-7", 3, Event(1.25, 0.125, 9), UPDATE)
+    assert Reply.from_records(reply.to_records()).event == Event(1.25, 0.125, 9)

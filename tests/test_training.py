@@ -1,0 +1,309 @@
+"""Tests of cordon.training: what DP-SGD releases, measured and not read off the code."""
+
+import inspect
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cordon.accountants import Event
+from cordon.errors import UserError
+from cordon.features import FEATURES
+from cordon.mechanisms import Randomness
+from cordon.model import build, initial_parameters, load_parameters
+from cordon.tables import LABELLED, write_table
+from cordon.training import DPSGD, Units, descend, train
+
+F = 3
+# All ones: every unit is sampled at rate 1, and the noise is 1e-8 of its deviation.
+SILENT = Randomness(lambda count: b"\xff" * count)
+
+
+def seeded(seed):
+    return Randomness(np.random.default_rng(seed).bytes)
+
+
+def dpsgd(**changes):
+    values = {
+        "noise_multiplier": 0.1, "sampling_rate": 1.0, "steps": 1, "clip_norm": 1.0, "learning_rate": 1.0,
+        "expected_batch": 1.0, "max_variants": 64,
+    }  # fmt: skip
+    return DPSGD(**(values | changes))
+
+
+def patients(*counts, seed=0, features=F):
+    """Units of so many rows each, with features and labels at random."""
+    source = np.random.default_rng(seed)
+    rows = sum(counts)
+    return Units.group(
+        source.normal(size=(rows, features)).astype(np.float32),
+        source.integers(0, 2, rows).astype(np.float32),
+        [f"p{number}" for number, count in enumerate(counts) for _ in range(count)],
+        unit="patient",
+    )
+
+
+def random_start(architecture, seed=1, features=F, scale=1.0):
+    source = np.random.default_rng(seed)
+    start = initial_parameters(architecture, features)
+    return {n: (scale * source.normal(size=v.shape)).astype(np.float32) for n, v in start.items()}
+
+
+def flat(parameters):
+    return np.concatenate([parameters[name].ravel().astype(np.float64) for name in sorted(parameters)])
+
+
+def released(units, start, architecture="logistic", **changes):
+    """The clipped sum over all units that one step releases, without its noise."""
+    changes = {"expected_batch": 1.0, "learning_rate": 1.0} | changes
+    return -flat(descend(architecture, start, units, dpsgd(**changes), SILENT))
+
+
+@pytest.mark.parametrize("architecture", ["logistic", "mlp"])
+def test_a_units_gradient_is_that_of_the_mean_loss_over_its_rows(architecture):
+    units, start = patients(5), random_start(architecture)
+    module = build(architecture, F)
+    load_parameters(module, start)
+    scores = module(torch.from_numpy(units.features))
+    torch.nn.functional.binary_cross_entropy_with_logits(scores, torch.from_numpy(units.labels)).backward()
+    expected = flat({name: value.grad.numpy() for name, value in module.named_parameters()})
+    assert released(units, start, architecture, clip_norm=100.0) == pytest.approx(expected, abs=2e-6)
+
+
+def test_a_large_gradient_is_scaled_to_the_clip_norm_and_keeps_its_direction():
+    units, start = patients(4), random_start("mlp")
+    whole = released(units, start, "mlp", clip_norm=100.0)
+    clipped = released(units, start, "mlp", clip_norm=0.01)
+    assert np.linalg.norm(whole) > 0.01
+    assert clipped == pytest.approx(whole * 0.01 / np.linalg.norm(whole), abs=1e-6)
+
+
+EXTREME = st.one_of(
+    st.floats(-3, 3, width=32),
+    st.sampled_from([0.0, 1e30, -1e30, 3e38, -3e38, np.inf, -np.inf, np.nan]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.data(),
+    st.sampled_from(["logistic", "mlp"]),
+    st.sampled_from([1.0, 1e10, 1e38]),
+    st.floats(0.01, 5.0),
+    st.integers(1, 12),
+)
+def test_one_patient_moves_what_is_released_by_at_most_the_clip_norm(data, architecture, scale, clip, rows):
+    """Sensitivity in L2, whatever the patient's rows are and whatever start the aggregator chose."""
+    others = patients(3, 1, 6)
+    added = data.draw(arrays(np.float32, (rows, F), elements=EXTREME))
+    both = Units(
+        np.concatenate([others.features, added]),
+        np.concatenate([others.labels, (np.arange(rows) % 2).astype(np.float32)]),
+        np.append(others.offsets, others.offsets[-1] + rows),
+    )
+    start = random_start(architecture, scale=scale)
+    start = {name: np.clip(np.nan_to_num(value), -3e38, 3e38) for name, value in start.items()}
+    if scale > 1:  # the update is lost in the start's rounding, but for NaN: measure that on its own
+        changed = released(both, start, architecture, clip_norm=clip)
+        assert np.isfinite(changed).all()
+    else:
+        without = released(others, start, architecture, clip_norm=clip, max_variants=8)
+        changed = released(both, start, architecture, clip_norm=clip, max_variants=8)
+        assert np.linalg.norm(changed - without) <= clip * (1 + 1e-6) + 1e-5
+
+
+def test_a_start_that_overflows_for_one_patient_shows_nothing_of_that_patient():
+    # inf - inf in the score of whoever has both features: without care, one NaN tells that they took part.
+    start = {
+        "0.weight": np.array([[3e38, -3e38, 0.0]], np.float32),
+        "0.bias": np.zeros(1, np.float32),
+    }
+    rows = np.array([[0, 0, 0.5], [3, 3, 0.5]], np.float32)
+    units = Units.group(rows, np.array([0.0, 1.0], np.float32), ["a", "b"], unit="patient")
+    assert np.isfinite(flat(descend("logistic", start, units, dpsgd(), seeded(0)))).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_start_that_is_not_finite_is_refused(value):
+    start = initial_parameters("logistic", F) | {"0.bias": np.array([value], np.float32)}
+    with pytest.raises(UserError, match=r"cannot train from this start: 0\.bias holds NaN or infinity"):
+        train("logistic", start, patients(2), dpsgd())
+
+
+def test_a_start_of_another_model_is_refused():
+    with pytest.raises(UserError, match="cannot train from this start"):
+        train("logistic", initial_parameters("logistic", F + 1), patients(2), dpsgd())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 9), st.integers(0, 10**6))
+def test_however_rows_move_between_two_patients_each_stays_within_the_clip(moved, seed):
+    source = np.random.default_rng(seed)
+    features = (10 * source.normal(size=(10, F))).astype(np.float32)
+    labels = source.integers(0, 2, 10).astype(np.float32)
+    owners = ["a" if number < moved else "b" for number in range(10)]
+    start = random_start("logistic")
+    for patient in "ab":
+        own = [owner == patient for owner in owners]
+        units = Units.group(features[own], labels[own], ["x"] * sum(own), unit="patient")
+        assert np.linalg.norm(released(units, start, clip_norm=0.5)) <= 0.5 + 1e-5
+    whole = Units.group(features, labels, owners, unit="patient")
+    assert np.linalg.norm(released(whole, start, clip_norm=0.5)) <= 1.0 + 1e-5
+
+
+def test_rows_stay_with_their_patient_in_whatever_order_they_come():
+    units, start = patients(4, 3, 5), random_start("logistic")
+    owners = np.repeat(["p0", "p1", "p2"], [4, 3, 5])
+    order = np.random.default_rng(3).permutation(12)
+    mixed = Units.group(units.features[order], units.labels[order], list(owners[order]), unit="patient")
+    assert len(mixed) == 3
+    for unit in range(3):
+        own = slice(*mixed.offsets[unit : unit + 2])
+        expected = units.features[units.offsets[unit] : units.offsets[unit + 1]]
+        assert {tuple(row) for row in mixed.features[own]} == {tuple(row) for row in expected}
+    assert released(mixed, start) == pytest.approx(released(units, start), abs=1e-6)
+
+
+def noise_of(units, count, seed, **changes):
+    """``count`` updates with noise, less the one without."""
+    start = random_start("mlp", features=20)
+    settings = dpsgd(**changes)
+    without = flat(descend("mlp", start, units, settings, SILENT)) if settings.sampling_rate == 1 else 0.0
+    random = seeded(seed)
+    return np.concatenate(
+        [flat(descend("mlp", start, units, settings, random)) - without for _ in range(count)]
+    )
+
+
+NOISY = {"noise_multiplier": 1.7, "clip_norm": 0.3, "learning_rate": 0.5, "expected_batch": 12.0}
+
+
+@pytest.mark.parametrize("rate", [1.0, 1e-12], ids=["all units", "empty batch"])
+def test_the_noise_is_noise_multiplier_times_clip_norm_also_on_an_empty_batch(rate):
+    noise = noise_of(patients(2, 5, 30, features=20), 20, seed=4, sampling_rate=rate, **NOISY)
+    deviation = 1.7 * 0.3 * 0.5 / 12.0
+    assert len(noise) > 5000
+    assert noise.std() == pytest.approx(deviation, rel=0.04)
+    assert abs(noise.mean()) < 5 * deviation / np.sqrt(len(noise))
+
+
+def test_every_step_adds_its_own_noise():
+    noise = noise_of(patients(2, features=20), 20, seed=5, sampling_rate=1e-12, steps=4, **NOISY)
+    assert noise.std() == pytest.approx(2 * 1.7 * 0.3 * 0.5 / 12.0, rel=0.04)
+
+
+def test_the_noise_of_different_parameters_is_independent():
+    noise = noise_of(patients(2, features=20), 40, seed=6, sampling_rate=1e-12, **NOISY).reshape(40, -1)
+    correlation = np.corrcoef(noise, rowvar=False)
+    np.fill_diagonal(correlation, 0)
+    assert np.abs(correlation).max() < 0.85  # 40 runs of 353 parameters; a shared draw would give 1
+    assert abs(correlation.mean()) < 0.01
+
+
+def test_the_normaliser_is_the_expected_batch_whatever_number_of_patients_is_held():
+    one, start = patients(4), random_start("logistic")
+    twice = Units(np.tile(one.features, (2, 1)), np.tile(one.labels, 2), np.array([0, 4, 8]))
+    alone = released(one, start)
+    assert released(twice, start) == pytest.approx(2 * alone, abs=1e-6)
+    assert released(one, start, expected_batch=10.0) == pytest.approx(alone / 10, abs=1e-7)
+
+
+def test_the_step_descends_by_the_learning_rate():
+    units, start = patients(4), initial_parameters("logistic", F)
+    assert released(units, start, learning_rate=0.25) == pytest.approx(
+        0.25 * released(units, start), abs=1e-7
+    )
+    label_one = Units(np.ones((1, F), np.float32), np.ones(1, np.float32), np.array([0, 1]))
+    assert (descend("logistic", start, label_one, dpsgd(), SILENT)["0.weight"] > 0).all()
+
+
+def test_at_most_max_variants_rows_are_drawn_from_a_unit_and_over_time_all_of_them():
+    rows = 10
+    units = Units(np.eye(rows, dtype=np.float32), np.zeros(rows, np.float32), np.array([0, rows]))
+    start, seen = initial_parameters("logistic", rows), np.zeros(rows, dtype=int)
+    random, runs = seeded(7), 120
+    settings = dpsgd(noise_multiplier=1e-9, max_variants=3, clip_norm=100.0)
+    for _ in range(runs):
+        drawn = np.abs(descend("logistic", start, units, settings, random)["0.weight"][0]) > 1e-3
+        assert drawn.sum() == 3
+        seen += drawn
+    assert (seen > runs * 0.3 / 3).all()
+    assert (seen < runs * 0.3 * 2).all()
+
+
+def test_a_patient_with_few_rows_is_not_changed_by_the_padding():
+    units, start = patients(2), random_start("logistic")
+    assert released(units, start, max_variants=64) == pytest.approx(released(units, start, max_variants=2))
+
+
+def test_two_trainings_never_share_noise_and_take_no_source_of_it():
+    units, start = patients(3), initial_parameters("mlp", F)
+    first, second = (flat(train("mlp", start, units, dpsgd(noise_multiplier=2.0))) for _ in range(2))
+    assert (first != second).all()
+    # A result that is sent or saved cannot have been made with a seed: there is no way to give one.
+    assert list(inspect.signature(train).parameters) == ["architecture", "start", "units", "settings"]
+
+
+def test_the_start_is_left_as_it_was():
+    start = random_start("mlp")
+    before = flat(start)
+    train("mlp", start, patients(3), dpsgd())
+    assert np.array_equal(flat(start), before)
+
+
+def test_a_little_noise_still_learns():
+    source = np.random.default_rng(8)
+    features = source.normal(size=(2000, F)).astype(np.float32)
+    labels = (features[:, 0] > 0).astype(np.float32)
+    owners = [f"p{number % 50}" for number in range(2000)]
+    units = Units.group(features, labels, owners, unit="patient")
+    settings = dpsgd(steps=30, sampling_rate=0.5, expected_batch=25.0, noise_multiplier=1.0)
+    weight = descend("logistic", initial_parameters("logistic", F), units, settings, seeded(9))["0.weight"][0]
+    assert weight[0] > 5 * np.abs(weight[1:]).max()
+
+
+def test_settings_state_what_they_cost():
+    assert dpsgd(noise_multiplier=1.5, sampling_rate=0.2, steps=7).event == Event(1.5, 0.2, 7)
+
+
+def test_by_variant_each_row_is_a_unit_of_its_own():
+    features, labels = np.zeros((4, F), np.float32), np.zeros(4, np.float32)
+    assert len(Units.group(features, labels, ["a", "a", "a", "b"], unit="variant")) == 4
+    assert len(Units.group(features, labels, ["a", "a", "a", "b"], unit="patient")) == 2
+
+
+def test_no_labelled_rows_and_other_units_are_refused():
+    nothing = np.empty((0, F), np.float32), np.empty(0, np.float32)
+    with pytest.raises(UserError, match="no labelled variants to train on"):
+        Units.group(*nothing, [], unit="patient")
+    with pytest.raises(UserError, match="no labelled variants to train on"):
+        Units.read([], unit="patient")
+    with pytest.raises(UserError, match="no privacy unit is called 'sample'"):
+        Units.group(np.zeros((1, F), np.float32), np.zeros(1, np.float32), ["a"], unit="sample")
+
+
+def table(path, patient, sample, labels):
+    row = {field.name: None for field in LABELLED} | dict.fromkeys(FEATURES, 0.5)
+    row |= {"site": "s", "patient": patient, "sample": sample, "contig": "1", "position": 1}
+    row |= {"ref": "A", "alt": "C", "callers": "bcftools"}
+    write_table(pa.Table.from_pylist([row | {"label": label} for label in labels], schema=LABELLED), path)
+    return path
+
+
+def test_the_samples_of_a_patient_are_one_unit_and_unlabelled_rows_are_left_out(tmp_path):
+    paths = [
+        table(tmp_path / "a1.parquet", "a", "a1", [1, None, 0]),
+        table(tmp_path / "b1.parquet", "b", "b1", [1]),
+        table(tmp_path / "a2.parquet", "a", "a2", [0, 0]),
+    ]
+    units = Units.read(paths, unit="patient")
+    assert units.offsets.tolist() == [0, 4, 5]
+    assert units.labels.tolist() == [1, 0, 0, 0, 1]
+    assert units.features.shape == (5, len(FEATURES))
+    assert len(Units.read(paths, unit="variant")) == 5
+    with pytest.raises(UserError, match="no labelled variants"):
+        Units.read([table(tmp_path / "c.parquet", "c", "c1", [None])], unit="patient")
