@@ -44,7 +44,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "== Python environment in $(VENV) (about 6 GB, a few minutes the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit("Cordon needs Python 3.11 or newer. Try: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps --require-hashes --progress-bar off -r requirements.lock | grep --line-buffered -E '^(Collecting|Installing|Successfully)'
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-deps --require-hashes --progress-bar off -r requirements.lock | { grep --line-buffered -E '^(Collecting|Installing|Successfully)' || true; }
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -81,7 +81,13 @@ def test_the_federated_model_beats_quality_scores_and_any_site_alone_on_held_out
         assert auroc["cordon"] > auroc[name], auroc
     assert auroc["cordon"] > auroc["bcftools QD"] - 0.01, auroc
     tables = sorted(str(path) for path in (demo / "variants").glob("*.parquet"))
-    benchmark = [str(ROOT / ".venv/bin/python"), str(ROOT / "benchmarks/utility.py"), "--repeats", "5", "--json"]
+    benchmark = [
+        str(ROOT / ".venv/bin/python"),
+        str(ROOT / "benchmarks/utility.py"),
+        "--repeats",
+        "5",
+        "--json",
+    ]
     run = subprocess.run([*benchmark, *tables], text=True, capture_output=True, check=True)
     figures = {name: float(np.median(values)) for name, values in json.loads(run.stdout)["auroc"].items()}
     alone = max(value for name, value in figures.items() if name.endswith("alone"))

@@ -37,7 +37,7 @@ def tasks(folder: Path, status: str = "COMPLETED") -> set[str]:
     """The tasks of the last run that had ``status``, as PROCESS (tag)."""
     with (folder / "results" / "pipeline_info" / "trace.txt").open() as handle:
         rows = [row for row in csv.DictReader(handle, delimiter="\t") if row["status"] == status]
-    return {row["name"].rsplit(":", 1)[-1] for row in rows}
+    return {re.sub(r"^(\w+:)+", "", row["name"]) for row in rows}
 
 
 def stub_site(folder: Path) -> list[str]:
