@@ -49,10 +49,12 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	touch $@
 
 .tools/%/.installed: tools/%/pom.xml
-	@echo "== $*: $$(command -v $* || echo 'fetching jars from Maven Central')"
 	@mkdir -p $(@D)
-	@if [[ "$$(command -v $*)" == "$(CURDIR)/tools/bin/$*" ]]; then \
+	@if [[ "$$(command -v $*)" != "$(CURDIR)/tools/bin/$*" ]]; then \
+	    echo "== $*: the one on PATH, $$(command -v $*)"; \
+	else \
+	    echo "== $*: fetching its jars from Maven Central"; \
 	    for tool in java mvn; do command -v $$tool >/dev/null || { echo "$$tool is missing: install JDK 17 and Maven, or put $* on PATH." >&2; exit 1; }; done; \
-	    mvn --batch-mode --quiet -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(@D); \
+	    mvn --batch-mode --quiet -Dstyle.color=never -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(@D); \
 	fi
 	@touch $@

@@ -17,9 +17,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+from cordon.features import FEATURES
 from cordon.federation.audit import average
 from cordon.federation.plan import Plan
-from cordon.features import FEATURES
 from cordon.model import Model, Parameters, initial_parameters
 from cordon.tables import LABELLED, matrix, read_table
 from cordon.training import Units, train

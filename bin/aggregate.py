@@ -26,7 +26,8 @@ FOLDER = click.Path(exists=True, file_okay=False)
 @click.option("--record", required=True, type=OUTPUT, help="What happened (federation.json).")
 @reports_errors
 def main(plan_file: str, credentials: str, address: str, min_sites: int, join_deadline: float,
-         round_deadline: float, state: str, progress_file: str | None, output: str, record: str) -> None:  # fmt: skip
+         round_deadline: float, state: str, progress_file: str | None,
+         output: str, record: str) -> None:  # fmt: skip
     """Wait for the enrolled sites, train the model with them and write it."""
     from cordon.features import FEATURES
     from cordon.federation.aggregator import Limits, serve

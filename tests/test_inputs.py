@@ -26,7 +26,7 @@ class Run:
         lab.bed("confident.bed", ("chr1", 0, 1500))
         self.rows = [self.row(), self.row(site="south", patient="p2", sample="s2", bam="s2.bam")]
         self.header = HEADER
-        self.sites = "site,declared_patients,weight\nnorth,10,1\nsouth,20,2.5\n"
+        self.sites = ""
         self.parameters = dict(PARAMETERS)
         self.options = {}
 
@@ -35,11 +35,17 @@ class Run:
         full |= {"truth_vcf": "truth.vcf.gz", "confident_bed": "confident.bed", "role": ""}
         return ",".join((full | cells).values())
 
+    def declared(self):
+        """The sites sheet: the test's own, or one of the sites that have a row."""
+        sites = {"north": "north,10,1", "south": "south,20,2.5"}
+        named = [line for site, line in sites.items() if any(row.startswith(site) for row in self.rows)]
+        return self.sites or "\n".join(["site,declared_patients,weight", *named]) + "\n"
+
     def check(self):
         text = self.lab.text
         return check_inputs(
             samplesheet=text("sheet.csv", "\n".join([self.header, *self.rows]) + "\n"),
-            sites=text("sites.csv", self.sites),
+            sites=text("sites.csv", self.declared()),
             reference=self.lab.reference,
             parameters=text("params.json", json.dumps(self.parameters)),
             schema=SCHEMA,
@@ -62,7 +68,7 @@ def run(lab):
 
 def test_right_inputs_give_absolute_paths_and_defaults(run):
     run.rows[1] = run.row(
-        site="south", patient="p2", sample="s2", bam="s2.bam", truth_vcf="", confident_bed="", role="score"
+        patient="p2", sample="s2", bam="s2.bam", truth_vcf="", confident_bed="", role="score"
     )
     run.check()
     with open(run.lab.folder / "checked.csv") as file:
@@ -127,7 +133,7 @@ def test_rows_are_numbered_as_an_editor_does(run):
         "",
         run.row(),
         "",
-        run.row(site="south", patient="p2", sample="s2", bam="s2.bam", role="tset"),
+        run.row(patient="p2", sample="s2", bam="s2.bam", role="tset"),
     ]
     (found,) = run.problems()
     assert found.startswith("sheet.csv, row 5, column role: 'tset' is no role: use train, test or score.")
@@ -287,3 +293,11 @@ def test_a_released_model_needs_no_truth(run):
         "--scoring_model /absent/model.safetensors: /absent/model.safetensors does not exist."
         in run.problems()[0]
     )
+
+
+def test_a_declared_site_without_training_rows_would_be_waited_for_in_vain(run):
+    run.sites = "site,declared_patients,weight\nnorth,10,1\nsouth,20,2.5\neast,10,1\n"
+    (problem,) = run.problems()
+    assert problem.startswith("sites.csv, row 4, column site: east has no sample with role train")
+    run.parameters["aggregator"] = "host:9092"
+    run.check()

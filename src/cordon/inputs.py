@@ -81,7 +81,7 @@ def check_inputs(
         problems += check_sites(rows, declared) if declared else []
     if federation_slots is not None:
         values["federation_slots"] = federation_slots
-    problems += _federation_problems(rows, values)
+    problems += _federation_problems(rows, declared, values)
     problems += _delta_problems(declared, values)
     contigs, faults = _contigs(reference)
     problems += faults
@@ -100,8 +100,10 @@ def _sheet_schema(schema: StrPath, rules: Json, parameter: str) -> Path:
     return Path(schema).resolve().parent / str(properties(rules)[parameter]["schema"])
 
 
-def _federation_problems(rows: Sequence[Row], values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Sites that could never all run at once, or never make a quorum. They would wait for each other."""
+def _federation_problems(
+    rows: Sequence[Row], declared: Sequence[Row], values: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Sites that could never all run at once, never come, or never make a quorum: others would wait for them."""
     sites = {row["site"] for row in rows if row["role"] in ("", "train")}
     if "scoring_model" in values or not sites:
         return
@@ -115,6 +117,12 @@ def _federation_problems(rows: Sequence[Row], values: Mapping[str, Any]) -> Iter
             f"is too few: {tasks} run at the same time and need {needed}.",
             f"Set --federation_slots {needed} on a machine or executor that can run {needed} tasks at once.",
         )
+    for site in declared:
+        if not joins and site["site"] not in sites:
+            what = (
+                f"{site['site']} has no sample with role train, so the aggregator would wait for it in vain."
+            )
+            yield site.problem("site", what, "Add its samples, or take its row out.")
     if not joins and values.get("min_sites", 1) > len(sites):
         yield Problem(
             f"--min_sites {values['min_sites']}",
