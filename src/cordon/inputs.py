@@ -103,7 +103,7 @@ def _sheet_schema(schema: StrPath, rules: Json, parameter: str) -> Path:
 def _federation_problems(
     rows: Sequence[Row], declared: Sequence[Row], values: Mapping[str, Any]
 ) -> Iterator[Problem]:
-    """Sites that could never all run at once, never come, or never make a quorum: others would wait for them."""
+    """Sites that could never all run at once, never come, or never make a quorum: others would wait."""
     sites = {row["site"] for row in rows if row["role"] in ("", "train")}
     if "scoring_model" in values or not sites:
         return

@@ -27,7 +27,7 @@ CHROM, POS, ID, REF, ALT, QUAL, FILTER, INFO = range(8)
 def score_table(
     model: Scorer, calibration: Calibration, table: pa.Table, *, truth_sensitivity: str
 ) -> pa.Table:
-    """The table with ``cordon``: float64 calibrated log-odds (nats) that the allele is real, and ``cordon_pass``.
+    """The table with ``cordon``, float64 log-odds (nats) that the allele is real, and ``cordon_pass``.
 
     An allele passes from the threshold of ``truth_sensitivity`` on; UserError where there is none.
     """
