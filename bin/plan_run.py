@@ -36,8 +36,8 @@ def main(sites: str, host: str, port: int, state: str, outdir: str, **settings: 
     In production every site makes its own key and the operator enrols its public half.
     """
     from cordon.federation.credentials import enrol
-    from cordon.federation.flower import free_port
     from cordon.federation.plan import Plan, read_sites
+    from cordon.federation.processes import free_port
 
     declared = read_sites(Path(sites))
     plan = Plan.calibrated(**settings)

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from cordon.features import FEATURES
-from cordon.federation import aggregator, flower
+from cordon.federation import aggregator
 from cordon.federation.credentials import enrol
 from cordon.federation.plan import Plan, Site, read_enrolment
+from cordon.federation.processes import free_port
 from cordon.tables import LABELLED, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,7 +55,7 @@ class Consortium:
         declared = [Site(name, PATIENTS, 1.0) for name in sites]
         enrol(declared, "127.0.0.1", state=folder / "keys", outdir=folder / "run")
         self.sites = read_enrolment(folder / "run" / "aggregator" / "enrolment.json")
-        self.port = flower.free_port()
+        self.port = free_port()
         self.said: list[str] = []
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         sheet = "".join(f"{name},{PATIENTS},1\n" for name in sites)

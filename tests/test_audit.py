@@ -311,5 +311,20 @@ def test_the_order_of_the_sites_does_not_matter_to_the_last_bit(seed, values):
         assert all(np.array_equal(moved[name], expected[name]) for name in START)
 
 
+def test_the_order_of_updates_that_cancel_does_not_matter_either():
+    sent = {"a": 1e25, "b": -1e25, "c": 3.0}
+    moved = {
+        float(
+            average(
+                {"w": np.zeros(1, np.float32)},
+                {site: {"w": np.array([sent[site]], np.float32)} for site in order},
+                dict.fromkeys(sent, 1.0),
+            )["w"][0]
+        )
+        for order in permutations(sent)
+    }
+    assert len(moved) == 1
+
+
 def test_no_update_at_all_leaves_the_model_as_it_was():
     assert all(np.array_equal(average(START, {}, {"h1": 1.0})[name], START[name]) for name in START)

@@ -10,7 +10,7 @@ import pytest
 from consortium import Consortium, plan
 from cordon import model as models
 from cordon.errors import Unreachable
-from cordon.federation import aggregator, flower
+from cordon.federation import aggregator, processes
 from cordon.ledger import ChainedLog
 
 pytestmark = [pytest.mark.federation, pytest.mark.timeout(300)]
@@ -144,6 +144,6 @@ def test_a_taken_port_is_named_with_its_remedy(consortium, tmp_path):
         taken.listen()
         with (
             pytest.raises(Unreachable, match=f"cannot listen on 127.0.0.1:{one.port}.*--aggregator_port"),
-            flower.superlink(tmp_path / "run" / "aggregator", "127.0.0.1", one.port, tmp_path),
+            processes.superlink(tmp_path / "run" / "aggregator", "127.0.0.1", one.port, tmp_path),
         ):
             pass

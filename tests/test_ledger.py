@@ -227,8 +227,10 @@ def test_a_round_beyond_the_budget_is_refused_and_nothing_is_recorded(tmp_path):
 
 
 def test_spending_composes_over_runs(tmp_path):
-    ledger(tmp_path).reserve("a", 1, EVENT)
-    ledger(tmp_path).reserve("b", 1, EVENT)
+    for run in "ab":
+        held = ledger(tmp_path)
+        held.reserve(run, 1, EVENT)
+        held.mark_sent(run, 1)
     assert ledger(tmp_path).spent() == epsilon_rdp([Event(2.0, 0.1, 20)], 1e-5)
     with pytest.raises(BudgetExceeded):
         ledger(tmp_path, epsilon=ledger(tmp_path).spent()).reserve("c", 1, EVENT)
@@ -243,7 +245,8 @@ def test_the_same_spending_is_more_epsilon_at_a_smaller_delta(tmp_path):
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from("ab"), st.integers(1, 3), st.floats(1.0, 9.0), st.booleans()), max_size=8
+        st.tuples(st.sampled_from("ab"), st.integers(1, 3), st.sampled_from([1.0, 2.0, 4.0]), st.booleans()),
+        max_size=8,
     ),
     st.floats(0.5, 4.0),
 )

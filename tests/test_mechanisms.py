@@ -36,6 +36,13 @@ def test_normal_draws_of_one_call_are_independent_of_one_another():
         assert abs(np.corrcoef(draws, np.roll(draws, lag))[0, 1]) < 4 / np.sqrt(DRAWS)
 
 
+def test_each_normal_draw_spends_four_uniform_ones():
+    # Of fewer, the gaps of the floating-point grid can be solved for the noise.
+    asked = []
+    Randomness(lambda count: asked.append(count) or os.urandom(count)).normal(10)
+    assert sum(asked) == 10 * 4 * 8
+
+
 def test_the_tails_of_the_noise_are_not_cut():
     draws = np.abs(seeded(3).normal(1_000_000))
     expected = 1_000_000 * 2 * stats.norm.sf(4)  # 63

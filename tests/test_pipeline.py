@@ -7,6 +7,9 @@ import json
 import os
 import re
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +23,22 @@ SHEET = "site,patient,sample,bam,bai,truth_vcf,confident_bed,role"
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(600)]
 
 
+def environment() -> dict[str, str]:
+    """What `make` gives Nextflow: the tools that are on PATH already, then those that it set up."""
+    path = f"{ROOT}/.venv/bin:{os.environ['PATH']}:{ROOT}/tools/bin"
+    return os.environ | {"PATH": path, "NXF_OFFLINE": "true", "NXF_DISABLE_CHECK_LATEST": "true"}
+
+
+def nextflow_command(*arguments: str, profile: str = "local") -> list[str]:
+    return ["nextflow", "run", str(ROOT), "-profile", profile, "-ansi-log", "false", *arguments]
+
+
 def nextflow(folder: Path, *arguments: str, profile: str = "local") -> subprocess.CompletedProcess[str]:
     """Run the pipeline in ``folder`` as a user would; its output is in stdout."""
-    environment = os.environ | {
-        "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}:{ROOT}/tools/bin",
-        "NXF_OFFLINE": "true",
-        "NXF_DISABLE_CHECK_LATEST": "true",
-    }
-    command = ["nextflow", "run", str(ROOT), "-profile", profile, "-ansi-log", "false", *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+        nextflow_command(*arguments, profile=profile),
+        cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
 
 
 def tasks(folder: Path, status: str = "COMPLETED") -> set[str]:
@@ -137,6 +145,8 @@ def test_version_is_one_everywhere():
 
     config = (ROOT / "nextflow.config").read_text()
     assert re.search(r"version = '([^']+)'", config).group(1) == __version__
+    bundle = (ROOT / "src" / "cordon" / "federation" / "bundle" / "pyproject.toml").read_text()
+    assert f'version = "{__version__}"' in bundle
     for path in (ROOT / "modules").rglob("main.nf"):
         for container in re.findall(r'container "(cordon-[^"]+)"', path.read_text()):
             assert container.endswith(":${workflow.manifest.version}"), path
@@ -178,3 +188,65 @@ def check_scored_vcf(path: Path, rows: int) -> None:
         assert any(allele for allele in record.samples[0]["GT"])
     haplotype = [record for record in records if "haplotypecaller" in record.info["CORDON_CALLERS"]]
     assert all("DP" in record.info and "AD" in record.format for record in haplotype)
+
+
+def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(tmp_path):
+    """As in production: the aggregator is no part of the pipelines; a site has a key, the plan, an address."""
+    command(tmp_path, "simulate_cohort", "--sites 2 --patients 2 --held_out 1 --length 30000 --outdir cohort")
+    command(
+        tmp_path,
+        "plan_run",
+        "--sites cohort/sites.csv --state keys --outdir run --model logistic --epsilon 8 --delta 1e-5 --rounds 2"
+        " --local_steps 2 --sampling_rate 0.5 --clip_norm 0.05 --learning_rate 2 --max_variants_per_patient 64",
+    )
+    address = (tmp_path / "run" / "address.txt").read_text().strip()
+    header, *rows = (tmp_path / "cohort" / "samplesheet.csv").read_text().splitlines()
+    options = f"--plan run/plan.json --credentials run/aggregator --address {address} --state state"
+    with started(tmp_path, "aggregate", f"{options} --output model.safetensors --record federation.json"):
+        runs = {}
+        for site in ("north", "south"):
+            folder = tmp_path / site
+            folder.mkdir()
+            own = [row for row in rows if row.startswith(site)]
+            (tmp_path / "cohort" / f"{site}.csv").write_text("\n".join([header, *own]) + "\n")
+            given = f"""
+                --input {tmp_path}/cohort/{site}.csv --sites {tmp_path}/cohort/sites.csv
+                --reference {tmp_path}/cohort/reference.fasta --callers haplotypecaller,bcftools
+                --aggregator {address} --aggregator_ca {tmp_path}/run/aggregator/ca.crt
+                --site_key {tmp_path}/run/sites/{site}/site.key --plan {tmp_path}/run/plan.json
+            """
+            runs[site] = subprocess.Popen(
+                nextflow_command(*given.split()),
+                cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        for site, run in runs.items():
+            said, _ = run.communicate(timeout=400)
+            assert run.returncode == 0, f"{site}: {said}"
+    record = json.loads((tmp_path / "federation.json").read_text())
+    assert [site["status"] for site in record["sites"]] == ["finished", "finished"]
+    for site in ("north", "south"):
+        assert "AGGREGATE" not in " ".join(tasks(tmp_path / site))
+        scored = tmp_path / site / "results" / "scored" / f"{site}-p01.scored.vcf.gz"
+        assert record["model_hash"] in bcftools.view("-h", str(scored))
+
+
+def command(folder: Path, name: str, options: str) -> None:
+    """Run a command of bin/ in ``folder``."""
+    subprocess.run(
+        [sys.executable, str(ROOT / "bin" / f"{name}.py"), *options.split()], cwd=folder, check=True
+    )
+
+
+@contextmanager
+def started(folder: Path, name: str, options: str) -> Iterator[None]:
+    """A command of bin/ that runs beside the block, and must have ended well soon after it."""
+    arguments = [sys.executable, str(ROOT / "bin" / f"{name}.py"), *options.split()]
+    with (folder / f"{name}.log").open("w") as log:
+        process = subprocess.Popen(arguments, cwd=folder, stdout=log, stderr=log)
+    try:
+        yield
+        assert process.wait(timeout=60) == 0, (folder / f"{name}.log").read_text()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()

@@ -168,6 +168,17 @@ def test_rows_stay_with_their_patient_in_whatever_order_they_come():
     assert released(mixed, start) == pytest.approx(released(units, start), abs=1e-6)
 
 
+def test_each_patient_adds_the_gradient_of_its_own_rows():
+    units, start = patients(4, 1, 7), random_start("mlp")
+    alone = [
+        released(
+            Units(units.features[own], units.labels[own], np.array([0, own.stop - own.start])), start, "mlp"
+        )
+        for own in (slice(*units.offsets[unit : unit + 2]) for unit in range(3))
+    ]
+    assert released(units, start, "mlp") == pytest.approx(sum(alone), abs=1e-6)
+
+
 def noise_of(units, count, seed, **changes):
     """``count`` updates with noise, less the one without."""
     start = random_start("mlp", features=20)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cordon.errors import Unreachable
-from cordon.federation import flower
+from cordon.federation import processes, tasks
 from cordon.federation.audit import ACCEPTED, QUARANTINED, Auditor, Decision, average
 from cordon.federation.messages import MalformedMessage, Outcome, Reply, Task
 from cordon.federation.plan import Plan, Site
@@ -271,11 +271,11 @@ def serve(
         plan.check_delta(site.name, site.declared_patients)
     workdir.mkdir(parents=True, exist_ok=True)
     ledger = ChainedLog(state / "ledger.jsonl")
-    with flower.superlink(credentials, host, port, workdir) as tasks:
+    with processes.superlink(credentials, host, port, workdir) as link:
         say(f"the aggregator listens on {host}:{port}")
-        flower.register(tasks, [site.public_key for site in sites])
-        flower.start_run(tasks)
-        with flower.server_task(tasks) as grid:
+        tasks.register(link, [site.public_key for site in sites])
+        tasks.start_run(link)
+        with tasks.server_task(link) as grid:
             aggregation = Aggregation(grid, plan, sites, features, ledger=ledger, limits=limits, say=say)
             model = aggregation.run()
     return model, aggregation.record

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cordon.errors import BudgetExceeded, FederationError, Quarantined, Unreachable
-from cordon.federation import flower
 from cordon.federation.messages import RECEIVED, STOPPED, TRAINED, Outcome, Reply, Task
 from cordon.federation.plan import Plan
+from cordon.federation.processes import supernode
+from cordon.federation.tasks import answer
 from cordon.ledger import SiteLedger
 from cordon.model import Model, initial_parameters
 from cordon.training import Units, train
@@ -126,11 +127,11 @@ def join(
     workdir.mkdir(parents=True, exist_ok=True)
     quiet_since = time.monotonic()
     while participant.outcome is None:
-        node, tasks = flower.supernode(address, certificate, key, workdir)
+        node, tasks = supernode(address, certificate, key, workdir)
         say(f"SuperNode {node.pid} connects to {address}")
         with node:
             while participant.outcome is None and node.exit_status() is None:
-                if flower.answer(tasks, participant.handle, refused=REFUSED):
+                if answer(tasks, participant.handle, refused=REFUSED):
                     quiet_since = time.monotonic()
                 elif time.monotonic() - quiet_since > join_deadline:
                     break

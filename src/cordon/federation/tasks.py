@@ -1,29 +1,21 @@
-"""Flower's deployment runtime, as Cordon uses it: SuperLink, SuperNode, and the tasks they hand out.
+"""The tasks that Flower's SuperLink and SuperNodes hand out, taken by this process itself.
 
 Flower would start a Python process for each message and run the code of an uploaded bundle in it.
 Here the long-lived process of the aggregator, or of the site, takes the tasks itself: nothing is
 imported anew, and no code that came over the wire is run. The bundle is a name and nothing else; one
-with another hash is refused. This is the only module that touches Flower's internals: flwr is pinned.
+with another hash is refused. Flower's internals are touched here alone: flwr is pinned.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
-import secrets
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from cordon.errors import FederationError, Unreachable
+from cordon.errors import FederationError
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
@@ -33,72 +25,9 @@ if TYPE_CHECKING:
 BUNDLE = Path(__file__).parent / "bundle"
 START_DEADLINE = 60.0
 POLL = 0.1
-PR_SET_PDEATHSIG = 1
 
 # What Flower says of its own connections is no news for whoever follows a run.
 logging.getLogger("flwr").setLevel(logging.WARNING)
-
-
-def environment(home: Path) -> dict[str, str]:
-    """The environment of every Flower process: no telemetry, no updates, no installs, its own home."""
-    return {
-        **os.environ,
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_HOME": str(home),
-        "OMP_NUM_THREADS": "1",
-    }
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind((host, 0))
-        return int(listener.getsockname()[1])
-
-
-class Process:
-    """A Flower command that dies with us, its output in ``log``."""
-
-    def __init__(self, command: Sequence[str], home: Path, log: Path) -> None:
-        home.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [str(Path(sys.executable).parent / command[0]), *command[1:]],
-                env=environment(home),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,
-            )
-        self.pid = self._process.pid
-
-    def exit_status(self) -> int | None:
-        return self._process.poll()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End the process: politely, and after ten seconds for certain."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-
-
-def _die_with_parent() -> None:
-    # A task that is killed outright cannot stop its children: Linux does it.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Tasks:
@@ -150,52 +79,6 @@ class Tasks:
             client.close()
 
 
-def make_secret(path: Path) -> Path:
-    """A fresh shared secret at ``path``, for its owner's eyes."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as handle:
-        handle.write(secrets.token_hex(32))
-    return path
-
-
-@contextmanager
-def superlink(credentials: Path, host: str, port: int, workdir: Path) -> Iterator[Tasks]:
-    """A SuperLink with TLS and SuperNode authentication at ``host:port``, ready; ends with the block."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            raise Unreachable(
-                f"cannot listen on {host}:{port} ({error.strerror}). Set --aggregator_port to a free port."
-            ) from error
-    secret = make_secret(workdir / "superexec.secret")
-    command = [
-        "flower-superlink", "--host", host, "--port", str(port), "--isolation", "process",
-        "--ssl-ca-certfile", str(credentials / "ca.crt"), "--ssl-certfile", str(credentials / "server.crt"),
-        "--ssl-keyfile", str(credentials / "server.key"), "--enable-supernode-auth",
-        "--disable-runtime-dependency-installation", "--superexec-auth-secret-file", str(secret),
-    ]  # fmt: skip
-    log = workdir / "superlink.log"
-    with Process(command, workdir / "flower", log) as process:
-        tasks = Tasks(f"{host}:{port}", secret, credentials / "ca.crt")
-        _until(lambda: _healthy(tasks), process, f"the SuperLink did not start; see {log}")
-        yield tasks
-
-
-def supernode(address: str, certificate: Path, key: Path, workdir: Path) -> tuple[Process, Tasks]:
-    """Start a SuperNode that connects to ``address``; its tasks are ours."""
-    secret = make_secret(workdir / "superexec.secret")
-    port = free_port()
-    command = [
-        "flower-supernode", "--superlink", address, "--root-certificates", str(certificate),
-        "--auth-supernode-private-key", str(key), "--isolation", "process", "--host", "127.0.0.1",
-        "--port", str(port), "--superexec-auth-secret-file", str(secret), "--max-wait-time", "60",
-    ]  # fmt: skip
-    process = Process(command, workdir / "flower", workdir / "supernode.log")
-    return process, Tasks(f"127.0.0.1:{port}", secret, None)
-
-
 def register(tasks: Tasks, public_keys: Sequence[str]) -> None:
     """Enrol the SuperNodes' public keys (PEM) at the SuperLink."""
     from flwr.proto.control_pb2 import RegisterNodeRequest
@@ -239,7 +122,7 @@ def server_task(tasks: Tasks) -> Iterator[Grid]:
     from flwr.supercore.task_identity import TaskIdentity
     from flwr.superlink.grid import HttpGrid
 
-    token = _until(lambda: tasks.acquire(TaskType.SERVER_APP), None, "the SuperLink handed out no run")
+    token = until(lambda: tasks.acquire(TaskType.SERVER_APP), "the SuperLink handed out no run")
     grid = HttpGrid(tasks.address, root_certificates=tasks.certificate, token=token)
     client = grid._runtime_client
     heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
@@ -315,24 +198,11 @@ def _control(tasks: Tasks) -> Iterator[Any]:
         client.close()
 
 
-def _healthy(tasks: Tasks) -> bool:
-    import ssl
-
-    import httpx
-
-    assert tasks.certificate is not None
-    context = ssl.create_default_context(cadata=tasks.certificate.decode())
-    try:
-        return httpx.get(f"https://{tasks.address}/health", verify=context, timeout=5).is_success
-    except httpx.HTTPError:
-        return False
-
-
-def _until(condition: Callable[[], Any], process: Process | None, failure: str) -> Any:
-    """The first true value of ``condition``; FederationError past the deadline or the process's death."""
+def until(condition: Callable[[], Any], failure: str, *, alive: Callable[[], bool] = lambda: True) -> Any:
+    """The first true value of ``condition``; FederationError past the deadline, or when not ``alive``."""
     deadline = time.monotonic() + START_DEADLINE
     while not (value := condition()):
-        if time.monotonic() > deadline or (process is not None and process.exit_status() is not None):
+        if time.monotonic() > deadline or not alive():
             raise FederationError(failure)
         time.sleep(POLL)
     return value
