@@ -191,13 +191,15 @@ def check_scored_vcf(path: Path, rows: int) -> None:
 
 
 def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(tmp_path):
-    """As in production: the aggregator is no part of the pipelines; a site has a key, the plan, an address."""
-    command(tmp_path, "simulate_cohort", "--sites 2 --patients 2 --held_out 1 --length 30000 --outdir cohort")
+    """As in production: the aggregator is no part of the pipelines; a site has a key, a plan, an address."""
+    small = "--sites 2 --patients 2 --held_out 1 --length 30000 --outdir cohort"
+    command(tmp_path, "simulate_cohort", small)
     command(
         tmp_path,
         "plan_run",
-        "--sites cohort/sites.csv --state keys --outdir run --model logistic --epsilon 8 --delta 1e-5 --rounds 2"
-        " --local_steps 2 --sampling_rate 0.5 --clip_norm 0.05 --learning_rate 2 --max_variants_per_patient 64",
+        "--sites cohort/sites.csv --state keys --outdir run --model logistic --epsilon 8 --delta 1e-5"
+        " --rounds 2 --local_steps 2 --sampling_rate 0.5 --clip_norm 0.05 --learning_rate 2"
+        " --max_variants_per_patient 64",
     )
     address = (tmp_path / "run" / "address.txt").read_text().strip()
     header, *rows = (tmp_path / "cohort" / "samplesheet.csv").read_text().splitlines()
