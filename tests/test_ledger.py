@@ -157,9 +157,9 @@ def test_a_full_disk_leaves_no_half_row(tmp_path, monkeypatch):
 
 def test_two_processes_cannot_both_write(tmp_path):
     first, second = (SiteLedger(tmp_path / "site.jsonl", epsilon=8, delta=1e-5) for _ in range(2))
-    first.reserve("a", 1, EVENT)
+    first.reserve("a", 1, EVENT, unit="patient")
     with pytest.raises(UserError, match="another process wrote to this ledger"):
-        second.reserve("b", 1, EVENT)
+        second.reserve("b", 1, EVENT, unit="patient")
     assert len(SiteLedger(tmp_path / "site.jsonl", epsilon=8, delta=1e-5).events()) == 1
 
 
@@ -182,46 +182,46 @@ def ledger(folder, *, epsilon=8.0, delta=1e-5):
 
 
 def test_a_reservation_is_on_disk_before_reserve_returns(tmp_path):
-    ledger(tmp_path).reserve("a", 1, EVENT)
+    ledger(tmp_path).reserve("a", 1, EVENT, unit="patient")
     assert ledger(tmp_path).events() == [EVENT]
     assert ledger(tmp_path).spent() == epsilon_rdp([EVENT], 1e-5)
 
 
 def test_after_a_crash_the_same_round_uses_its_reservation_again(tmp_path):
-    ledger(tmp_path).reserve("a", 1, EVENT)
-    ledger(tmp_path).reserve("a", 1, EVENT)
+    ledger(tmp_path).reserve("a", 1, EVENT, unit="patient")
+    ledger(tmp_path).reserve("a", 1, EVENT, unit="patient")
     assert ledger(tmp_path).events() == [EVENT]
 
 
 def test_a_round_that_was_answered_is_never_answered_again(tmp_path):
     first = ledger(tmp_path)
-    first.reserve("a", 1, EVENT)
+    first.reserve("a", 1, EVENT, unit="patient")
     first.mark_sent("a", 1)
     for again in (first, ledger(tmp_path)):
         assert again.sent("a", 1)
         with pytest.raises(UserError, match="round 1 of run a was answered before"):
-            again.reserve("a", 1, EVENT)
+            again.reserve("a", 1, EVENT, unit="patient")
         with pytest.raises(UserError, match="round 1 of run a was answered before"):
-            again.reserve("a", 1, Event(9.0, 0.1, 1))
+            again.reserve("a", 1, Event(9.0, 0.1, 1), unit="patient")
     assert ledger(tmp_path).events() == [EVENT]
 
 
 def test_a_round_asked_again_at_another_cost_is_reserved_again(tmp_path):
     held = ledger(tmp_path)
-    held.reserve("a", 1, EVENT)
-    held.reserve("a", 1, Event(4.0, 0.1, 10))
+    held.reserve("a", 1, EVENT, unit="patient")
+    held.reserve("a", 1, Event(4.0, 0.1, 10), unit="patient")
     assert held.events() == [EVENT, Event(4.0, 0.1, 10)]
 
 
 def test_a_round_beyond_the_budget_is_refused_and_nothing_is_recorded(tmp_path):
     one = epsilon_rdp([EVENT], 1e-5)
     held = ledger(tmp_path, epsilon=one)
-    held.reserve("a", 1, EVENT)  # exactly the budget is allowed
+    held.reserve("a", 1, EVENT, unit="patient")  # exactly the budget is allowed
     before = held._log.path.read_bytes()
     with pytest.raises(
         BudgetExceeded, match=r"round 2 would bring epsilon to .* Nothing was spent"
     ) as refusal:
-        held.reserve("a", 2, EVENT)
+        held.reserve("a", 2, EVENT, unit="patient")
     assert refusal.value.exit_code == 3
     assert held._log.path.read_bytes() == before
 
@@ -229,15 +229,15 @@ def test_a_round_beyond_the_budget_is_refused_and_nothing_is_recorded(tmp_path):
 def test_spending_composes_over_runs(tmp_path):
     for run in "ab":
         held = ledger(tmp_path)
-        held.reserve(run, 1, EVENT)
+        held.reserve(run, 1, EVENT, unit="patient")
         held.mark_sent(run, 1)
     assert ledger(tmp_path).spent() == epsilon_rdp([Event(2.0, 0.1, 20)], 1e-5)
     with pytest.raises(BudgetExceeded):
-        ledger(tmp_path, epsilon=ledger(tmp_path).spent()).reserve("c", 1, EVENT)
+        ledger(tmp_path, epsilon=ledger(tmp_path).spent()).reserve("c", 1, EVENT, unit="patient")
 
 
 def test_the_same_spending_is_more_epsilon_at_a_smaller_delta(tmp_path):
-    ledger(tmp_path).reserve("a", 1, EVENT)
+    ledger(tmp_path).reserve("a", 1, EVENT, unit="patient")
     assert ledger(tmp_path, delta=1e-8).spent() == epsilon_rdp([EVENT], 1e-8)
     assert ledger(tmp_path, delta=1e-8).spent() > ledger(tmp_path, delta=1e-5).spent()
 
@@ -256,7 +256,7 @@ def test_whatever_is_asked_the_budget_holds_and_what_is_sent_was_reserved(asked,
         for run, number, noise, crash in asked:  # a new object for each: as after a restart
             held, event = ledger(Path(folder), epsilon=budget), Event(noise, 0.2, 5)
             try:
-                held.reserve(run, number, event)
+                held.reserve(run, number, event, unit="patient")
             except UserError:
                 continue
             if not crash:
@@ -275,3 +275,10 @@ def test_whatever_is_asked_the_budget_holds_and_what_is_sent_was_reserved(asked,
 def test_what_is_no_budget_is_refused(tmp_path, epsilon, delta):
     with pytest.raises(UserError, match="no budget"):
         ledger(tmp_path, epsilon=epsilon, delta=delta)
+
+
+def test_spending_per_patient_and_per_variant_are_not_mixed(tmp_path):
+    ledger(tmp_path).reserve("a", 1, EVENT, unit="patient")
+    with pytest.raises(UserError, match="per patient; this run counts per variant"):
+        ledger(tmp_path).reserve("b", 1, EVENT, unit="variant")
+    assert len(ledger(tmp_path).events()) == 1

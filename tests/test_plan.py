@@ -170,3 +170,9 @@ def test_an_enrolment_comes_back_and_a_broken_one_is_named(tmp_path):
         (tmp_path / "enrolment.json").write_text(text)
         with pytest.raises(UserError, match=r"enrolment\.json: not an enrolment"):
             read_enrolment(tmp_path / "enrolment.json")
+
+
+def test_a_stated_epsilon_is_never_below_what_was_spent():
+    assert PLAN.statement(8.0004).startswith("epsilon 8.01 ")
+    assert PLAN.statement(7.99999).startswith("epsilon 8 ")
+    assert PLAN.statement(math.inf).startswith("epsilon inf ")

@@ -149,11 +149,18 @@ class SiteLedger:
     def sent(self, run: str, round_number: int) -> bool:
         return self._holds("sent", run, round_number)
 
-    def reserve(self, run: str, round_number: int, event: Event) -> None:
+    def reserve(self, run: str, round_number: int, event: Event, *, unit: str) -> None:
         """Record that ``event`` will be spent; BudgetExceeded (nothing recorded) where it may not be.
 
-        A reservation of the same round is used again if nothing was sent on it.
+        A reservation of the same round is used again if nothing was sent on it. UserError where the
+        ledger holds the spending of another privacy ``unit``: the two do not compose into one epsilon.
         """
+        others = {row["unit"] for row in self._log if row["kind"] == "reserved"} - {unit}
+        if others:
+            raise UserError(
+                f"{self._log.path} holds what was spent per {others.pop()}; this run counts per {unit}. "
+                "Use the same --privacy_unit, or another --state_dir for other patients."
+            )
         if self._holds("sent", run, round_number):
             raise UserError(
                 f"round {round_number} of run {run} was answered before; a second answer would be a second "
@@ -173,7 +180,8 @@ class SiteLedger:
                 f"{self.epsilon:.4g} (delta {self.delta:.2g}, by RDP). Nothing was spent; {self._log.path} "
                 "holds what was."
             )
-        self._log.append({"kind": "reserved", "run": run, "round": round_number, "event": event.to_dict()})
+        place = {"kind": "reserved", "run": run, "round": round_number}
+        self._log.append({**place, "unit": unit, "event": event.to_dict()})
 
     def mark_sent(self, run: str, round_number: int) -> None:
         """Record that the round's update leaves now; call it before it does."""

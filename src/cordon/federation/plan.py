@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from dataclasses import asdict, dataclass, fields, replace
+from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,10 @@ class Plan:
         return cls(**values)
 
     def statement(self, epsilon: float) -> str:
-        """``epsilon`` with everything that must stand beside it."""
+        """``epsilon``, rounded up to three digits, with everything that must stand beside it."""
+        shown = Context(prec=3, rounding=ROUND_CEILING).create_decimal_from_float(epsilon)
         return (
-            f"epsilon {epsilon:.3g} (unit: one {self.unit}; delta {self.delta:g}; {self.mechanism}; "
+            f"epsilon {float(shown):g} (unit: one {self.unit}; delta {self.delta:g}; {self.mechanism}; "
             f"adjacency: {self.adjacency})"
         )
 

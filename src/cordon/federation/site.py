@@ -84,7 +84,7 @@ class Participant:
         if self._units is None:
             self._units = self._load_units(plan.unit)
         try:
-            self._ledger.reserve(plan.run, task.round, plan.event)
+            self._ledger.reserve(plan.run, task.round, plan.event, unit=plan.unit)
         except BudgetExceeded as error:
             self._say(f"{self._name} stops by itself: {error}")
             return Reply(STOPPED, plan.run, task.round)
