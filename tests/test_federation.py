@@ -85,6 +85,8 @@ def test_over_budget_is_quarantined_poison_refused_and_a_site_stops_at_its_own_b
     assert "stops by itself" in five.log("frugal")
     assert "quarantined this site: over budget" in five.log("greedy")
     assert [row["decision"] for row in five.ledger() if row["site"] == "greedy"] == ["quarantined"]
+    assert model.privacy["sites"] == 3
+    assert model.privacy["epsilon"] <= 8.0
     # The greedy update is a million in every weight, the poisoned one NaN: neither is in the average.
     weights = np.concatenate([array.ravel() for array in model.parameters.values()])
     assert np.isfinite(weights).all()

@@ -85,7 +85,7 @@ class Aggregation:
             self.record.model_hash = model.hash
             self._close(model)
         except BaseException as error:
-            self._farewell("failed", str(error) or type(error).__name__, None)
+            self._tell_failure(str(error) or type(error).__name__)
             raise
         finally:
             self.record.seconds = time.monotonic() - began
@@ -179,6 +179,13 @@ class Aggregation:
             )  # fmt: skip
         self._farewell("finished", "", model)
 
+    def _tell_failure(self, reason: str) -> None:
+        """Let the sites end; whatever fails in that must not hide the reason."""
+        try:
+            self._farewell("failed", reason, None)
+        except Exception as error:
+            self._say(f"the sites could not be told: {error}")
+
     def _farewell(self, status: str, reason: str, model: Model | None) -> None:
         """Tell every site how its part ended; a site that is gone hears nothing, and that is all."""
         nodes = self._online()
@@ -210,10 +217,12 @@ class Aggregation:
         messages = [
             Message(content, node, kind, ttl=deadline, group_id=group) for node, content in contents.items()
         ]
-        ids = dict(zip(self._grid.push_messages(messages), contents, strict=True))
+        # The SuperLink gives no id to a message that it did not take, for a node that has just gone.
+        pushed = zip(self._grid.push_messages(messages), contents, strict=True)
+        ids = {key: node for key, node in pushed if key}
         replies: dict[int, Message] = {}
         until = time.monotonic() + deadline
-        while len(replies) < len(contents) and time.monotonic() < until:
+        while len(replies) < len(ids) and time.monotonic() < until:
             open_ids = [key for key, node in ids.items() if node not in replies]
             for message in self._grid.pull_messages(open_ids):
                 # An error made by the SuperLink names another sender: what it answers is what counts.
@@ -236,11 +245,13 @@ class Aggregation:
     def _privacy(self) -> dict[str, Any]:
         """What every copy of the model says of its privacy."""
         plan = self._plan
-        spent = [self._auditor.spent(site) for site in self._sites]
+        rows = [row for entry in self.record.rounds for row in entry["sites"]]
+        taken = {row["site"] for row in rows if row["decision"] == ACCEPTED}
+        spent = [self._auditor.spent(site) for site in self._sites if site.name in taken]
         return {
             "unit": plan.unit, "epsilon": max(rdp for rdp, _ in spent), "delta": plan.delta,
             "mechanism": plan.mechanism, "adjacency": plan.adjacency, "accountant": "RDP",
-            "rounds": plan.rounds, "sites": len(self._sites), "run": plan.run,
+            "rounds": plan.rounds, "sites": len(taken), "run": plan.run,
         }  # fmt: skip
 
 

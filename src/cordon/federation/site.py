@@ -16,7 +16,7 @@ from cordon.federation.plan import Plan
 from cordon.federation.processes import supernode
 from cordon.federation.tasks import answer
 from cordon.ledger import SiteLedger
-from cordon.model import Model, initial_parameters
+from cordon.model import Model, check_parameters, initial_parameters
 from cordon.training import Units, train
 
 if TYPE_CHECKING:
@@ -100,16 +100,16 @@ class Participant:
         return Reply(RECEIVED, self.outcome.run, 0)
 
     def model(self) -> Model:
-        """The final model that came with the outcome."""
+        """The final model that came with the outcome; FederationError where it is none."""
         assert self.outcome is not None
         words = self.outcome
-        model = Model(words.architecture, self._features, words.parameters, json.loads(words.privacy))
-        from cordon.model import check_parameters
-
-        check_parameters(
-            model.parameters, expected=initial_parameters(words.architecture, len(self._features))
-        )
-        return model
+        try:
+            expected = initial_parameters(words.architecture, len(self._features))
+            check_parameters(words.parameters, expected=expected)
+            privacy = dict(json.loads(words.privacy))
+        except (ValueError, TypeError) as error:
+            raise FederationError(f"the aggregator's final model cannot be used: {error}") from error
+        return Model(words.architecture, self._features, words.parameters, privacy)
 
 
 def join(
