@@ -14,10 +14,11 @@ process GATK4_HAPLOTYPECALLER {
 
     script:
     def args = task.ext.args ?: ''
+    def java = task.ext.java_options ?: '-XX:-UsePerfData'
     def heap = Math.max(512, (task.memory.toMega() * 0.8) as int)
     def regions = intervals ? "--intervals ${intervals}" : ''
     """
-    gatk --java-options "-Xmx${heap}M -XX:-UsePerfData" HaplotypeCaller \\
+    gatk --java-options "-Xmx${heap}M ${java}" HaplotypeCaller \\
         --input ${bam} --reference ${fasta} --output ${meta.id}.haplotypecaller.vcf.gz \\
         --native-pair-hmm-threads ${task.cpus} --tmp-dir . ${regions} ${args}
 
