@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 OUT ?= results/demo
+ARGS ?=
 SETUP := $(VENV)/.installed .tools/nextflow/.installed .tools/gatk/.installed
 # What is on PATH already comes first; what was fetched here stands behind it.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH):$(CURDIR)/tools/bin
@@ -20,7 +21,7 @@ help: ## What can be made
 setup: $(SETUP) ## Python environment, Nextflow and GATK, each only if missing
 
 demo: $(SETUP) ## A simulated consortium of three hospitals, from reads to scored variants and a report
-	@tools/demo $(OUT)
+	@tools/demo $(OUT) $(ARGS)
 
 test: $(SETUP) ## All tests; those that need Docker, Slurm or a browser say why they skip
 	$(VENV)/bin/python -m pytest
