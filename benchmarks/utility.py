@@ -16,7 +16,9 @@ from pathlib import Path
 
 import click
 import numpy as np
+import pyarrow as pa
 
+from cordon.evaluation import caller_scores
 from cordon.features import FEATURES
 from cordon.federation.audit import average
 from cordon.federation.plan import Plan
@@ -25,18 +27,11 @@ from cordon.tables import LABELLED, matrix, read_table
 from cordon.training import Units, train
 
 
-def held_out_rows(paths: list[Path]) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Features, labels and the callers' own scores (uncalled alleles last) of the held-out tables."""
-    tables = [read_table(path, LABELLED) for path in paths]
-    tables = [table.filter(table.column("label").is_valid()) for table in tables]
-    features = np.concatenate([matrix(table) for table in tables])
-    labels = np.concatenate([table.column("label").to_numpy() for table in tables])
-    rivals = {}
-    for caller in ("haplotypecaller", "bcftools"):
-        for score in ("qual", "qd"):
-            columns = [table.column(f"{caller}_{score}").to_numpy(zero_copy_only=False) for table in tables]
-            rivals[f"{caller} {score.upper()}"] = np.nan_to_num(np.concatenate(columns), nan=-1.0)
-    return features, labels, rivals
+def held_out_rows(paths: list[Path]) -> pa.Table:
+    """The labelled rows of the held-out tables, as one table."""
+    tables = [read_table(path, LABELLED).replace_schema_metadata(None) for path in paths]
+    table = pa.concat_tables(tables)
+    return table.filter(table.column("label").is_valid())
 
 
 def federated(plan: Plan, sites: dict[str, Units], declared: dict[str, int]) -> Parameters:
@@ -74,7 +69,8 @@ def main(tables: tuple[Path, ...], held_out: int, repeats: int, as_json: bool, *
     for path in sorted(tables):
         by_site[read_table(path, LABELLED).column("site")[0].as_py()].append(path)
     training = {site: paths[:-held_out] for site, paths in by_site.items()}
-    features, labels, rivals = held_out_rows([p for paths in by_site.values() for p in paths[-held_out:]])
+    testing = held_out_rows([path for paths in by_site.values() for path in paths[-held_out:]])
+    features, labels = matrix(testing), testing.column("label").to_numpy()
     plan = Plan.calibrated(run="benchmark", **settings)
     units = {site: Units.read(paths, unit=plan.unit) for site, paths in training.items()}
     declared = {site: len(paths) for site, paths in training.items()}
@@ -83,7 +79,9 @@ def main(tables: tuple[Path, ...], held_out: int, repeats: int, as_json: bool, *
         scores = Model(plan.model, FEATURES, parameters).score(features)
         return float(roc_auc_score(labels, scores))
 
-    figures: dict[str, list[float]] = {name: [float(roc_auc_score(labels, s))] for name, s in rivals.items()}
+    figures: dict[str, list[float]] = {
+        name: [float(roc_auc_score(labels, s))] for name, s in caller_scores(testing).items()
+    }
     figures["federated"] = [auroc(federated(plan, units, declared)) for _ in range(repeats)]
     for site in units:
         alone = {site: units[site]}

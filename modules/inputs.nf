@@ -44,7 +44,7 @@ workflow AGREE_ON_INPUTS {
         samplesheet.map { sheet -> [sheet, sheet.parent.toString()] },
         sites,
         reference,
-        samplesheet.map { sheet -> [named_files(sheet).collect { path -> path.toString() }, named_files(sheet)] },
+        samplesheet.map { sheet -> named_files(sheet) }.map { files -> [files.collect { path -> path.toString() }, files] },
         groovy.json.JsonOutput.toJson(params),
         file("${projectDir}/nextflow_schema.json"),
         file("${projectDir}/modules/check_inputs/schema_input.json"),

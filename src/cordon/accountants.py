@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from decimal import ROUND_CEILING, Context
 from functools import lru_cache
 from typing import Any
 
@@ -54,6 +55,14 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def statement(epsilon: float, *, unit: str, delta: float, mechanism: str = MECHANISM) -> str:
+    """``epsilon``, rounded up to three digits, with everything that must stand beside it."""
+    shown = Context(prec=3, rounding=ROUND_CEILING).create_decimal_from_float(epsilon)
+    return (
+        f"epsilon {float(shown):g} (unit: one {unit}; delta {delta:g}; {mechanism}; adjacency: {ADJACENCY})"
+    )
 
 
 def epsilon_rdp(events: Iterable[Event], delta: float) -> float:

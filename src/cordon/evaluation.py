@@ -168,12 +168,21 @@ def _strata(data: HeldOut) -> Iterator[tuple[str, str, Bools, int | None]]:
 
 
 def _scores(table: pa.Table) -> dict[str, Floats]:
-    """Cordon's score, then each caller's QUAL and QD, then the models trained by one site alone.
+    """Cordon's score, then each caller's QUAL and QD, then the models trained by one site alone."""
+    scores = {"cordon": _floats(table, "cordon")} | caller_scores(table)
+    for name in table.schema.names:
+        if name.startswith(SINGLE_SITE):
+            scores[f"{name.removeprefix(SINGLE_SITE)} alone"] = _floats(table, name)
+    return scores
+
+
+def caller_scores(table: pa.Table) -> dict[str, Floats]:
+    """Each caller's QUAL and QD as scores of all rows, higher meaning more likely real.
 
     An allele that a caller did not call ranks below every allele that it called, and one that it called
     without a QD ranks between: a caller's silence is its strongest statement that an allele is not real.
     """
-    scores = {"cordon": _floats(table, "cordon")}
+    scores: dict[str, Floats] = {}
     for caller in _callers(table):
         called = _called(table, caller)
         for kind in ("qual", "qd"):
@@ -184,9 +193,6 @@ def _scores(table: pa.Table) -> dict[str, Floats]:
                 scores[f"{caller} {kind.upper()}"] = np.where(
                     known, values, np.where(called, floor - 1, floor - 2)
                 )
-    for name in table.schema.names:
-        if name.startswith(SINGLE_SITE):
-            scores[f"{name.removeprefix(SINGLE_SITE)} alone"] = _floats(table, name)
     return scores
 
 

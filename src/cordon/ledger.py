@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from cordon.accountants import Event, epsilon_rdp
+from cordon.accountants import Event, epsilon_rdp, statement
 from cordon.errors import BudgetExceeded, UserError
 
 FIRST = "0" * 64
@@ -175,10 +175,10 @@ class SiteLedger:
             return
         after = epsilon_rdp([*self.events(), event], self.delta)
         if after > self.epsilon:
+            reached = statement(after, unit=unit, delta=self.delta, mechanism=event.mechanism)
             raise BudgetExceeded(
-                f"round {round_number} would bring epsilon to {after:.4g}, above the site's budget of "
-                f"{self.epsilon:.4g} (delta {self.delta:.2g}, by RDP). Nothing was spent; {self._log.path} "
-                "holds what was."
+                f"round {round_number} would bring epsilon to more than the site's budget of "
+                f"{self.epsilon:.4g}: {reached}, by RDP. Nothing was spent; {self._log.path} holds what was."
             )
         place = {"kind": "reserved", "run": run, "round": round_number}
         self._log.append({**place, "unit": unit, "event": event.to_dict()})

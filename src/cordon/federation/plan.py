@@ -9,11 +9,10 @@ import re
 import secrets
 import time
 from dataclasses import asdict, dataclass, fields, replace
-from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import Any
 
-from cordon.accountants import ADJACENCY, MECHANISM, Event, calibrate_noise
+from cordon.accountants import ADJACENCY, MECHANISM, Event, calibrate_noise, statement
 from cordon.errors import InputProblems, Problem, UserError
 from cordon.model import ARCHITECTURES
 from cordon.training import DPSGD, UNITS
@@ -131,12 +130,8 @@ class Plan:
         return cls(**values)
 
     def statement(self, epsilon: float) -> str:
-        """``epsilon``, rounded up to three digits, with everything that must stand beside it."""
-        shown = Context(prec=3, rounding=ROUND_CEILING).create_decimal_from_float(epsilon)
-        return (
-            f"epsilon {float(shown):g} (unit: one {self.unit}; delta {self.delta:g}; {self.mechanism}; "
-            f"adjacency: {self.adjacency})"
-        )
+        """``epsilon`` with everything that must stand beside it."""
+        return statement(epsilon, unit=self.unit, delta=self.delta, mechanism=self.mechanism)
 
 
 @dataclass(frozen=True)

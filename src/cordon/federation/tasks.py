@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,7 @@ def register(tasks: Tasks, public_keys: Sequence[str]) -> None:
             client.RegisterNode(RegisterNodeRequest(public_key=key.encode()))
 
 
+@cache
 def bundle() -> tuple[bytes, str]:
     """The app bundle that a run carries, and its SHA-256 in hex."""
     import hashlib
