@@ -8,17 +8,21 @@ include { SCORE } from './modules/score'
 
 workflow {
     main:
-    // samples: [meta, bam]; truths: [meta, truth vcf, confident bed]; reference: [fasta, fai, dict]
+    // samples: [meta, bam]; given: [meta, caller, vcf]; pseudonyms: [meta, patient, sample]
+    // truths: [meta, truth vcf, confident bed]; reference: [fasta, fai, dict]; aliases: table of contig names or []
     AGREE_ON_INPUTS()
     samples = AGREE_ON_INPUTS.out.samples
+    given = AGREE_ON_INPUTS.out.given
+    pseudonyms = AGREE_ON_INPUTS.out.pseudonyms
     truths = AGREE_ON_INPUTS.out.truths
     reference = AGREE_ON_INPUTS.out.reference
+    aliases = AGREE_ON_INPUTS.out.aliases
 
     // reads: [meta, bam, bai]; calls: [meta, callers, vcfs, indices]
-    CALL(samples, reference)
+    CALL(samples, given, reference, aliases)
 
     // variants: [meta, parquet]
-    REFINE(CALL.out.reads, CALL.out.calls, truths, reference)
+    REFINE(CALL.out.reads, CALL.out.calls, pseudonyms, truths, reference, aliases)
 
     // model: safetensors; record: federation.json; ledger: the aggregator's decisions
     FEDERATE(REFINE.out.variants, AGREE_ON_INPUTS.out.sites)

@@ -19,6 +19,8 @@ from cordon.inputs import Places, check_inputs, read_staged
 @click.option("--sites_schema", type=EXISTING, help="Sites sheet's schema; by default as --schema names it.")
 @click.option("--base", type=click.Path(path_type=Path), help="Folder that relative paths start from.")
 @click.option("--staged", type=EXISTING, help="TSV of original and staged paths.")
+@click.option("--aliases", type=EXISTING, help="Table of contig names (TSV).")
+@click.option("--state", type=click.Path(file_okay=False), help="Folder with the salt of pseudonyms.")
 @click.option("--federation_slots", type=click.IntRange(min=1), help="Tasks that can run at the same time.")
 @click.option("--output", type=OUTPUT, required=True, help="Checked samplesheet (CSV) to write.")
 @reports_errors
@@ -32,6 +34,8 @@ def main(
     sites_schema: str | None,
     base: Path | None,
     staged: str | None,
+    aliases: str | None,
+    state: str | None,
     federation_slots: int | None,
     output: str,
 ) -> None:
@@ -47,6 +51,8 @@ def main(
         sites_schema=sites_schema,
         places=Places(folder, read_staged(staged) if staged else {}),
         federation_slots=federation_slots,
+        aliases=aliases,
+        state=state,
         output=output,
     )
     click.echo(f"samplesheet: {len(checked)} samples of {len({row['site'] for row in checked})} sites")

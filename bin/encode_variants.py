@@ -5,27 +5,44 @@ import click
 
 from cordon.calls import parse_calls
 from cordon.commands import EXISTING, OUTPUT, reports_errors
-from cordon.encoding import encode
-from cordon.tables import write_table
+from cordon.encoding import Identity, encode
+from cordon.tables import VARIANTS, write_batches
 
 
 @click.command()
 @click.option("--site", required=True)
-@click.option("--patient", required=True)
-@click.option("--sample", required=True)
-@click.option("--bam", type=EXISTING, required=True, help="Normalised, indexed BAM.")
+@click.option("--patient", required=True, help="Patient's pseudonym, as the table will name it.")
+@click.option("--sample", required=True, help="Sample as the files name it.")
+@click.option("--pseudonym", required=True, help="Sample's pseudonym, as the table will name it.")
+@click.option("--bam", type=EXISTING, help="Normalised, indexed BAM; without it read features are missing.")
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
 @click.option("--calls", multiple=True, required=True, help="caller=normalised.vcf.gz, once a caller.")
+@click.option("--frequencies", type=EXISTING, help="Normalised sites VCF with INFO/AF of a population.")
 @click.option("--output", type=OUTPUT, required=True, help="Variant table (Parquet) to write.")
 @reports_errors
 def main(
-    site: str, patient: str, sample: str, bam: str, reference: str, calls: tuple[str, ...], output: str
+    site: str,
+    patient: str,
+    sample: str,
+    pseudonym: str,
+    bam: str | None,
+    reference: str,
+    calls: tuple[str, ...],
+    frequencies: str | None,
+    output: str,
 ) -> None:
     """Join the callers' candidates of a sample into one variant table with features."""
     paths = parse_calls(calls)
-    table = encode(site=site, patient=patient, sample=sample, bam=bam, reference=reference, calls=paths)
-    write_table(table, output)
-    click.echo(f"{sample}: {table.num_rows} candidates of {', '.join(sorted(paths))}")
+    batches = encode(
+        identity=Identity(site, patient, pseudonym),
+        sample=sample,
+        bam=bam,
+        reference=reference,
+        calls=paths,
+        frequencies=frequencies,
+    )
+    rows = write_batches(output, VARIANTS, batches)
+    click.echo(f"{sample}: {rows} candidates of {', '.join(sorted(paths))}")
 
 
 if __name__ == "__main__":

@@ -1,28 +1,53 @@
 #!/usr/bin/env python3
-"""Label a sample's candidates as real or false by its truth set and confident regions."""
+"""Label a sample's candidates as real or false, by its truth set or by known sites."""
+
+from __future__ import annotations
 
 import click
 
 from cordon.commands import EXISTING, OUTPUT, reports_errors
-from cordon.labels import label
-from cordon.tables import VARIANTS, read_table, write_table
+from cordon.errors import UserError
+from cordon.known_sites import FEWEST, label_by_known_sites
+from cordon.labels import label_variants
 
 
 @click.command()
 @click.option("--variants", type=EXISTING, required=True, help="Variant table (Parquet) of one sample.")
-@click.option("--truth", type=EXISTING, required=True, help="VCF of the sample's real alleles.")
-@click.option("--confident", type=EXISTING, required=True, help="BED of the truth set's confident regions.")
+@click.option("--sample", required=True, help="The sample's name in the truth VCF.")
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
+@click.option("--aliases", type=EXISTING, help="Table of contig names, for truth VCF and confident BED.")
+@click.option("--truth", type=EXISTING, help="VCF of the sample's real alleles.")
+@click.option("--confident", type=EXISTING, help="BED of the truth set's confident regions.")
+@click.option(
+    "--known_sites",
+    type=EXISTING,
+    multiple=True,
+    help="Normalised, indexed VCF of known alleles, in place of a truth set; repeat it.",
+)
 @click.option("--output", type=OUTPUT, required=True, help="Labelled table (Parquet) to write.")
 @reports_errors
-def main(variants: str, truth: str, confident: str, reference: str, output: str) -> None:
-    """Label a sample's candidates as real or false by its truth set and confident regions."""
-    table = read_table(variants, VARIANTS)
-    labelled = label(table, truth=truth, confident=confident, reference=reference)
-    write_table(labelled, output)
-    labels = labelled["label"].to_pylist()
-    counts = f"{labels.count(1)} real, {labels.count(0)} false, {labels.count(None)} unknown"
-    click.echo(f"{variants}: {counts}")
+def main(
+    variants: str,
+    sample: str,
+    reference: str,
+    aliases: str | None,
+    truth: str | None,
+    confident: str | None,
+    known_sites: tuple[str, ...],
+    output: str,
+) -> None:
+    """Label a sample's candidates as real or false, by its truth set or by known sites."""
+    # Class counts are the site's own: nothing is printed that a log could carry elsewhere.
+    if known_sites and not truth and not confident:
+        for kind in label_by_known_sites(variants, output, known_sites=known_sites):
+            click.echo(f"{variants}: fewer than {FEWEST} {kind} are known sites: its {kind} have no label")
+        click.echo(f"{variants}: labelled by {len(known_sites)} known-sites VCF")
+    elif truth and confident and not known_sites:
+        files = {"reference": reference, "truth": truth, "confident": confident, "aliases": aliases}
+        label_variants(variants, output, sample=sample, **files)
+        click.echo(f"{variants}: labelled by {truth} inside {confident}")
+    else:
+        raise UserError("Give either --truth with --confident, or --known_sites.")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Split a caller's VCF into one record an allele, left-aligned, sorted and indexed."""
+"""Split a caller's VCF, or a resource's, into one record an allele, left-aligned, sorted and indexed."""
 
 import click
 
@@ -8,15 +8,30 @@ from cordon.variants import normalise_variants
 
 
 @click.command()
-@click.option("--vcf", type=EXISTING, required=True)
+@click.option("--vcf", type=EXISTING, required=True, help="VCF, gVCF or BCF.")
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
-@click.option("--sample", required=True, help="Sample whose alleles are kept.")
+@click.option("--sample", help="Sample whose alleles are kept.")
+@click.option("--sites_only", is_flag=True, help="Keep every allele, without genotypes, with INFO/AF alone.")
+@click.option("--aliases", type=EXISTING, help="Table of contig names: one contig a line, tabs between.")
+@click.option("--summary", type=OUTPUT, help="JSON of what was changed and left out.")
 @click.option("--output", type=OUTPUT, required=True, help="bgzip VCF to write; its .tbi comes beside it.")
 @reports_errors
-def main(vcf: str, reference: str, sample: str, output: str) -> None:
-    """Split a caller's VCF into one record an allele, left-aligned, sorted and indexed."""
-    records = normalise_variants(vcf=vcf, reference=reference, sample=sample, output=output)
-    click.echo(f"{sample}: {records} alleles")
+def main(
+    vcf: str,
+    reference: str,
+    sample: str | None,
+    sites_only: bool,
+    aliases: str | None,
+    summary: str | None,
+    output: str,
+) -> None:
+    """Split a caller's VCF, or a resource's, into one record an allele, left-aligned, sorted and indexed."""
+    if sites_only == (sample is not None):
+        raise click.UsageError("Give either --sample or --sites_only.")
+    done = normalise_variants(vcf=vcf, reference=reference, sample=sample, output=output, aliases=aliases)
+    if summary:
+        done.write(summary)
+    click.echo(f"{sample or 'sites'}: {done}")
 
 
 if __name__ == "__main__":

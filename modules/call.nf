@@ -1,37 +1,73 @@
 include { NORMALISE_READS } from './normalise_reads/main'
+include { SPLIT_INTERVALS } from './split_intervals/main'
 include { GATK4_HAPLOTYPECALLER } from './gatk4/haplotypecaller/main'
+include { GATK4_GENOTYPEGVCFS } from './gatk4/genotypegvcfs/main'
 include { DEEPVARIANT } from './deepvariant/main'
 include { BCFTOOLS_CALL } from './bcftools/call/main'
+include { GATHER } from './gather'
 include { NORMALISE_VARIANTS } from './normalise_variants/main'
+
+// [meta, bam, bai] of the samples that a caller is still to call
+def without_calls(reads, caller) {
+    reads.filter { meta, _bam, _bai -> !(caller in meta.given) }
+}
 
 workflow CALL {
     take:
     samples // [meta, bam]
+    given // [meta, caller, vcf]: calls that the user brings
     reference // [fasta, fai, dict]
+    aliases // table of contig names or []
 
     main:
-    callers = params.callers.tokenize(',')
-    intervals = params.intervals ? file(params.intervals, checkIfExists: true) : []
+    callers = params.callers.tokenize(',').unique()
+    gvcf = "${params.gvcf}" == 'true'
+    in_parts = channel.empty()
     called = channel.empty()
-    versions = channel.empty()
 
-    NORMALISE_READS(samples, reference)
+    NORMALISE_READS(samples, reference, aliases)
+    reads = NORMALISE_READS.out.reads
+    versions = NORMALISE_READS.out.versions
+
+    SPLIT_INTERVALS(reference, params.intervals ? file(params.intervals, checkIfExists: true) : [], aliases)
+    versions = versions.mix(SPLIT_INTERVALS.out.versions)
+    beds = SPLIT_INTERVALS.out.parts.map { found -> found instanceof List ? found : [found] }
+    parts = beds.flatMap { found -> found.collect { bed -> [found.size() > 1 ? ".${bed.baseName}" : '', bed] } }
+
+    // [meta, bam, bai, name, bed]: every sample in every part
     if ('haplotypecaller' in callers) {
-        GATK4_HAPLOTYPECALLER(NORMALISE_READS.out.reads, reference, intervals)
-        called = called.mix(GATK4_HAPLOTYPECALLER.out.calls)
+        spread = without_calls(reads, 'haplotypecaller').combine(parts).map { meta, bam, bai, part, bed -> [meta, bam, bai, meta.id + part, bed] }
+        GATK4_HAPLOTYPECALLER(spread, reference, gvcf)
         versions = versions.mix(GATK4_HAPLOTYPECALLER.out.versions)
-    }
-    if ('deepvariant' in callers) {
-        DEEPVARIANT(NORMALISE_READS.out.reads, reference, intervals, params.deepvariant_model_type)
-        called = called.mix(DEEPVARIANT.out.calls)
-        versions = versions.mix(DEEPVARIANT.out.versions)
+        if (gvcf) {
+            GATK4_GENOTYPEGVCFS(GATK4_HAPLOTYPECALLER.out.calls, reference)
+            versions = versions.mix(GATK4_GENOTYPEGVCFS.out.versions)
+            in_parts = in_parts.mix(
+                GATK4_HAPLOTYPECALLER.out.calls.map { meta, name, vcf, index -> [meta, 'haplotypecaller.g.vcf.gz', name, vcf, index] },
+                GATK4_GENOTYPEGVCFS.out.calls.map { meta, name, vcf, index -> [meta, 'haplotypecaller.vcf.gz', name, vcf, index] },
+            )
+        }
+        else {
+            in_parts = in_parts.mix(GATK4_HAPLOTYPECALLER.out.calls.map { meta, name, vcf, index -> [meta, 'haplotypecaller.vcf.gz', name, vcf, index] })
+        }
     }
     if ('bcftools' in callers) {
-        BCFTOOLS_CALL(NORMALISE_READS.out.reads, reference, intervals)
-        called = called.mix(BCFTOOLS_CALL.out.calls)
+        spread = without_calls(reads, 'bcftools').combine(parts).map { meta, bam, bai, part, bed -> [meta, bam, bai, meta.id + part, bed] }
+        BCFTOOLS_CALL(spread, reference)
         versions = versions.mix(BCFTOOLS_CALL.out.versions)
+        in_parts = in_parts.mix(BCFTOOLS_CALL.out.calls.map { meta, name, vcf, index -> [meta, 'bcftools.vcf.gz', name, vcf, index] })
     }
-    NORMALISE_VARIANTS(called, reference)
+    GATHER(in_parts, beds.map { found -> found.size() })
+    called = GATHER.out.calls
+        .filter { _meta, suffix, _vcf, _index -> suffix != 'haplotypecaller.g.vcf.gz' }
+        .map { meta, suffix, vcf, _index -> [meta, suffix.tokenize('.')[0], vcf] }
+    if ('deepvariant' in callers) {
+        DEEPVARIANT(without_calls(reads, 'deepvariant'), reference, SPLIT_INTERVALS.out.whole, params.deepvariant_model_type, gvcf)
+        versions = versions.mix(DEEPVARIANT.out.versions)
+        called = called.mix(DEEPVARIANT.out.calls.map { meta, vcf, _index -> [meta, 'deepvariant', vcf] })
+    }
+
+    NORMALISE_VARIANTS(called.mix(given), reference, aliases)
 
     // Callers finish in any order; sorted, a resumed run finds its tasks again.
     calls = NORMALISE_VARIANTS.out.calls
@@ -40,7 +76,7 @@ workflow CALL {
         .map { meta, group -> [meta] + group.sort { call -> call[0] }.transpose() }
 
     emit:
-    reads = NORMALISE_READS.out.reads // [meta, bam, bai]
+    reads = reads // [meta, bam, bai]
     calls = calls // [meta, callers, vcfs, indices]
-    versions = versions.mix(NORMALISE_READS.out.versions, NORMALISE_VARIANTS.out.versions)
+    versions = versions.mix(GATHER.out.versions, NORMALISE_VARIANTS.out.versions)
 }

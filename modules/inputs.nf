@@ -1,4 +1,5 @@
 include { SIMULATE_COHORT } from './simulate_cohort/main'
+include { SAMPLESHEET_FROM_SAREK } from './samplesheet_from_sarek/main'
 include { CHECK_INPUTS } from './check_inputs/main'
 include { PREPARE_REFERENCE } from './prepare_reference/main'
 
@@ -13,16 +14,29 @@ def given(path, name) {
 // The files that a samplesheet names and that are there; relative paths start at its own folder.
 def named_files(samplesheet) {
     samplesheet.splitCsv(header: true)
-        .collectMany { row -> ['bam', 'bai', 'truth_vcf', 'confident_bed'].collect { column -> row[column] } }
+        .collectMany { row ->
+            ['bam', 'bai', 'haplotypecaller_vcf', 'deepvariant_vcf', 'bcftools_vcf', 'other_vcf', 'truth_vcf', 'confident_bed']
+                .collect { column -> row[column]?.trim() }
+        }
         .findAll { path -> path }
         .collect { path -> samplesheet.parent.resolve(path) }
         .findAll { path -> path.isFile() }
         .unique()
 }
 
+// The files of the user's that calling and labelling parameters name and that are there.
+def parameter_files() {
+    [params.intervals, params.allele_frequencies, params.known_sites]
+        .findAll { given -> given }
+        .collectMany { given -> given.tokenize(',') }
+        .collect { path -> [path, file(path)] }
+        .findAll { _path, found -> found.isFile() }
+}
+
 workflow AGREE_ON_INPUTS {
     main:
     versions = channel.empty()
+    aliases = params.contig_aliases ? file(params.contig_aliases, checkIfExists: true) : []
     if ((params.simulate_sites as int) > 0) {
         SIMULATE_COHORT(
             [params.simulate_sites, params.simulate_patients, params.simulate_held_out, params.simulate_seed],
@@ -35,7 +49,15 @@ workflow AGREE_ON_INPUTS {
         reference = SIMULATE_COHORT.out.cohort.map { cohort -> cohort.resolve('reference.fasta') }
     }
     else {
-        samplesheet = channel.value(given(params.input, 'input'))
+        if (params.from_sarek) {
+            sarek = given(params.from_sarek, 'from_sarek')
+            SAMPLESHEET_FROM_SAREK([sarek, sarek.toAbsolutePath().toString()], params.site ?: error('--site is missing. Name the hospital whose samples --from_sarek holds.'))
+            versions = versions.mix(SAMPLESHEET_FROM_SAREK.out.versions)
+            samplesheet = SAMPLESHEET_FROM_SAREK.out.samplesheet
+        }
+        else {
+            samplesheet = channel.value(given(params.input, 'input'))
+        }
         sites = channel.value(params.scoring_model && !params.sites ? [] : given(params.sites, 'sites'))
         reference = channel.value(given(params.reference, 'reference'))
     }
@@ -44,27 +66,41 @@ workflow AGREE_ON_INPUTS {
         samplesheet.map { sheet -> [sheet, sheet.parent.toString()] },
         sites,
         reference,
-        samplesheet.map { sheet -> named_files(sheet) }.map { files -> [files.collect { path -> path.toString() }, files] },
+        samplesheet.map { sheet ->
+            def files = named_files(sheet).collect { path -> [path.toString(), path] } + parameter_files()
+            [files.collect { file -> file[0] }, files.collect { file -> file[1] }]
+        },
         groovy.json.JsonOutput.toJson(params),
         file("${projectDir}/nextflow_schema.json"),
         file("${projectDir}/modules/check_inputs/schema_input.json"),
         file("${projectDir}/modules/check_inputs/schema_sites.json"),
+        aliases,
+        file(params.state_dir).toAbsolutePath().toString(),
     )
     PREPARE_REFERENCE(reference)
 
+    callers = params.callers.tokenize(',').unique()
+    resources = "${params.labels}" == 'resources'
     rows = CHECK_INPUTS.out.samplesheet
         .splitCsv(header: true)
         .map { row ->
+            def brought = callers.findAll { caller -> row["${caller}_vcf"] }
+            def truth = row.truth_vcf && !(resources && row.role == 'train')
             def meta = [
                 id: row.sample, site: row.site, patient: row.patient, role: row.role,
-                labelled: row.truth_vcf ? true : false,
+                reads: row.bam ? true : false, given: brought, labelled: truth || (resources && row.role == 'train'),
             ]
-            [meta, row]
+            [meta, row, truth]
         }
 
     emit:
-    samples = rows.map { meta, row -> [meta, file(row.bam)] }
-    truths = rows.filter { meta, _row -> meta.labelled }.map { meta, row -> [meta, file(row.truth_vcf), file(row.confident_bed)] }
+    samples = rows.filter { meta, _row, _truth -> meta.reads }.map { meta, row, _truth -> [meta, file(row.bam)] }
+    given = rows.flatMap { meta, row, _truth -> meta.given.collect { caller -> [meta, caller, file(row["${caller}_vcf"])] } }
+    pseudonyms = rows.map { meta, row, _truth -> [meta, row.patient_pseudonym, row.sample_pseudonym] }
+    truths = rows
+        .filter { meta, _row, _truth -> meta.labelled }
+        .map { meta, row, truth -> truth ? [meta, file(row.truth_vcf), file(row.confident_bed)] : [meta, [], []] }
+    aliases = aliases
     sites = sites
     reference = PREPARE_REFERENCE.out.reference
     versions = versions.mix(CHECK_INPUTS.out.versions, PREPARE_REFERENCE.out.versions)

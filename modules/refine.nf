@@ -1,3 +1,4 @@
+include { NORMALISE_RESOURCE } from './normalise_resource/main'
 include { ENCODE_VARIANTS } from './encode_variants/main'
 include { LABEL_VARIANTS } from './label_variants/main'
 
@@ -5,15 +6,33 @@ workflow REFINE {
     take:
     reads // [meta, bam, bai]
     calls // [meta, callers, vcfs, indices]
-    truths // [meta, truth vcf, confident bed]
+    pseudonyms // [meta, patient, sample]
+    truths // [meta, truth vcf, confident bed]; [meta, [], []] where labels come from known sites
     reference // [fasta, fai, dict]
+    aliases // table of contig names or []
 
     main:
-    ENCODE_VARIANTS(reads.join(calls), reference)
-    LABEL_VARIANTS(ENCODE_VARIANTS.out.variants.join(truths), reference)
+    // [name, vcf]: public VCFs; known sites keep the order that they were given in
+    known = "${params.labels}" == 'resources' ? "${params.known_sites ?: ''}".tokenize(',') : []
+    frequencies = params.allele_frequencies ? [params.allele_frequencies] : []
+    resources = known.withIndex().collect { path, number -> ["known_sites_${number + 1}", file(path, checkIfExists: true)] }
+    resources += frequencies.collect { path -> ['allele_frequencies', file(path, checkIfExists: true)] }
+    NORMALISE_RESOURCE(channel.fromList(resources), reference, aliases)
+    sites = NORMALISE_RESOURCE.out.sites.branch { name, _vcf, _index ->
+        frequencies: name == 'allele_frequencies'
+        known: true
+    }
+    known_sites = sites.known
+        .toSortedList { a, b -> a[0] <=> b[0] }
+        .map { found -> [found.collect { site -> site[1] }, found.collect { site -> site[2] }] }
+    by_frequency = frequencies ? sites.frequencies.map { _name, vcf, index -> [vcf, index] }.first() : channel.value([[], []])
+
+    unread = calls.filter { meta, _callers, _vcfs, _indices -> !meta.reads }.map { meta, callers, vcfs, indices -> [meta, [], [], callers, vcfs, indices] }
+    ENCODE_VARIANTS(pseudonyms.join(reads.join(calls).mix(unread)), reference, by_frequency)
+    LABEL_VARIANTS(ENCODE_VARIANTS.out.variants.join(truths), reference, known_sites, aliases)
     unlabelled = ENCODE_VARIANTS.out.variants.filter { meta, _table -> !meta.labelled }
 
     emit:
     variants = LABEL_VARIANTS.out.variants.mix(unlabelled) // [meta, parquet]
-    versions = ENCODE_VARIANTS.out.versions.mix(LABEL_VARIANTS.out.versions)
+    versions = NORMALISE_RESOURCE.out.versions.mix(ENCODE_VARIANTS.out.versions, LABEL_VARIANTS.out.versions)
 }

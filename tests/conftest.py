@@ -12,6 +12,9 @@ import pysam
 import pytest
 from click.testing import CliRunner
 
+from cordon.features import FEATURES
+from cordon.tables import LABELLED
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -131,6 +134,15 @@ class Lab:
         return segment
 
 
+def table_row(**changes: object) -> dict[str, object]:
+    """A row of a variant table: one SNV that bcftools called, every feature 0.5, with ``changes``."""
+    row: dict[str, object] = {field.name: None for field in LABELLED} | dict.fromkeys(FEATURES, 0.5)
+    row |= dict.fromkeys(("site", "patient", "sample", "contig"), "x")
+    row |= {"position": 1, "ref": "A", "alt": "C", "callers": "bcftools"}
+    row |= {"variant_type": "SNV", "context": "plain", "zygosity": "unknown"}
+    return row | changes
+
+
 def fasta(sequences: Mapping[str, str]) -> str:
     return "".join(
         f">{name}\n" + "".join(f"{sequence[at : at + 60]}\n" for at in range(0, len(sequence), 60))
@@ -198,3 +210,31 @@ def na12878_bam(na12878: Path, na12878_reference: Path, tmp_path_factory: pytest
     source = na12878 / "NA12878.chr20_10mb.bam"
     normalise_reads(bam=source, sample="NA12878", reference=na12878_reference, output=bam)
     return bam
+
+
+@pytest.fixture(scope="session")
+def real_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """NA12878's real calls on chr1, normalised: haplotype_caller, unified_genotyper and truth (.vcf.gz).
+
+    Their reference is not at hand: `reference.fasta` has the files' own bases and N everywhere else.
+    """
+    from cordon.variants import normalise_variants
+
+    source = SHARED / "na12878_chr1_calls"
+    if not source.exists():
+        pytest.skip(f"real data are not on this machine ({source})")
+    files = {"haplotype_caller": "haplotype_caller", "unified_genotyper": "unified_genotyper"}
+    files["truth"] = "NA12878.subset"
+    folder = tmp_path_factory.mktemp("calls")
+    sequence = bytearray(b"N" * 7_000_000)
+    for name in files.values():
+        with pysam.VariantFile(str(source / f"{name}.vcf.gz")) as records:
+            for record in records:
+                sequence[record.start : record.stop] = record.ref.encode()
+    reference = folder / "reference.fasta"
+    reference.write_text(fasta({"chr1": sequence.decode()}))
+    pysam.faidx(str(reference))
+    for target, name in files.items():
+        given = {"vcf": source / f"{name}.vcf.gz", "reference": reference, "sample": "NA12878"}
+        normalise_variants(**given, output=folder / f"{target}.vcf.gz")
+    return folder

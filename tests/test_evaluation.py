@@ -13,8 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from cordon import evaluation
+from cordon.accuracy import curves, keep, rank
 from cordon.errors import InputProblems, UserError
-from cordon.evaluation import curves, evaluate, keep, rank, read_held_out
+from cordon.evaluation import evaluate, read_held_out
+from cordon.features import FEATURES
+from cordon.labels import KNOWN_SITES, SOURCE_KEY, TRUTH_SET
 from cordon.tables import LABELLED, TRUTH_ALLELES_KEY
 
 EVALUATE_SCORES = Path(__file__).parents[1] / "bin" / "evaluate_scores.py"
@@ -36,8 +40,10 @@ def write_scored(
     site: str = "north",
     truth: int | None = 4,
     alone: list[float] | None = None,
+    frequencies: list[float | None] | None = None,
+    source: bytes = TRUTH_SET,
 ) -> Path:
-    """A scored table of SNVs, the last allele an indel; only HaplotypeCaller called, and without QD."""
+    """A scored table of SNVs, the last allele an insertion; only HaplotypeCaller called, and without QD."""
     count = len(alleles)
     columns: dict[str, Any] = {
         "site": [site] * count,
@@ -47,6 +53,10 @@ def write_scored(
         "position": list(range(1, count + 1)),
         "ref": ["A"] * count,
         "alt": ["C"] * (count - 1) + ["CT"],
+        "variant_type": ["SNV"] * (count - 1) + ["insertion"],
+        "context": ["plain"] * (count - 1) + ["homopolymer"],
+        "zygosity": ["heterozygous"] * (count - 1) + ["homozygous"],
+        "allele_frequency": frequencies or [None] * count,
         "callers": ["haplotypecaller" if allele[3] is not None else "" for allele in alleles],
         "haplotypecaller_qual": [allele[3] for allele in alleles],
         "haplotypecaller_pass": [allele[4] for allele in alleles],
@@ -56,7 +66,7 @@ def write_scored(
     for field in LABELLED:
         blank = [0.0] * count if not field.nullable else [None] * count
         arrays.append(pa.array(columns.get(field.name, blank), type=field.type))
-    metadata = dict(LABELLED.metadata)
+    metadata = {**LABELLED.metadata, SOURCE_KEY: source}
     if truth is not None:
         metadata[TRUTH_ALLELES_KEY] = str(truth).encode()
     table = pa.Table.from_arrays(arrays, schema=LABELLED.with_metadata(metadata))
@@ -130,11 +140,41 @@ def test_each_site_is_a_stratum_with_its_own_truth(tmp_path: Path) -> None:
     north = write_scored(tmp_path / "n.scored.parquet", site="north", truth=4)
     south = write_scored(tmp_path / "s.scored.parquet", site="south", truth=6)
     result = evaluate(read_held_out([north, south]))
-    truth = {row["name"]: row["alleles"]["truth"] for row in result["strata"]}
-    assert truth == {"SNV": None, "north": 4, "south": 6}
+    truth = {row["name"]: row["alleles"]["truth"] for row in result["strata"] if row["kind"] == "site"}
+    assert truth == {"north": 4, "south": 6}
+    assert named(result["strata"], "SNV")["alleles"] == {"true": 6, "false": 4, "truth": None}
     assert result["alleles"]["truth"] == 10
     snv = named(named(result["strata"], "SNV")["filters"], "cordon")
     assert (snv["sensitivity"], snv["f1"], snv["recall"]) == (None, None, 1.0)
+
+
+def test_rare_alleles_have_strata_of_their_own(tmp_path: Path) -> None:
+    frequencies = [0.0, 0.00005, 0.0005, 0.2, None, None]
+    path = write_scored(tmp_path / "s1.scored.parquet", frequencies=frequencies)
+    strata = evaluate(read_held_out([path]))["strata"]
+    found = {(row["kind"], row["name"]): (row["alleles"]["true"], row["alleles"]["false"]) for row in strata}
+    assert found == {
+        ("type", "SNV"): (3, 2),
+        ("frequency", "absent or below 0.01 %"): (2, 0),
+        ("frequency", "0.01-0.1 %"): (1, 0),
+        ("frequency", "5 % or more"): (0, 1),
+        ("zygosity", "heterozygous"): (0, 1),
+        ("context", "plain"): (3, 2),
+        ("site", "north"): (3, 2),
+    }  # fmt: skip
+    rare = next(row for row in strata if row["name"] == "absent or below 0.01 %")
+    assert named(rare["filters"], "haplotypecaller")["recall"] == 0.5
+
+
+def test_labels_that_come_of_known_sites_are_said_to(tmp_path: Path) -> None:
+    path = write_scored(tmp_path / "s1.scored.parquet", truth=None, source=KNOWN_SITES)
+    assert evaluate(read_held_out([path]))["truth_source"] == "known sites"
+
+
+def test_the_features_are_not_kept_in_memory(tmp_path: Path) -> None:
+    table = evaluation._read(write_scored(tmp_path / "s1.scored.parquet"))
+    assert not set(FEATURES) & set(table.schema.names)
+    assert table.schema.names[-2:] == ["cordon", "cordon_pass"]
 
 
 def test_a_model_that_one_site_trained_is_a_score(tmp_path: Path) -> None:

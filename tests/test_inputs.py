@@ -3,15 +3,17 @@
 import csv
 import json
 
+import pysam
 import pytest
 
 from conftest import ROOT, Read
-from cordon.errors import InputProblems
+from cordon.errors import InputProblems, UserError
 from cordon.inputs import Places, check_inputs, read_staged
 
 SCHEMA = ROOT / "nextflow_schema.json"
 PARAMETERS = {"input": "sheet.csv", "outdir": "out", "reference": "reference.fasta", "min_sites": 1}
 HEADER = "site,patient,sample,bam,bai,truth_vcf,confident_bed,role"
+CALLS = ("haplotypecaller_vcf", "deepvariant_vcf", "bcftools_vcf", "other_vcf")
 
 
 class Run:
@@ -76,6 +78,7 @@ def test_right_inputs_give_absolute_paths_and_defaults(run):
     folder = run.lab.folder
     assert first == {
         "site": "north", "patient": "p1", "sample": "s1", "bam": f"{folder}/s1.bam", "bai": "",
+        **dict.fromkeys(CALLS, ""),
         "truth_vcf": f"{folder}/truth.vcf.gz", "confident_bed": f"{folder}/confident.bed", "role": "train",
     }  # fmt: skip
     assert (second["role"], second["truth_vcf"]) == ("score", "")
@@ -113,7 +116,7 @@ def test_everything_wrong_is_said_at_once(run):
         (
             HEADER.replace("bam,", "bams,"),
             None,
-            ["row 1: column bam is missing.", "column bams is unknown. Did you mean bam?"],
+            ["column bams is unknown. Did you mean bam?", "row 2, column bam: is empty, and so is"],
         ),
         (HEADER, [], ["has a header but no rows."]),
         ("", [], ["is empty. Begin it with the header site,patient"]),
@@ -182,8 +185,6 @@ def spoil(run, kind):
         lab.text("s1.bam", "")
     elif kind == "no BAM":
         lab.text("s1.bam", "text")
-    elif kind == "unsorted header":
-        lab.bam("s1.bam", [Read(200), Read(100)], order="unsorted")
     elif kind == "unsorted records":
         lab.bam("s1.bam", [Read(200), Read(100)], indexed=False)
     elif kind == "no read group":
@@ -213,16 +214,13 @@ def spoil(run, kind):
         ("truncated BAM", "column bam: s1.bam is truncated"),
         ("empty BAM", "column bam: s1.bam is empty. Copy it again"),
         ("no BAM", "column bam: s1.bam is truncated, or no BAM or CRAM"),
-        (
-            "unsorted header",
-            "s1.bam is not sorted by coordinate (@HD SO says so). Sort it with `samtools sort`.",
-        ),
         ("unsorted records", "s1.bam says that it is sorted by coordinate but is not."),
         ("no read group", "s1.bam has no read group with a sample name (@RG SM). Add one with"),
         ("other length", "s1.bam has contig chr1 with 1400 bp, the reference reference.fasta with 1500."),
         (
             "other style",
-            "s1.bam writes contig 1, the reference reference.fasta writes chr1. Use files of one",
+            "s1.bam writes contig 1, the reference reference.fasta writes chr1. Use files of one "
+            "contig style, or map the names with --contig_aliases.",
         ),
         ("missing contig", "s1.bam has contig chr3, which the reference reference.fasta lacks."),
         ("truncated VCF", "column truth_vcf: truth.vcf.gz is truncated (no BGZF end block)."),
@@ -301,3 +299,139 @@ def test_a_declared_site_without_training_rows_would_be_waited_for_in_vain(run):
     assert problem.startswith("sites.csv, row 4, column site: east has no sample with role train")
     run.parameters["aggregator"] = "host:9092"
     run.check()
+
+
+def test_reads_that_are_not_sorted_are_right_where_their_header_says_so(run):
+    run.lab.bam("s1.bam", [Read(200), Read(100)], order="unsorted")
+    assert len(run.check()) == 2
+
+
+class TestCallsThatAreBrought:
+    """Columns with a caller's own VCF."""
+
+    @pytest.fixture
+    def brought(self, run):
+        """Two rows: s1 with both callers' calls and no reads, s2 with reads and one caller's."""
+        ref = run.lab.sequences["chr1"][99]
+        record = f"chr1 100 {ref} {'A' if ref != 'A' else 'C'} 50 PASS . GT 0/1"
+        for sample in ("s1", "s2"):
+            run.lab.vcf(f"{sample}.vcf.gz", [record], samples=[sample])
+        run.header = "site,patient,sample,bam,haplotypecaller_vcf,bcftools_vcf,other_vcf,role"
+        run.rows = [
+            "north,p1,s1,,s1.vcf.gz,s1.vcf.gz,,score",
+            "north,p2,s2,s2.bam,s2.vcf.gz,,,score",
+        ]
+        run.lab.text("model.safetensors", "x")
+        model = str(run.lab.folder / "model.safetensors")
+        run.parameters |= {"callers": "haplotypecaller,bcftools", "scoring_model": model}
+        return run
+
+    def test_reads_are_needed_only_where_a_caller_is_to_run(self, brought):
+        first, second = brought.check()
+        assert (first["bam"], first["haplotypecaller_vcf"]) == ("", f"{brought.lab.folder}/s1.vcf.gz")
+        assert second["bcftools_vcf"] == ""
+
+    @pytest.mark.parametrize(
+        ("row", "expected"),
+        [
+            (
+                "north,p1,s1,,s1.vcf.gz,,,score",
+                "row 2, column bam: is empty, and so is bcftools_vcf. Give the reads, or the calls of",
+            ),
+            (
+                "north,p1,s1,,s1.vcf.gz,s1.vcf.gz,s1.vcf.gz,score",
+                "row 2, column other_vcf: is given, but --callers haplotypecaller,bcftools leaves other out.",
+            ),
+            (
+                "north,p1,s1,,s2.vcf.gz,s1.vcf.gz,,score",
+                "column haplotypecaller_vcf: s2.vcf.gz holds sample s2, the row says s1.",
+            ),
+            ("north,p1,s1,,s1.bam,s1.vcf.gz,,score", "'s1.bam' is no .vcf, .vcf.gz or .bcf path"),
+            ("north,p1,s1,,none.vcf,s1.vcf.gz,,score", "none.vcf does not exist."),
+            ("north,p1,s1,,text.vcf,s1.vcf.gz,,score", "text.vcf is no readable VCF or BCF"),
+            ("north,p1,s1,,empty.vcf.gz,s1.vcf.gz,,score", "empty.vcf.gz holds no variant."),
+            ("north,p1,s1,,cut.vcf.gz,s1.vcf.gz,,score", "cut.vcf.gz is truncated (no BGZF end block)."),
+            ("north,p1,s1,,long.vcf.gz,s1.vcf.gz,,score", "has contig chr1 with 9 bp"),
+        ],
+    )
+    def test_what_is_wrong(self, brought, row, expected):
+        lab = brought.lab
+        lab.text("text.vcf", "text\n")
+        lab.vcf("empty.vcf.gz", [])
+        (lab.folder / "cut.vcf.gz").write_bytes((lab.folder / "s1.vcf.gz").read_bytes()[:-28])
+        with_length = pysam.VariantFile(str(lab.folder / "s1.vcf.gz"))
+        text = str(with_length.header).replace("length=1500", "length=9")
+        lab.text("long.vcf", text + "chr1\t3\t.\tA\tC\t9\tPASS\t.\tGT\t0/1\n")
+        pysam.tabix_compress(str(lab.folder / "long.vcf"), str(lab.folder / "long.vcf.gz"))
+        brought.rows[0] = row
+        found = " ".join(brought.problems())
+        assert expected in found
+
+    def test_other_is_never_called_here(self, brought):
+        brought.parameters["callers"] = "haplotypecaller,bcftools,other"
+        found = brought.problems()
+        assert len(found) == 2
+        assert "row 2, column other_vcf: is empty but --callers has other" in found[0]
+
+
+class TestContigNames:
+    """Files with another style of names, and a table that maps them."""
+
+    def other_style(self, run):
+        run.lab.bam("s1.bam", [Read(100, contig="1", bases="A" * 100)], contigs={"1": 1500, "2": 600})
+        run.lab.bed("confident.bed", ("1", 0, 1500))
+        run.rows = [run.row()]
+
+    def test_a_table_maps_them(self, run):
+        self.other_style(run)
+        run.options = {"aliases": run.lab.text("aliases.tsv", "chr1\t1\nchr2\t2\n")}
+        assert len(run.check()) == 1
+
+    def test_lengths_and_ends_are_compared_under_the_references_name(self, run):
+        self.other_style(run)
+        run.lab.bam("s1.bam", [Read(100, contig="1", bases="A" * 100)], contigs={"1": 1400, "2": 600})
+        run.lab.bed("confident.bed", ("1", 0, 1501))
+        run.options = {"aliases": run.lab.text("aliases.tsv", "chr1\t1\nchr2\t2\n")}
+        length, end = run.problems()
+        assert "has contig chr1 with 1400 bp, the reference reference.fasta with 1500" in length
+        assert "confident.bed reaches to 1501 on 1, which has 1500 bp" in end
+
+    def test_two_names_of_one_contig_in_a_file(self, run):
+        run.lab.bam("s1.bam", [Read(100)], contigs={"chr1": 1500, "chr2": 600, "1": 1500})
+        run.rows = [run.row()]
+        run.options = {"aliases": run.lab.text("aliases.tsv", "chr1\t1\n")}
+        (found,) = run.problems()
+        assert "would both become chr1" in found
+
+    def test_a_table_that_is_none(self, run):
+        run.options = {"aliases": run.lab.text("aliases.tsv", "chr1\n")}
+        assert any("aliases.tsv, row 1: holds one name only (chr1)" in problem for problem in run.problems())
+
+
+def test_labels_from_resources_need_truth_only_where_it_is_tested(run):
+    known = run.lab.vcf("known.vcf.gz", [f"chr1 100 {run.lab.sequences['chr1'][99]} <DEL> . . ."], samples=())
+    run.parameters |= {"labels": "resources", "known_sites": f"{known},{known}"}
+    run.rows = [run.row(truth_vcf="", confident_bed="")]
+    assert run.check()[0]["role"] == "train"
+    (run.lab.folder / "checked.csv").unlink()
+    run.rows = [run.row(truth_vcf="", confident_bed="", role="test")]
+    run.parameters["allele_frequencies"] = str(known)
+    run.parameters["scatter"] = 0
+    found = run.problems()
+    assert found[0].startswith("--scatter 0: must be at least 1")
+    assert "row 2, column truth_vcf: is empty but the role is test." in found[1]
+    assert any("known.vcf.gz has no INFO/AF" in problem for problem in found)
+
+
+def test_pseudonyms_stay_the_same_for_a_site_and_say_nothing_elsewhere(run):
+    run.options = {"state": run.lab.folder / "state"}
+    first = run.check()
+    assert run.check() == first
+    assert {len(row["patient_pseudonym"]) for row in first} == {16}
+    assert len({row[name] for row in first for name in ("patient_pseudonym", "sample_pseudonym")}) == 4
+    run.options = {"state": run.lab.folder / "elsewhere"}
+    assert run.check()[0]["patient_pseudonym"] != first[0]["patient_pseudonym"]
+    (run.lab.folder / "state" / "pseudonym.salt").write_text("not a salt")
+    run.options = {"state": run.lab.folder / "state"}
+    with pytest.raises(UserError, match=r"pseudonym\.salt: is no salt of 64 hex digits"):
+        run.check()

@@ -3,7 +3,7 @@
 import pytest
 
 from conftest import ROOT
-from cordon.parameters import check_parameters, properties, read_json
+from cordon.parameters import check_parameters, combination_problems, properties, read_json
 
 SCHEMA = ROOT / "nextflow_schema.json"
 
@@ -18,6 +18,10 @@ SCHEMA = ROOT / "nextflow_schema.json"
         ("callers", "bcftools", "bcftools"),
         ("delta", "1e-6", 1e-6),
         ("outdir", 2024, "2024"),
+        ("gvcf", "true", True),
+        ("pcr_free", "false", False),
+        ("gvcf", True, True),
+        ("scatter", "3", 3),
     ],
 )
 def test_values_are_read_as_the_type_of_the_schema(name, value, typed):
@@ -40,6 +44,12 @@ def test_values_are_read_as_the_type_of_the_schema(name, value, typed):
         ("callers", "haplotypecaller,freebayes", "is no list of callers"),
         ("privacy_unit", "read", "is none of patient, variant"),
         ("aggregator", "host", "is no host:port"),
+        ("gvcf", "yes", "is neither true nor false"),
+        ("scatter", "0", "must be at least 1"),
+        ("ploidy", "2.5", "is no whole number"),
+        ("deepvariant_model_type", "WGX", "is none of WGS, WES, PACBIO"),
+        ("known_sites", "a.vcf, b.vcf", "is no list of paths"),
+        ("site", "a b", "is no id"),
     ],
 )
 def test_values_that_are_wrong(name, value, expected):
@@ -48,11 +58,36 @@ def test_values_that_are_wrong(name, value, expected):
     assert expected in problems[0].what
 
 
-def test_every_default_of_the_schema_is_valid_and_none_is_boolean():
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"from_sarek": "sarek"}, ["--site: is missing."]),
+        (
+            {"from_sarek": "sarek", "site": "h", "input": "sheet.csv"},
+            ["--from_sarek sarek: is given beside --input."],
+        ),
+        ({"site": "h"}, ["--site h: is given without --from_sarek."]),
+        ({"labels": "resources"}, ["--labels resources: needs known alleles."]),
+        ({"known_sites": "a.vcf"}, ["--known_sites: is given, but labels come from the samples' truth."]),
+        ({"ploidy": 1}, ["--ploidy 1: is not what deepvariant can call."]),
+        ({"ploidy": 4, "callers": "haplotypecaller"}, []),
+        ({"labels": "resources", "known_sites": "a.vcf,b.vcf"}, []),
+    ],
+)
+def test_combinations(given, expected):
+    values, problems = check_parameters({"outdir": "o", **given}, read_json(SCHEMA))
+    assert problems == []
+    found = list(combination_problems(values))
+    assert [str(problem)[: len(start)] for problem, start in zip(found, expected, strict=True)] == expected
+
+
+def test_every_default_of_the_schema_is_valid_and_what_is_boolean_defaults_to_false():
     schema = read_json(SCHEMA)
     values, problems = check_parameters(
         {name: rule["default"] for name, rule in properties(schema).items() if "default" in rule}, schema
     )
     assert problems == []
     assert values["callers"] == "haplotypecaller,deepvariant"
-    assert all(rule["type"] != "boolean" for rule in properties(schema).values())
+    booleans = {name for name, rule in properties(schema).items() if rule["type"] == "boolean"}
+    assert booleans == {"gvcf", "pcr_free"}
+    assert not any(values[name] for name in booleans)

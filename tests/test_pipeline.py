@@ -62,16 +62,30 @@ def stub_site(folder: Path) -> list[str]:
 
 
 def test_stubs_cover_every_process(tmp_path):
-    run = nextflow(
-        tmp_path, "-stub", "--callers", "haplotypecaller,deepvariant,bcftools", profile="demo,local"
-    )
-    assert run.returncode == 0, run.stdout
-    assert "WARN" not in run.stdout
+    """A simulated consortium that writes gVCFs, and a site with sarek's results and labels from resources."""
+    callers = ["--callers", "haplotypecaller,deepvariant,bcftools"]
+    simulated = nextflow(tmp_path, "-stub", *callers, "--gvcf", profile="demo,local")
+    assert simulated.returncode == 0, simulated.stdout
+    covered = tasks(tmp_path)
+    given = [*stub_site(tmp_path)[2:], "--from_sarek", "sarek", "--site", "north", "--min_sites", "1"]
+    (tmp_path / "sarek" / "preprocessing" / "recalibrated" / "a").mkdir(parents=True)
+    for name in ("sarek/preprocessing/recalibrated/a/a.recal.bam", "known.vcf", "frequencies.vcf"):
+        (tmp_path / name).touch()
+    given += ["--labels", "resources", "--known_sites", "known.vcf,known.vcf"]
+    given += ["--allele_frequencies", "frequencies.vcf"]
+    brought = nextflow(tmp_path, "-stub", *callers, *given)
+    assert brought.returncode == 0, brought.stdout
+    covered |= tasks(tmp_path)
+    assert "WARN" not in simulated.stdout + brought.stdout
     defined = {
         re.search(r"^process (\w+)", path.read_text(), re.MULTILINE).group(1)
         for path in (ROOT / "modules").rglob("main.nf")
     }
-    assert {task.split(" ")[0] for task in tasks(tmp_path)} == defined
+    assert {task.split(" ")[0] for task in covered} == defined
+    assert {"NORMALISE_RESOURCE (known_sites_1)", "NORMALISE_RESOURCE (known_sites_2)"} <= covered
+    # Only what is whole is published.
+    assert not list((tmp_path / "results" / "calls").glob("*.000*"))
+    assert (tmp_path / "results" / "calls" / "north-test.haplotypecaller.g.vcf.gz.tbi").exists()
 
 
 def test_resume_repeats_nothing_and_after_one_changed_bam_only_what_depends_on_it(tmp_path):
@@ -91,8 +105,9 @@ def test_resume_repeats_nothing_and_after_one_changed_bam_only_what_depends_on_i
     assert before_training == {
         "CHECK_INPUTS (samples.csv)",
         "NORMALISE_READS (north-1)",
-        "GATK4_HAPLOTYPECALLER (north-1)",
-        "BCFTOOLS_CALL (north-1)",
+        *(f"{name} (north-1.{part})" for name in CALLERS for part in ("0001", "0002")),
+        "GATHER_CALLS (north-1 haplotypecaller.vcf.gz)",
+        "GATHER_CALLS (north-1 bcftools.vcf.gz)",
         "NORMALISE_VARIANTS (north-1 haplotypecaller)",
         "NORMALISE_VARIANTS (north-1 bcftools)",
         "ENCODE_VARIANTS (north-1)",
@@ -102,9 +117,34 @@ def test_resume_repeats_nothing_and_after_one_changed_bam_only_what_depends_on_i
     assert {"AGGREGATE (127.0.0.1:1)", "TRAIN_SITE (north)", "TRAIN_SITE (south)"} <= tasks(tmp_path)
 
 
+CALLERS = ("GATK4_HAPLOTYPECALLER", "BCFTOOLS_CALL")
 AFTER_TRAINING = {
     "PLAN_RUN", "AGGREGATE", "TRAIN_SITE", "CALIBRATE_SCORES", "SCORE_VARIANTS", "EVALUATE_SCORES", "REPORT",
 }  # fmt: skip
+
+
+def test_one_parts_failure_costs_that_part_alone(tmp_path):
+    """Part 2 of one sample fails in the first run; the second run calls it again and nothing else."""
+    given = ["-stub", "-resume", "--callers", "bcftools", "-c", "failing.config", *stub_site(tmp_path)]
+    mended = tmp_path / "mended"
+    (tmp_path / "failing.config").write_text(
+        "process { withName: 'BCFTOOLS_CALL' {\n"
+        f"    beforeScript = {{ name == 'north-1.0002' ? 'test -e {mended}' : '' }}\n"
+        "    errorStrategy = 'finish'\n"
+        "} }\n"
+    )
+    first = nextflow(tmp_path, *given)
+    assert first.returncode != 0
+    assert tasks(tmp_path, "FAILED") == {"BCFTOOLS_CALL (north-1.0002)"}
+    called = tasks(tmp_path)
+    mended.touch()
+    second = nextflow(tmp_path, *given)
+    assert second.returncode == 0, second.stdout
+    assert called <= tasks(tmp_path, "CACHED")
+    calling = {task for task in tasks(tmp_path) if task.startswith("BCFTOOLS_CALL")}
+    again = {task for task in calling if task not in called}
+    assert "BCFTOOLS_CALL (north-1.0002)" in again
+    assert again == calling
 
 
 def test_a_bad_samplesheet_is_refused_with_every_problem_before_any_caller_starts(tmp_path):
@@ -162,7 +202,7 @@ def real_options(folder: Path, na12878: Path, model: Path) -> list[str]:
     reference = na12878 / "hg19.chr20_9995k_11095k.masked.fa.gz"
     return [
         "--input", "samples.csv", "--reference", str(reference), "--intervals", "regions.bed",
-        "--scoring_model", str(model),
+        "--scoring_model", str(model), "--scatter", "3",
     ]  # fmt: skip
 
 
@@ -188,6 +228,83 @@ def check_scored_vcf(path: Path, rows: int) -> None:
         assert any(allele for allele in record.samples[0]["GT"])
     haplotype = [record for record in records if "haplotypecaller" in record.info["CORDON_CALLERS"]]
     assert all("DP" in record.info and "AD" in record.format for record in haplotype)
+
+
+def untrained_model(path: Path) -> Path:
+    """A model that says nothing: enough to see what reaches the scored VCF."""
+    from cordon import model as models
+    from cordon.features import FEATURES
+
+    privacy = {"unit": "patient", "epsilon": 1.0, "delta": 1e-5, "mechanism": "gaussian", "rounds": 0}
+    start = models.initial_parameters("logistic", len(FEATURES))
+    models.Model("logistic", tuple(FEATURES), start, privacy).save(path)
+    return path
+
+
+def scored_alleles(path: Path, callers: set[str]) -> set[tuple[str, int, str, str]]:
+    """The alleles of a scored VCF that at least one of the callers proposed."""
+    with pysam.VariantFile(str(path)) as records:
+        return {
+            (record.contig, record.pos, *record.alleles)
+            for record in records
+            if callers & set(record.info["CORDON_CALLERS"])
+        }
+
+
+def test_a_cram_is_called_in_parts_and_its_calls_are_taken_again_from_sareks_layout(
+    tmp_path, na12878, na12878_reference
+):
+    """Real GATK, and the double of DeepVariant; then the same calls brought along, without the reads."""
+    given = real_options(tmp_path, na12878, untrained_model(tmp_path / "model.safetensors"))
+    bam = f"{na12878}/NA12878.chr20_10mb.bam"
+    pysam.view("-C", "-T", str(na12878_reference), "-o", str(tmp_path / "x.cram"), bam, catch_stdout=False)
+    sheet = (tmp_path / "samples.csv").read_text()
+    (tmp_path / "samples.csv").write_text(sheet.replace(bam, "x.cram"))
+    (tmp_path / "regions.bed").write_text("20\t9999999\t10050000\n")
+    double = ROOT / "tests" / "doubles" / "deepvariant" / "run_deepvariant"
+    config = f"process {{ withName: 'DEEPVARIANT' {{ ext.command = '{double}' }} }}\n"
+    (tmp_path / "double.config").write_text(config)
+    given += ["-c", "double.config", "--contig_aliases", str(ROOT / "assets" / "contig_aliases.tsv")]
+    called = nextflow(tmp_path, *given, "--gvcf", "--callers", "haplotypecaller,deepvariant,bcftools")
+    assert called.returncode == 0, called.stdout
+    parts = {task for task in tasks(tmp_path) if task.startswith("GATK4_HAPLOTYPECALLER")}
+    assert parts == {f"GATK4_HAPLOTYPECALLER (NA12878.000{number})" for number in (1, 2, 3)}
+    calls = tmp_path / "results" / "calls"
+    for end in (
+        "haplotypecaller.vcf.gz",
+        "haplotypecaller.g.vcf.gz",
+        "deepvariant.g.vcf.gz",
+        "bcftools.vcf.gz",
+    ):
+        lines = bcftools.view("-H", str(calls / f"NA12878.{end}")).splitlines()
+        places = [int(line.split("\t")[1]) for line in lines]
+        assert places == sorted(set(places)) or end == "bcftools.vcf.gz"
+        assert places[-1] > 10_040_000
+    counts = json.loads((calls / "NA12878.haplotypecaller.summary.json").read_text())
+    first = scored_alleles(tmp_path / "results" / "scored" / "NA12878.scored.vcf.gz", {"haplotypecaller"})
+    assert len(first) == counts["kept"] > 50
+
+    brought = ("haplotypecaller.vcf.gz", "deepvariant.g.vcf.gz")
+    for end in brought:
+        folder = tmp_path / "sarek" / "variant_calling" / end.split(".")[0] / "N"
+        folder.mkdir(parents=True)
+        (calls / f"NA12878.{end}").rename(folder / f"N.{end}")
+    wanted = {"haplotypecaller", "deepvariant"}
+    expected = scored_alleles(tmp_path / "results" / "scored" / "NA12878.scored.vcf.gz", wanted)
+    given = [
+        *given[2:],
+        "--from_sarek",
+        "sarek",
+        "--site",
+        "hospital",
+        "--callers",
+        "haplotypecaller,deepvariant",
+    ]
+    again = nextflow(tmp_path, *given)
+    assert again.returncode == 0, again.stdout
+    assert not any("CALLER" in task or "DEEPVARIANT" in task or "READS" in task for task in tasks(tmp_path))
+    found = scored_alleles(tmp_path / "results" / "scored" / "NA12878.scored.vcf.gz", wanted)
+    assert found == expected
 
 
 def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(tmp_path):

@@ -308,6 +308,63 @@ def test_the_figures_hold_the_numbers_of_the_json(whole: Page) -> None:
     assert [row["norm"] for row in json.loads(specs["norms"])["data"]["values"]] == [1.25] * 6
 
 
+def stratum(
+    kind: str, name: str, ours: float | None, theirs: float | None, false: int = 50
+) -> dict[str, Any]:
+    scores = [
+        {"name": name, "auroc": auroc, "auprc": auroc}
+        for name, auroc in (("cordon", ours), ("haplotypecaller QUAL", theirs), ("north alone", ours))
+    ]
+    filters = [{**item, "recall": 0.75, "precision": 0.5} for item in evaluation()["filters"]]
+    alleles = {"true": 100, "false": false, "truth": None}
+    return {"kind": kind, "name": name, "alleles": alleles, "scores": scores, "filters": filters}
+
+
+STRATA = [
+    stratum("type", "SNV", 0.97, 0.8),
+    stratum("frequency", "0.01-0.1 %", 0.875, 0.7),
+    stratum("zygosity", "heterozygous", 0.75, 0.9),
+    stratum("context", "GC-rich", 0.625, 0.5, false=19),
+    stratum("site", "north-0", None, None),
+]
+
+
+def test_groups_of_alleles_are_shown_by_kind_with_those_of_rare_alleles_first(tmp_path: Path) -> None:
+    written = page(tmp_path, evaluation={**evaluation(), "strata": STRATA})
+    table = written.table("AUROC by group of alleles")
+    assert list(table)[1:] == [
+        "Allele frequency in the resource", "0.01–0.1 %",
+        "Zygosity, where no allele frequency is known", "heterozygous",
+        "Type", "SNV", "Sequence around it", "GC-rich", "Site", "north-0",
+    ]  # fmt: skip
+    assert table["0.01–0.1 %"] == ["100", "50", "0.875", "0.700", "0.875"]
+    assert table["north-0"] == ["100", "50", "–", "–", "–"]
+    assert written.table("Filters by group of alleles")["GC-rich"] == ["0.7500.500"] * 2
+    assert "zygosity stands in for it" in written.text
+    assert all("scope" in attrs for tag, attrs in written.elements if tag == "th")
+
+
+def test_small_groups_and_groups_without_an_auroc_are_not_drawn(tmp_path: Path) -> None:
+    written = page(tmp_path, evaluation={**evaluation(), "strata": STRATA})
+    specs = dict(
+        re.findall(r'<script type="application/json" id="spec-(\w+)">(.*?)</script>', written.html, re.S)
+    )
+    marks = json.loads(specs["strata"])["layer"][1]["data"]["values"]
+    assert [(row["group"], row["auroc"]) for row in marks if row["score"] == "Cordon"] == [
+        ("Frequency: 0.01–0.1 %", 0.875),
+        ("Zygosity: heterozygous", 0.75),
+        ("Type: SNV", 0.97),
+    ]
+    label = next(attrs["aria-label"] for _, attrs in written.elements if attrs.get("data-figure") == "strata")
+    assert "in 3 groups; Cordon's is higher in 2" in label
+
+
+def test_labels_that_come_of_known_sites_are_said_to(tmp_path: Path) -> None:
+    said = "not of a truth set"
+    assert said in page(tmp_path, evaluation={**evaluation(), "truth_source": "known sites"}).text
+    assert said not in page(tmp_path, evaluation=evaluation()).text
+
+
 def test_settings_and_versions_are_listed(whole: Page) -> None:
     assert whole.table("Settings") == {
         "input": ["sheet.csv"],

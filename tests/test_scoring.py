@@ -6,7 +6,7 @@ import pysam
 import pytest
 from pysam import bcftools
 
-from conftest import Read
+from conftest import Read, table_row
 from cordon.calibration import (
     calibrate,
     uncalibrated,
@@ -77,9 +77,9 @@ def called(lab):
     ]
     rows = []
     for (contig, position, ref, callers), depth in zip(alleles, (2.0, -1.0, 0.25), strict=True):
-        row = {field.name: None for field in VARIANTS} | dict.fromkeys(FEATURES, 0.0)
-        row |= {"site": "a", "patient": "p", "sample": "s1", "callers": callers, "f_depth": depth}
-        rows.append(row | {"contig": contig, "position": position, "ref": ref, "alt": other(ref)})
+        changes = dict.fromkeys(FEATURES, 0.0) | {"sample": "s1", "callers": callers, "f_depth": depth}
+        place = {"contig": contig, "position": position, "ref": ref, "alt": other(ref)}
+        rows.append(table_row(**changes, **place))
     return calls, pa.Table.from_pylist(rows, schema=VARIANTS)
 
 
@@ -212,8 +212,8 @@ def test_the_commands_lead_from_reads_to_a_scored_vcf(lab, command):
         normalise_reads --bam {raw} --sample s1 --reference {reference} --output {s1.bam}
         bcftools_call --bam {s1.bam} --sample s1 --reference {reference} --output {raw.vcf.gz}
         normalise_variants --vcf {raw.vcf.gz} --sample s1 --reference {reference} --output {s1.vcf.gz}
-        encode_variants --site a --patient p --sample s1 --bam {s1.bam} --reference {reference} --calls bcftools={s1.vcf.gz} --output {v.parquet}
-        label_variants --variants {v.parquet} --truth {truth} --confident {confident} --reference {reference} --output {l.parquet}
+        encode_variants --site a --patient p --sample s1 --pseudonym x --bam {s1.bam} --reference {reference} --calls bcftools={s1.vcf.gz} --output {v.parquet}
+        label_variants --variants {v.parquet} --sample s1 --truth {truth} --confident {confident} --reference {reference} --output {l.parquet}
         calibrate_scores --model {model} --variants {l.parquet} --site a --output {c.json}
         score_variants --model {model} --calibration {c.json} --variants {l.parquet} --calls bcftools={s1.vcf.gz} --reference {reference} --sample s1 --truth_sensitivity 0.990 --output {out.vcf.gz} --table {t.parquet}
     """  # noqa: E501

@@ -5,16 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from conftest import table_row as row
 from cordon.errors import UserError
 from cordon.features import FEATURES
 from cordon.tables import LABELLED, VARIANTS, matrix, read_any, read_table, write_table, written_beside
-
-
-def row(**changes):
-    values = {field.name: None for field in VARIANTS}
-    values |= dict.fromkeys(("site", "patient", "sample", "contig"), "x") | {"position": 1, "ref": "A"}
-    values |= {"alt": "C", "callers": "bcftools"} | dict.fromkeys(FEATURES, 0.5)
-    return values | changes
 
 
 def test_a_table_comes_back_as_it_was_written(tmp_path):
@@ -44,7 +38,7 @@ def test_every_fault_of_a_table_is_named_at_once(tmp_path):
 def test_other_versions_and_other_files_are_refused(tmp_path):
     table = VARIANTS.empty_table().replace_schema_metadata({b"cordon.schema": b"0"})
     pq.write_table(table, tmp_path / "old.parquet")
-    with pytest.raises(UserError, match="schema 0, this version reads 1"):
+    with pytest.raises(UserError, match="schema 0, this version reads 2"):
         read_table(tmp_path / "old.parquet", VARIANTS)
     (tmp_path / "text.parquet").write_text("no")
     with pytest.raises(UserError, match="not a readable Parquet"):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from conftest import table_row
 from cordon.accountants import Event
 from cordon.errors import UserError
 from cordon.features import FEATURES
@@ -298,10 +299,8 @@ def test_no_labelled_rows_and_other_units_are_refused():
 
 
 def table(path, patient, sample, labels):
-    row = {field.name: None for field in LABELLED} | dict.fromkeys(FEATURES, 0.5)
-    row |= {"site": "s", "patient": patient, "sample": sample, "contig": "1", "position": 1}
-    row |= {"ref": "A", "alt": "C", "callers": "bcftools"}
-    write_table(pa.Table.from_pylist([row | {"label": label} for label in labels], schema=LABELLED), path)
+    rows = [table_row(patient=patient, sample=sample, label=label) for label in labels]
+    write_table(pa.Table.from_pylist(rows, schema=LABELLED), path)
     return path
 
 

@@ -13,6 +13,8 @@ process CHECK_INPUTS {
     path schema
     path samplesheet_schema
     path sites_schema
+    path aliases
+    val state
 
     output:
     path 'samplesheet.checked.csv', emit: samplesheet
@@ -22,6 +24,7 @@ process CHECK_INPUTS {
     def args = task.ext.args ?: ''
     def here = files instanceof List ? files : [files]
     def staged = [originals, here].transpose().collect { original, copy -> "'${original.replace("'", "'\\''")}\t${copy}'" }.join(' ')
+    def renamed = aliases ? "--aliases ${aliases}" : ''
     def declared = sites ? "--sites ${sites}" : ''
     """
     printf '%s\\n' ${staged} > staged.tsv
@@ -30,7 +33,7 @@ process CHECK_INPUTS {
         --samplesheet ${samplesheet} --base '${base}' ${declared} --reference ${reference} \\
         --parameters parameters.json --staged staged.tsv --schema ${schema} \\
         --input_schema ${samplesheet_schema} --sites_schema ${sites_schema} \\
-        ${args} --output samplesheet.checked.csv
+        --state '${state}' ${renamed} ${args} --output samplesheet.checked.csv
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -43,7 +46,7 @@ process CHECK_INPUTS {
     def full = [originals, here].transpose().collectEntries { original, copy -> [original.tokenize('/').last(), original] }
     def absolute = full.collect { name, original -> "-e 's#,${name}#,${original}#'" }.join(' ')
     """
-    sed ${absolute ?: '-e b'} ${samplesheet} > samplesheet.checked.csv
+    sed ${absolute} -e '1s/\$/,patient_pseudonym,sample_pseudonym/' -e '2,\$s/\$/,stub,stub/' ${samplesheet} > samplesheet.checked.csv
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

@@ -1,37 +1,45 @@
-// Written to the documented command line of DeepVariant 1.9; its image could not be run where this was built.
+// Written to the documented command line of DeepVariant 1.9 and 1.10; the tests run it against a double
+// (tests/doubles/deepvariant), never against the real image. It splits the work into shards itself.
 process DEEPVARIANT {
     tag "${meta.id}"
     label 'process_high'
-    container 'docker.io/google/deepvariant:1.9.0'
+    container 'docker.io/google/deepvariant:1.10.0'
 
     input:
     tuple val(meta), path(bam), path(bai)
     tuple path(fasta), path(fai), path(dict)
     path intervals
     val model_type
+    val gvcf
 
     output:
-    tuple val(meta), val('deepvariant'), path("${meta.id}.deepvariant.vcf.gz"), emit: calls
+    tuple val(meta), path("${meta.id}.deepvariant.vcf.gz"), path("${meta.id}.deepvariant.vcf.gz.tbi"), emit: calls
+    tuple val(meta), path("${meta.id}.deepvariant.g.vcf.gz"), path("${meta.id}.deepvariant.g.vcf.gz.tbi"), emit: gvcf, optional: true
     path 'versions.yml', topic: versions, emit: versions
 
     script:
     def args = task.ext.args ?: ''
-    def regions = intervals ? "--regions=${intervals}" : ''
+    def command = task.ext.command ?: '/opt/deepvariant/bin/run_deepvariant'
+    def confidence = gvcf ? "--output_gvcf=${meta.id}.deepvariant.g.vcf.gz" : ''
     """
-    /opt/deepvariant/bin/run_deepvariant \\
+    ${command} \\
         --model_type=${model_type} --ref=${fasta} --reads=${bam} --sample_name=${meta.id} \\
-        --output_vcf=${meta.id}.deepvariant.vcf.gz --num_shards=${task.cpus} \\
-        --intermediate_results_dir=intermediate ${regions} ${args}
+        --regions=${intervals} --output_vcf=${meta.id}.deepvariant.vcf.gz ${confidence} \\
+        --num_shards=${task.cpus} --intermediate_results_dir=intermediate ${args}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
-        deepvariant: \$(/opt/deepvariant/bin/run_deepvariant --version | sed 's/.*version //')
+        deepvariant: \$(${command} --version | sed 's/.*version //')
     END_VERSIONS
     """
 
     stub:
+    def confidence = gvcf ? "${meta.id}.deepvariant.g.vcf.gz" : ''
     """
-    echo | gzip > ${meta.id}.deepvariant.vcf.gz
+    for file in ${meta.id}.deepvariant.vcf.gz ${confidence}; do
+        echo | gzip > \$file
+        touch \$file.tbi
+    done
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

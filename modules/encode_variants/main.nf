@@ -1,12 +1,14 @@
-// The union of the callers' alleles, each as a row of fixed public features.
+// The union of the callers' alleles, each as a row of fixed public features. Without reads (`bam` []) those that
+// need them are missing; `frequencies` is a normalised VCF with INFO/AF, or [].
 process ENCODE_VARIANTS {
     tag "${meta.id}"
     label 'process_single'
     container "cordon-python:${workflow.manifest.version}"
 
     input:
-    tuple val(meta), path(bam), path(bai), val(callers), path(vcfs), path(indices)
+    tuple val(meta), val(patient), val(pseudonym), path(bam), path(bai), val(callers), path(vcfs), path(indices)
     tuple path(fasta), path(fai), path(dict)
+    tuple path(frequencies), path(frequencies_index)
 
     output:
     tuple val(meta), path("${meta.id}.variants.parquet"), emit: variants
@@ -15,10 +17,12 @@ process ENCODE_VARIANTS {
     script:
     def args = task.ext.args ?: ''
     def calls = [callers, vcfs instanceof List ? vcfs : [vcfs]].transpose().collect { caller, vcf -> "--calls ${caller}=${vcf}" }.join(' ')
+    def reads = bam ? "--bam ${bam}" : ''
+    def resource = frequencies ? "--frequencies ${frequencies}" : ''
     """
     encode_variants.py \\
-        --site ${meta.site} --patient ${meta.patient} --sample ${meta.id} \\
-        --bam ${bam} --reference ${fasta} ${calls} ${args} --output ${meta.id}.variants.parquet
+        --site ${meta.site} --patient ${patient} --sample ${meta.id} --pseudonym ${pseudonym} \\
+        --reference ${fasta} ${reads} ${calls} ${resource} ${args} --output ${meta.id}.variants.parquet
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

@@ -1,4 +1,5 @@
-// Real or false, by the truth set inside its confident regions; nothing elsewhere.
+// Real or false: by the sample's truth set inside its confident regions, or where there is none ([]) by
+// public VCFs of known alleles.
 process LABEL_VARIANTS {
     tag "${meta.id}"
     label 'process_single'
@@ -7,6 +8,8 @@ process LABEL_VARIANTS {
     input:
     tuple val(meta), path(variants), path(truth), path(confident)
     tuple path(fasta), path(fai), path(dict)
+    tuple path(known), path(known_indices)
+    path aliases
 
     output:
     tuple val(meta), path("${meta.id}.labelled.parquet"), emit: variants
@@ -14,9 +17,12 @@ process LABEL_VARIANTS {
 
     script:
     def args = task.ext.args ?: ''
+    def renamed = aliases ? "--aliases ${aliases}" : ''
+    def sites = (known instanceof List ? known : [known]).collect { vcf -> "--known_sites ${vcf}" }.join(' ')
+    def by = truth ? "--truth ${truth} --confident ${confident}" : sites
     """
     label_variants.py \\
-        --variants ${variants} --truth ${truth} --confident ${confident} --reference ${fasta} ${args} \\
+        --variants ${variants} --sample ${meta.id} --reference ${fasta} ${renamed} ${by} ${args} \\
         --output ${meta.id}.labelled.parquet
 
     cat <<-END_VERSIONS > versions.yml

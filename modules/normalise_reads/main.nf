@@ -7,6 +7,7 @@ process NORMALISE_READS {
     input:
     tuple val(meta), path(bam, stageAs: 'given/*')
     tuple path(fasta), path(fai), path(dict)
+    path aliases
 
     output:
     tuple val(meta), path("${meta.id}.bam"), path("${meta.id}.bam.bai"), emit: reads
@@ -14,10 +15,11 @@ process NORMALISE_READS {
 
     script:
     def args = task.ext.args ?: ''
+    def renamed = aliases ? "--aliases ${aliases}" : ''
     """
     normalise_reads.py \\
-        --bam ${bam} --sample ${meta.id} --reference ${fasta} --threads ${task.cpus} ${args} \\
-        --output ${meta.id}.bam
+        --bam ${bam} --sample ${meta.id} --reference ${fasta} --threads ${task.cpus} \\
+        ${renamed} ${args} --output ${meta.id}.bam
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

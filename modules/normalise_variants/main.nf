@@ -5,19 +5,22 @@ process NORMALISE_VARIANTS {
     container "cordon-python:${workflow.manifest.version}"
 
     input:
-    tuple val(meta), val(caller), path(vcf)
+    tuple val(meta), val(caller), path(vcf, stageAs: 'given/*')
     tuple path(fasta), path(fai), path(dict)
+    path aliases
 
     output:
     tuple val(meta), val(caller), path("${meta.id}.${caller}.normalised.vcf.gz"), path("${meta.id}.${caller}.normalised.vcf.gz.tbi"), emit: calls
+    tuple val(meta), val(caller), path("${meta.id}.${caller}.summary.json"), emit: summary
     path 'versions.yml', topic: versions, emit: versions
 
     script:
     def args = task.ext.args ?: ''
+    def renamed = aliases ? "--aliases ${aliases}" : ''
     """
     normalise_variants.py \\
-        --vcf ${vcf} --sample ${meta.id} --reference ${fasta} ${args} \\
-        --output ${meta.id}.${caller}.normalised.vcf.gz
+        --vcf ${vcf} --sample ${meta.id} --reference ${fasta} ${renamed} ${args} \\
+        --summary ${meta.id}.${caller}.summary.json --output ${meta.id}.${caller}.normalised.vcf.gz
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -27,7 +30,8 @@ process NORMALISE_VARIANTS {
 
     stub:
     """
-    touch ${meta.id}.${caller}.normalised.vcf.gz ${meta.id}.${caller}.normalised.vcf.gz.tbi
+    touch ${meta.id}.${caller}.normalised.vcf.gz ${meta.id}.${caller}.normalised.vcf.gz.tbi \\
+        ${meta.id}.${caller}.summary.json
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

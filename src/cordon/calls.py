@@ -1,31 +1,42 @@
-"""One caller's normalised VCF: its alleles, what the caller says of them, and the caller's own filter."""
+"""One caller's normalised VCF as columns: its alleles, what it says of them, and its own filter."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
 import pysam
+from numpy.typing import NDArray
+from pysam import bcftools
 
 from cordon.errors import UserError
-from cordon.features import CALLERS
-from cordon.reads import quiet
+from cordon.features import ANNOTATIONS, CALLERS
+from cordon.reads import quiet, samtools
 
-# The caller whose record and genotype stand for an allele, where several called it.
-PREFERENCE = ("haplotypecaller", "deepvariant", "bcftools")
+StrPath = str | os.PathLike[str]
+Array = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Key = tuple[int, str, str]  # 1-based position, ref, alt
 
-# INFO fields of HaplotypeCaller and what the features call them.
-ANNOTATIONS = {
-    "QD": "qd",
-    "FS": "fs",
-    "SOR": "sor",
-    "MQ": "mq",
-    "MQRankSum": "mq_rank_sum",
-    "ReadPosRankSum": "read_pos_rank_sum",
+# Where a caller writes an annotation: FORMAT or INFO, and the field. bcftools query reads them.
+INFO_FIELDS = {
+    "qd": "QD",
+    "fs": "FS",
+    "sor": "SOR",
+    "mq": "MQ",
+    "mq_rank_sum": "MQRankSum",
+    "read_pos_rank_sum": "ReadPosRankSum",
+    "base_quality_rank_sum": "BaseQRankSum",
+    "site_depth": "DP",
 }
+FORMAT_FIELDS = {"gq": "GQ", "sample_depth": "DP", "ref_reads": "AD{0}", "alt_reads": "AD{1}"}
+TEXTS = ("ref", "alt", "filter", "genotype")
 # GATK's recommended hard filters (GATK article 360035531112, "hard-filtering germline short variants"):
 # an allele fails when a value lies beyond one of them; a missing value fails nothing.
 SNV_BELOW = {"qd": 2.0, "qual": 30.0, "mq": 40.0, "mq_rank_sum": -12.5, "read_pos_rank_sum": -8.0}
@@ -34,21 +45,21 @@ INDEL_BELOW = {"qd": 2.0, "qual": 30.0, "read_pos_rank_sum": -20.0}
 INDEL_ABOVE = {"fs": 200.0}
 # `bcftools filter -e 'QUAL<20'`, the threshold of bcftools' own guide to variant calling.
 BCFTOOLS_QUAL = 20.0
+# Bytes of text parsed at once: some 40,000 alleles.
+BLOCK = 1 << 22
 
-Key = tuple[int, str, str]  # 1-based position, ref, alt
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What one caller says of one allele.
-
-    ``values`` has ``qual`` (phred, 0 where the caller gave none), ``qd``, ``gq``, ``dosage`` (share of
-    the genotype's alleles that are this one) and the ANNOTATIONS; NaN where missing. ``passed`` is the
-    caller's own documented filter.
-    """
-
-    values: Mapping[str, float]
-    passed: bool
+# What `CallSet.read` gives, a row an allele: `qual` is phred and 0 where the caller gave none, `passed` the
+# caller's own documented filter; the ANNOTATIONS are as of `features.call_features`, NaN where missing.
+CALLS = pa.schema(
+    [
+        ("position", pa.int64()),
+        ("ref", pa.string()),
+        ("alt", pa.string()),
+        ("qual", pa.float64()),
+        ("passed", pa.bool_()),
+        *((name, pa.float64()) for name in ANNOTATIONS),
+    ]
+)
 
 
 def parse_calls(arguments: Iterable[str]) -> dict[str, Path]:
@@ -71,14 +82,13 @@ def parse_calls(arguments: Iterable[str]) -> dict[str, Path]:
 class CallSet:
     """An indexed, normalised, single-sample VCF of one caller, read contig by contig."""
 
-    def __init__(self, caller: str, path: str | os.PathLike[str], sample: str) -> None:
+    def __init__(self, caller: str, path: StrPath, sample: str) -> None:
         self.caller, self.path = caller, path
         try:
             with quiet():
                 self._file = pysam.VariantFile(os.fspath(path))
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: not a readable VCF ({error}).") from error
-        self._annotated = set(self._file.header.info)
         samples = list(self._file.header.samples)
         if samples != [sample]:
             raise UserError(
@@ -87,66 +97,120 @@ class CallSet:
             )
         if self._file.index is None:
             raise UserError(f"{path}: has no index. Make it with normalise_variants.")
+        self._fields = {
+            "position": "%POS",
+            "ref": "%REF",
+            "alt": "%ALT",
+            "qual": "%QUAL",
+            "filter": "%FILTER",
+            "genotype": "[%GT]",
+            **{
+                name: f"%INFO/{field}{{0}}"
+                for name, field in INFO_FIELDS.items()
+                if field in self._file.header.info
+            },
+            **{
+                name: f"[%{field}]"
+                for name, field in FORMAT_FIELDS.items()
+                if field.partition("{")[0] in self._file.header.formats
+            },
+        }
 
     def contigs(self) -> list[str]:
         """The contigs that have records."""
-        return [name for name in self._file.index if next(self._fetch(name), None) is not None]
+        return [name for name in self._file.index if next(self._file.fetch(name), None) is not None]
 
-    def read(self, contig: str) -> dict[Key, Call]:
-        """Every call on a contig by allele."""
-        calls: dict[Key, Call] = {}
-        for record in self._fetch(contig):
-            if len(record.alleles) != 2:
-                raise UserError(
-                    f"{self.path}: {contig}:{record.pos} holds {len(record.alleles)} alleles, not two. "
-                    "Pass it through normalise_variants first."
-                )
-            calls[record.pos, record.ref.upper(), record.alts[0].upper()] = self._call(record)
-        return calls
-
-    def _fetch(self, contig: str) -> Iterator[pysam.VariantRecord]:
+    def read(self, contig: str) -> Iterator[pa.Table]:
+        """The calls on a contig (schema CALLS) by position, some ten thousand at a time."""
         if contig not in self._file.index:
-            return iter(())
-        records: Iterator[pysam.VariantRecord] = self._file.fetch(contig)
-        return records
+            return
+        kinds = dict.fromkeys(self._fields, pa.float64())
+        kinds |= {"position": pa.int64()} | dict.fromkeys(TEXTS, pa.string())
+        with tempfile.TemporaryDirectory() as folder:
+            text = Path(folder) / "calls.tsv"
+            line = "\\t".join(self._fields.values())
+            options = ("--regions", f"{{{contig}}}", "--format", f"{line}\\n", "--output", str(text))
+            samtools(bcftools.query, *options, os.fspath(self.path), about=self.path)
+            if not text.stat().st_size:
+                return
+            with pa.csv.open_csv(
+                text,
+                read_options=pa.csv.ReadOptions(
+                    column_names=list(self._fields), block_size=BLOCK, use_threads=False
+                ),
+                parse_options=pa.csv.ParseOptions(delimiter="\t", quote_char=False),
+                convert_options=pa.csv.ConvertOptions(
+                    column_types=kinds, null_values=[".", "NaN", "nan"], strings_can_be_null=False
+                ),
+            ) as batches:
+                for batch in batches:
+                    yield self._calls(contig, pa.Table.from_batches([batch]))
 
-    def _call(self, record: pysam.VariantRecord) -> Call:
-        sample = record.samples[0]
-        values = {"qual": float(record.qual or 0.0), "gq": _number(sample.get("GQ"))}
-        for field, name in ANNOTATIONS.items():
-            values[name] = _number(record.info.get(field)) if field in self._annotated else np.nan
-        if np.isnan(values["qd"]):
-            values["qd"] = values["qual"] / max(1.0, _depth(record, sample))
-        genotype = [allele for allele in sample.get("GT") or () if allele is not None]
-        values["dosage"] = genotype.count(1) / len(genotype) if genotype else np.nan
-        return Call(values, self._passes(record, values))
+    def _calls(self, contig: str, text: pa.Table) -> pa.Table:
+        several = np.flatnonzero(pc.match_substring(text["alt"], ",").to_numpy())
+        if several.size:
+            alleles = text["alt"][several[0]].as_py().count(",") + 2
+            raise UserError(
+                f"{self.path}: {contig}:{text['position'][several[0]]} holds {alleles} alleles, not two. "
+                "Pass it through normalise_variants first."
+            )
+        rows = text.num_rows
+        said: dict[str, Array] = {
+            name: text[name].to_numpy() if name in self._fields else np.full(rows, np.nan)
+            for name in ("qual", *INFO_FIELDS, *FORMAT_FIELDS)
+        }
+        said["qual"] = np.nan_to_num(said["qual"], nan=0.0)
+        reads = said["ref_reads"] + said["alt_reads"]
+        depth = _first_known(said["sample_depth"], reads, said["site_depth"])
+        said |= {
+            "depth": depth,
+            "alt_fraction": said["alt_reads"] / np.where(reads > 0, reads, np.nan),
+            "qd": _first_known(said["qd"], said["qual"] / np.maximum(1.0, np.nan_to_num(depth))),
+            "dosage": _dosages(text["genotype"]),
+        }
+        refs, alts = (pc.utf8_upper(text[name]) for name in ("ref", "alt"))
+        snv = pc.equal(pc.binary_length(refs), pc.binary_length(alts)).to_numpy()
+        passed = self._passes(text["filter"], said, snv)
+        columns = [text["position"], refs, alts, said["qual"], passed, *(said[name] for name in ANNOTATIONS)]
+        return pa.table(columns, schema=CALLS)
 
-    def _passes(self, record: pysam.VariantRecord, values: Mapping[str, float]) -> bool:
-        if self.caller == "deepvariant":
-            return list(record.filter) == ["PASS"]
+    def _passes(self, filters: pa.ChunkedArray, said: Mapping[str, Array], snv: Bools) -> Bools:
+        if self.caller in ("deepvariant", "other"):
+            fine = ["PASS"] if self.caller == "deepvariant" else ["PASS", "."]
+            passed: Bools = pc.is_in(filters, pa.array(fine)).to_numpy()
+            return passed
         if self.caller == "bcftools":
-            return values["qual"] >= BCFTOOLS_QUAL
-        snv = len(record.ref) == len(record.alts[0])
-        below, above = (SNV_BELOW, SNV_ABOVE) if snv else (INDEL_BELOW, INDEL_ABOVE)
-        return not (
-            any(values[name] < least for name, least in below.items())
-            or any(values[name] > most for name, most in above.items())
-        )
+            return said["qual"] >= BCFTOOLS_QUAL
+        with np.errstate(invalid="ignore"):
+            failed = {
+                kind: np.any(
+                    [said[name] < least for name, least in below.items()]
+                    + [said[name] > most for name, most in above.items()],
+                    axis=0,
+                )
+                for kind, below, above in (
+                    ("snv", SNV_BELOW, SNV_ABOVE),
+                    ("indel", INDEL_BELOW, INDEL_ABOVE),
+                )
+            }
+        fails: Bools = np.where(snv, failed["snv"], failed["indel"])
+        return ~fails
 
 
-def _number(value: object) -> float:
-    """A field's (first) number as a float, NaN where it is missing."""
-    if isinstance(value, tuple):
-        value = value[0] if value else None
-    return float(value) if isinstance(value, int | float) else np.nan
+def _first_known(*columns: Array) -> Array:
+    """Element by element the first value that is not NaN."""
+    known = columns[-1]
+    for column in reversed(columns[:-1]):
+        known = np.where(np.isnan(column), known, column)
+    return known
 
 
-def _depth(record: pysam.VariantRecord, sample: pysam.VariantRecordSample) -> float:
-    """Read depth of the call: FORMAT/DP, the sum of FORMAT/AD, or INFO/DP; 0 when there is none."""
-    depth = _number(sample.get("DP"))
-    if np.isnan(depth):
-        counts = [count for count in sample.get("AD") or () if count is not None]
-        depth = (
-            float(sum(counts)) if counts else _number(record.info.get("DP") if "DP" in record.info else None)
-        )
-    return 0.0 if np.isnan(depth) else depth
+def _dosages(genotypes: pa.ChunkedArray) -> Array:
+    """Share of each genotype's known alleles that are the alternative one, NaN without a genotype."""
+    coded = genotypes.combine_chunks().dictionary_encode()
+    shares = []
+    for genotype in coded.dictionary.to_pylist():
+        known = [allele for allele in genotype.replace("|", "/").split("/") if allele not in (".", "")]
+        shares.append(known.count("1") / len(known) if known else np.nan)
+    dosages: Array = np.array(shares, dtype=np.float64)[coded.indices.to_numpy()]
+    return dosages

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+Bases = NDArray[np.uint8]
 
 # Bases (bp) of reference looked at on each side of an allele.
 FLANK = 150
 GC_WINDOW = 50
 LONGEST_UNIT = 6
-PURINES = frozenset("AG")
-PYRIMIDINES = frozenset("CT")
+TRANSITIONS = ("AG", "GA", "CT", "TC")
+BEYOND = 0  # stands for N and for bases beyond the contig's ends; equal to no base
 
 # What `describe` returns, all float64 [n]: lengths in bp, `gc` a share, `snv` and `transition` 0 or 1.
 CONTEXT = (
@@ -28,106 +31,145 @@ CONTEXT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Allele:
-    """One normalised biallelic allele: 0-based ``start`` of ``ref`` on its contig."""
+@dataclass(frozen=True)
+class Alleles:
+    """n normalised biallelic alleles of one contig, sorted: ``starts`` int64 [n], 0-based, of ``refs``."""
 
-    start: int
-    ref: str
-    alt: str
+    starts: NDArray[np.int64]
+    refs: Sequence[str]
+    alts: Sequence[str]
+
+    @cached_property
+    def ref_lengths(self) -> NDArray[np.int64]:
+        return np.fromiter(map(len, self.refs), dtype=np.int64, count=len(self.refs))
+
+    @cached_property
+    def alt_lengths(self) -> NDArray[np.int64]:
+        return np.fromiter(map(len, self.alts), dtype=np.int64, count=len(self.alts))
 
     @property
-    def end(self) -> int:
-        """0-based, past the last reference base of the allele."""
-        return self.start + len(self.ref)
+    def ends(self) -> NDArray[np.int64]:
+        """0-based, past the last reference base of each allele."""
+        return self.starts + self.ref_lengths
 
     @property
-    def indel_length(self) -> int:
+    def indel_lengths(self) -> NDArray[np.int64]:
         """Inserted bases (positive) or deleted bases (negative), 0 for a substitution."""
-        return len(self.alt) - len(self.ref)
+        return self.alt_lengths - self.ref_lengths
+
+    @cached_property
+    def simple_indels(self) -> NDArray[np.bool_]:
+        """Which are one insertion or deletion after one anchor base."""
+        anchored = np.array([r[0] == a[0] for r, a in zip(self.refs, self.alts, strict=True)], dtype=np.bool_)
+        lengths = np.stack([self.ref_lengths, self.alt_lengths])
+        simple: NDArray[np.bool_] = (lengths.min(axis=0) == 1) & (lengths.max(axis=0) > 1) & anchored
+        return simple
 
     @property
-    def simple_indel(self) -> bool:
-        """Whether it is one insertion or deletion after one anchor base."""
-        shorter, longer = sorted((self.ref, self.alt), key=len)
-        return len(shorter) == 1 < len(longer) and shorter[0] == longer[0]
+    def snvs(self) -> NDArray[np.bool_]:
+        """Which are one substituted base."""
+        snvs: NDArray[np.bool_] = (self.ref_lengths == 1) & (self.alt_lengths == 1)
+        return snvs
 
 
-def shift_room(allele: Allele, sequence: str, offset: int) -> int:
+def shift_room(start: int, ref: str, alt: str, sequence: bytes, offset: int) -> int:
     """How many bp to the right a left-aligned simple indel can be moved without changing the result.
 
     ``sequence`` is the reference from 0-based ``offset`` on; the answer never looks past its end.
     """
-    moved = allele.alt[1:] if allele.indel_length > 0 else allele.ref[1:]
-    at = allele.start + 1 - offset + (0 if allele.indel_length > 0 else len(moved))
+    insertion = len(alt) > len(ref)
+    moved = (alt if insertion else ref)[1:].encode()
+    at = start + 1 - offset + (0 if insertion else len(moved))
     room = 0
     while at + room < len(sequence) and sequence[at + room] == moved[room % len(moved)]:
         room += 1
     return room
 
 
-def longest_repeat(sequence: str, at: int) -> tuple[int, int]:
-    """The tandem repeat around ``sequence[at]``: unit and length in bp, the unit 1 to 6 bp long.
+def describe(
+    sequence: bytes, alleles: Alleles, before: float = -np.inf, after: float = np.inf
+) -> dict[str, NDArray[np.float64]]:
+    """The context of alleles on one contig, of which ``sequence`` is the whole, in upper case.
 
-    A run counts from two whole units on; of equally long ones the shortest unit wins. (0, 0) without one.
+    ``before`` and ``after`` are the 0-based starts of the candidates next to these on the contig.
     """
-    best = (0, 0)
+    # The base after the anchor is the first one that an indel touches.
+    at = alleles.starts + alleles.simple_indels
+    window = _windows(sequence, at)
+    unit, length = _longest_repeats(window)
+    near = np.arange(-FLANK, FLANK + 1)
+    inside = (near >= (alleles.starts - GC_WINDOW - at)[:, None]) & (
+        near < (alleles.ends + GC_WINDOW - at)[:, None]
+    )
+    bases = {base: ((window == ord(base)) & inside).sum(axis=1) for base in "ACGT"}
+    known = sum(bases.values())
+    snvs = alleles.snvs
+    return {
+        "homopolymer": _homopolymers(window),
+        "repeat_unit": unit,
+        "repeat_length": length,
+        "gc": np.where(known > 0, (bases["G"] + bases["C"]) / np.maximum(known, 1), 0.5),
+        "indel_length": alleles.indel_lengths.astype(np.float64),
+        "snv": snvs.astype(np.float64),
+        "transition": np.array(
+            [
+                snv and ref + alt in TRANSITIONS
+                for snv, ref, alt in zip(snvs, alleles.refs, alleles.alts, strict=True)
+            ],
+            dtype=np.float64,
+        ),
+        "nearest_candidate": _distances(alleles.starts, before, after),
+    }
+
+
+def _windows(sequence: bytes, at: NDArray[np.int64]) -> Bases:
+    """The bases from FLANK before to FLANK after each place: uint8 [n, 2 FLANK + 1]."""
+    if not at.size:
+        return np.zeros((0, 2 * FLANK + 1), dtype=np.uint8)
+    first, last = int(at.min()) - FLANK, int(at.max()) + FLANK + 1
+    bases = np.frombuffer(sequence[max(0, first) : last], dtype=np.uint8)
+    known = np.where(bases == ord("N"), BEYOND, bases).astype(np.uint8)
+    left = max(0, -first)
+    stretch = np.pad(known, (left, last - first - left - len(known)), constant_values=BEYOND)
+    windows: Bases = np.lib.stride_tricks.sliding_window_view(stretch, 2 * FLANK + 1)[at - first - FLANK]
+    return windows
+
+
+def _longest_repeats(window: Bases) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The tandem repeat around each window's middle: unit and length in bp, the unit 1 to 6 bp long.
+
+    A run counts from two whole units on; of equally long ones the shortest unit wins. 0 without one.
+    """
+    units, lengths = np.zeros(len(window)), np.zeros(len(window))
     for unit in range(1, LONGEST_UNIT + 1):
-        left = at
-        while (
-            left > 0 and left - 1 + unit < len(sequence) and sequence[left - 1] == sequence[left - 1 + unit]
-        ):
-            left -= 1
-        right = at
-        while right + unit < len(sequence) and sequence[right] == sequence[right + unit]:
-            right += 1
-        length = right + unit - left
-        if length >= 2 * unit and length > best[1]:
-            best = (unit, length)
-    return best
+        same = (window[:, :-unit] == window[:, unit:]) & (window[:, unit:] != BEYOND)
+        length = _run(same[:, FLANK - 1 :: -1]) + _run(same[:, FLANK:]) + unit
+        better = (length >= 2 * unit) & (length > lengths)
+        units[better], lengths[better] = unit, length[better]
+    return units, lengths
 
 
-def describe(contig: str, alleles: Sequence[Allele]) -> dict[str, NDArray[np.float64]]:
-    """The context of alleles sorted by start on one contig, of which ``contig`` is the whole sequence."""
-    columns = {name: np.zeros(len(alleles)) for name in CONTEXT}
-    for row, allele in enumerate(alleles):
-        offset = max(0, allele.start - FLANK)
-        window = contig[offset : allele.end + FLANK]
-        # The base after the anchor is the first one that an indel touches.
-        at = min(allele.start - offset + (1 if allele.simple_indel else 0), len(window) - 1)
-        columns["homopolymer"][row] = _homopolymer(window, at)
-        columns["repeat_unit"][row], columns["repeat_length"][row] = longest_repeat(window, at)
-        near = contig[max(0, allele.start - GC_WINDOW) : allele.end + GC_WINDOW]
-        known = len(near) - near.count("N")
-        columns["gc"][row] = (near.count("G") + near.count("C")) / known if known else 0.5
-        columns["indel_length"][row] = allele.indel_length
-        snv = len(allele.ref) == len(allele.alt) == 1
-        pair = {allele.ref, allele.alt}
-        columns["snv"][row] = snv
-        columns["transition"][row] = snv and (pair <= PURINES or pair <= PYRIMIDINES)
-    columns["nearest_candidate"] = _distances(alleles)
-    return columns
+def _homopolymers(window: Bases) -> NDArray[np.float64]:
+    """Length of the longest run of one base that holds or touches each window's middle."""
+    same = (window[:, :-1] == window[:, 1:]) & (window[:, 1:] != BEYOND)
+    runs = [
+        np.where(window[:, place] == BEYOND, 0, 1 + _run(same[:, place - 1 :: -1]) + _run(same[:, place:]))
+        for place in (FLANK - 1, FLANK, FLANK + 1)
+    ]
+    longest: NDArray[np.float64] = np.max(runs, axis=0).astype(np.float64)
+    return longest
 
 
-def _homopolymer(window: str, at: int) -> int:
-    """Length of the longest run of one base that holds or touches ``window[at]``."""
-    runs = []
-    for start in (at - 1, at, at + 1):
-        if 0 <= start < len(window):
-            left = right = start
-            while left > 0 and window[left - 1] == window[start]:
-                left -= 1
-            while right + 1 < len(window) and window[right + 1] == window[start]:
-                right += 1
-            runs.append(right - left + 1)
-    return max(runs, default=0)
+def _run(same: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many of the first columns are true in each row."""
+    count: NDArray[np.int64] = np.where(same.all(axis=1), same.shape[1], np.argmin(same, axis=1))
+    return count
 
 
-def _distances(alleles: Sequence[Allele]) -> NDArray[np.float64]:
+def _distances(starts: NDArray[np.int64], before: float, after: float) -> NDArray[np.float64]:
     """Distance in bp from each allele to the nearest one that starts elsewhere; infinite when alone."""
-    starts = np.array([allele.start for allele in alleles], dtype=np.float64)
-    places = np.unique(starts)
-    padded = np.concatenate([[-np.inf], places, [np.inf]])
+    places = np.unique(starts).astype(np.float64)
+    padded = np.concatenate([[before], places, [after]])
     index = np.searchsorted(places, starts) + 1
     nearest: NDArray[np.float64] = np.minimum(starts - padded[index - 1], padded[index + 1] - starts)
     return nearest

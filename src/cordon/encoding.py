@@ -1,18 +1,19 @@
-"""The union of the callers' candidates for one sample, as a variant table with features."""
+"""A sample's candidates as a variant table with features, a stretch of the genome at a time."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pysam
-from numpy.typing import NDArray
 
-from cordon import context, pileup
-from cordon.calls import PREFERENCE, Call, CallSet, Key
-from cordon.context import Allele
+from cordon import context, pileup, resources, strata
+from cordon.calls import CallSet
+from cordon.candidates import Candidates, union
 from cordon.errors import UserError
 from cordon.features import CALLERS, FEATURES, features
 from cordon.reads import open_alignments
@@ -20,86 +21,108 @@ from cordon.tables import VARIANTS
 
 StrPath = str | os.PathLike[str]
 
-# What the features need of HaplotypeCaller beside its QUAL.
-_OF_HAPLOTYPECALLER = ("qd", "gq", "fs", "sor", "mq", "mq_rank_sum", "read_pos_rank_sum")
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose rows they are: the site, and salted pseudonyms of patient and sample."""
+
+    site: str
+    patient: str
+    sample: str
 
 
 def encode(
-    *, site: str, patient: str, sample: str, bam: StrPath, reference: StrPath, calls: Mapping[str, StrPath]
-) -> pa.Table:
-    """The variant table (schema ``tables.VARIANTS``) of one sample.
+    *,
+    identity: Identity,
+    sample: str,
+    reference: StrPath,
+    calls: Mapping[str, StrPath],
+    bam: StrPath | None = None,
+    frequencies: StrPath | None = None,
+) -> Iterator[pa.Table]:
+    """The variant table (schema ``tables.VARIANTS``) of one sample, in parts; memory is bounded.
 
-    ``calls`` maps callers to their normalised, indexed VCFs; ``bam`` is sorted, indexed and
-    duplicate-marked; ``reference`` is a FASTA with its ``.fai``. Rows come in the reference's contig
-    order, then by position, ref, alt. Raises UserError where the inputs do not belong together.
+    ``sample`` is the name in the files. ``calls`` maps callers to their normalised, indexed VCFs; ``bam``
+    is sorted, indexed and duplicate-marked, and without it the features of the reads are missing;
+    ``reference`` is a FASTA with its ``.fai``; ``frequencies`` a normalised, indexed sites VCF with
+    INFO/AF. Rows come in the reference's contig order, then by position, ref, alt. Raises UserError where
+    the inputs do not belong together.
     """
     sets = [CallSet(caller, path, sample) for caller, path in calls.items()]
-    with (
-        pysam.FastaFile(os.fspath(reference)) as fasta,
-        open_alignments(bam, reference, sample) as alignments,
-    ):
+    with ExitStack() as files:
+        fasta = files.enter_context(pysam.FastaFile(os.fspath(reference)))
+        alignments = files.enter_context(open_alignments(bam, reference, sample)) if bam is not None else None
         used = {contig: called.path for called in sets for contig in called.contigs()}
         for contig, path in used.items():
             if contig not in fasta.references:
                 raise UserError(f"{path}: contig {contig} is not in {reference}. Use the same reference.")
-        parts = [
-            _encode_contig(fasta, alignments, contig, {called.caller: called.read(contig) for called in sets})
-            for contig in fasta.references
-            if contig in used
-        ]
-    identity = {"site": site, "patient": patient, "sample": sample}
-    return pa.concat_tables([VARIANTS.empty_table(), *(_with_identity(part, identity) for part in parts)])
+        for contig in fasta.references:
+            if contig in used:
+                sequence = fasta.fetch(contig).upper().encode()
+                for candidates in union(sets, contig):
+                    yield _rows(identity, candidates, sequence, alignments, frequencies)
 
 
-def _encode_contig(
-    fasta: pysam.FastaFile,
-    alignments: pysam.AlignmentFile,
-    contig: str,
-    calls: Mapping[str, Mapping[Key, Call]],
-) -> dict[str, object]:
-    """All columns of one contig's rows but the identity."""
-    keys = sorted(set().union(*calls.values()))
-    sequence = fasta.fetch(contig).upper()
-    alleles = [Allele(position - 1, ref, alt) for position, ref, alt in keys]
-    by_caller = {caller: [calls.get(caller, {}).get(key) for key in keys] for caller in CALLERS}
-    reads = (
-        pileup.gather(alignments, contig, sequence, alleles)
-        if contig in alignments.references
-        else pileup.nothing(len(alleles))
-    )
-    values = features(_call_values(by_caller), reads, context.describe(sequence, alleles))
+def _rows(
+    identity: Identity,
+    candidates: Candidates,
+    sequence: bytes,
+    alignments: pysam.AlignmentFile | None,
+    frequencies: StrPath | None,
+) -> pa.Table:
+    contig, keys, alleles = candidates.contig, candidates.keys, candidates.alleles
+    rows = keys.num_rows
+    if alignments is None:
+        reads = pileup.nothing(rows, depth=np.nan)
+    elif contig not in alignments.references:
+        reads = pileup.nothing(rows)
+    else:
+        reads = pileup.gather(alignments, contig, sequence, alleles)
+    around = context.describe(sequence, alleles, candidates.before - 1, candidates.after - 1)
+    annotations = candidates.annotations()
+    values = features(candidates.quals(), annotations, reads, around)
+    called = {caller: candidates.calls[caller] for caller in CALLERS}
     columns: dict[str, object] = {
-        "contig": [contig] * len(keys),
-        "position": [position for position, _, _ in keys],
-        "ref": [ref for _, ref, _ in keys],
-        "alt": [alt for _, _, alt in keys],
-        "callers": [
-            ";".join(caller for caller in CALLERS if by_caller[caller][row]) for row in range(len(keys))
-        ],
+        "site": _constant(identity.site, rows),
+        "patient": _constant(identity.patient, rows),
+        "sample": _constant(identity.sample, rows),
+        "contig": _constant(contig, rows),
+        **{name: keys[name] for name in ("position", "ref", "alt")},
+        "callers": _callers(called),
+        "variant_type": pa.array(strata.variant_types(keys["ref"], keys["alt"])),
+        "context": pa.array(
+            strata.contexts(*(around[name] for name in ("homopolymer", "repeat_unit", "repeat_length", "gc")))
+        ),
+        "zygosity": pa.array(
+            np.select([annotations["dosage"] == 1, annotations["dosage"] > 0], _ZYGOSITIES, "unknown")
+        ),
+        "allele_frequency": _frequencies(frequencies, contig, keys),
     }
-    for caller, called in by_caller.items():
-        columns[f"{caller}_qual"] = [call.values["qual"] if call else None for call in called]
-        columns[f"{caller}_qd"] = [call.values["qd"] if call else None for call in called]
-        columns[f"{caller}_pass"] = [call.passed if call else None for call in called]
-    return columns | {name: values[:, column] for column, name in enumerate(FEATURES)}
+    for caller, table in called.items():
+        columns[f"{caller}_qual"] = table["qual"].cast(pa.float32())
+        columns[f"{caller}_qd"] = table["qd"].cast(pa.float32())
+        columns[f"{caller}_pass"] = table["passed"]
+    columns |= {name: values[:, column] for column, name in enumerate(FEATURES)}
+    return pa.table(columns, schema=VARIANTS)
 
 
-def _call_values(by_caller: Mapping[str, Sequence[Call | None]]) -> dict[str, NDArray[np.float64]]:
-    """The arrays that ``features.call_features`` takes."""
-
-    def column(caller: str, name: str) -> NDArray[np.float64]:
-        return np.array([call.values[name] if call else np.nan for call in by_caller[caller]], dtype=float)
-
-    values = {f"{caller}_qual": column(caller, "qual") for caller in CALLERS}
-    values |= {f"haplotypecaller_{name}": column("haplotypecaller", name) for name in _OF_HAPLOTYPECALLER}
-    dosage = np.full(len(by_caller["haplotypecaller"]), np.nan)
-    for caller in reversed(PREFERENCE):
-        called = column(caller, "dosage")
-        dosage = np.where(np.isnan(called), dosage, called)
-    return values | {"dosage": dosage}
+_ZYGOSITIES = [np.array("homozygous"), np.array("heterozygous")]
 
 
-def _with_identity(columns: dict[str, object], identity: Mapping[str, str]) -> pa.Table:
-    rows = len(columns["position"])  # type: ignore[arg-type]
-    filled = {name: [value] * rows for name, value in identity.items()}
-    return pa.table({**filled, **columns}, schema=VARIANTS)
+def _constant(value: str, rows: int) -> pa.Array:
+    return pa.repeat(pa.scalar(value, pa.string()), rows)
+
+
+def _callers(called: Mapping[str, pa.Table]) -> pa.Array:
+    """The callers of each row, in the order of CALLERS, with semicolons between."""
+    names = np.array([";".join(c for bit, c in enumerate(CALLERS) if mask >> bit & 1) for mask in range(16)])
+    masks = sum((table["position"].is_valid().to_numpy() << bit) for bit, table in enumerate(called.values()))
+    return pa.array(names[masks])
+
+
+def _frequencies(path: StrPath | None, contig: str, keys: pa.Table) -> pa.Array:
+    """The population's allele frequencies, null without a resource or where it says none."""
+    if path is None:
+        return pa.nulls(keys.num_rows, pa.float32())
+    found = resources.frequencies(path, contig, keys["position"].to_numpy(), keys["ref"], keys["alt"])
+    return pa.array(found, pa.float32(), from_pandas=True)

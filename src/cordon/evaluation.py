@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cordon.accuracy import Bools, Floats, curves, keep, rank
 from cordon.errors import InputProblems, Problem, UserError
-from cordon.features import CALLERS
+from cordon.features import CALLERS, FEATURES
+from cordon.labels import KNOWN_SITES, SOURCE_KEY
+from cordon.strata import strata
 from cordon.tables import LABELLED, TRUTH_ALLELES_KEY, read_table, written_beside
 
 SINGLE_SITE = "cordon_single_"
-CURVE_POINTS = 200
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,20 @@ class HeldOut:
     """Labelled alleles of the held-out samples, one element of each array per allele.
 
     ``real`` [n] says which alleles are in the truth; ``scores`` maps a score's name to [n] values, higher
-    meaning more likely real; ``filters`` maps a filter's name to [n] kept or not. ``truth`` maps a site
-    to its truth alleles inside the confident regions, found or not; None where the tables do not say.
+    meaning more likely real; ``filters`` maps a filter's name to [n] kept or not. ``strata`` are kind, name
+    and rows [n] as of ``strata.strata``; ``sites`` maps a site to its rows. ``truth`` maps a site to its
+    truth alleles inside the confident regions, found or not; None where the tables do not say.
+    ``known_sites`` says that some labels come of public resources, not of a truth set.
     """
 
     samples: tuple[str, ...]
-    site: npt.NDArray[np.str_]
-    snv: Bools
+    sites: dict[str, Bools]
+    strata: tuple[tuple[str, str, Bools], ...]
     real: Bools
     scores: dict[str, Floats]
     filters: dict[str, Bools]
     truth: dict[str, int] | None
+    known_sites: bool = False
 
 
 def read_held_out(paths: Sequence[Path]) -> HeldOut:
@@ -66,15 +69,15 @@ def read_held_out(paths: Sequence[Path]) -> HeldOut:
             f"{names}: no labelled allele to evaluate. Give held-out samples (role test) whose truth VCF and "
             "confident BED cover some of their candidates."
         )
-    ref, alt = _strings(table, "ref"), _strings(table, "alt")
     return HeldOut(
         samples=tuple(sorted({name for item in tables for name in _sample_names(item)})),
-        site=_strings(table, "site"),
-        snv=(np.char.str_len(ref) == 1) & (np.char.str_len(alt) == 1),
+        sites={name: pc.equal(table["site"], name).to_numpy() for name in sorted(_distinct(table, "site"))},
+        strata=tuple(strata(table)),
         real=table["label"].to_numpy() == 1,
         scores=_scores(table),
         filters=_filters(table),
         truth=_truth(tables),
+        known_sites=any((item.schema.metadata or {}).get(SOURCE_KEY) == KNOWN_SITES for item in tables),
     )
 
 
@@ -82,7 +85,9 @@ def evaluate(data: HeldOut) -> dict[str, Any]:
     """Return the content of evaluation.json: every score and filter, over all alleles and by stratum.
 
     ``recall`` is over the real alleles that some caller proposed; ``sensitivity`` is over all truth
-    alleles inside the confident regions (null where their number is not known, as for SNVs and indels).
+    alleles inside the confident regions (null where their number is not known, as in every stratum but a
+    site). ``truth_source`` is ``truth set``; ``candidates`` where that number is not known and the labelled
+    alleles stand for it; ``known sites`` where labels come of public resources.
     """
     found = int(data.real.sum())
     truth = sum(data.truth.values()) if data.truth is not None else found
@@ -97,7 +102,7 @@ def evaluate(data: HeldOut) -> dict[str, Any]:
         entry.update(curves(data.real, data.scores[entry["name"]]))
     return {
         "samples": list(data.samples),
-        "truth_source": "truth set" if data.truth is not None else "candidates",
+        "truth_source": _truth_source(data),
         **whole,
         "strata": [
             {"kind": kind, "name": name, **_measure(data, rows, known)}
@@ -113,43 +118,6 @@ def write_evaluation(result: dict[str, Any], path: Path) -> None:
         temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def rank(real: Bools, score: Floats) -> dict[str, float | None]:
-    """AUROC and average precision of one score; both None unless real and false alleles are there."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    if real.all() or not real.any():
-        return {"auroc": None, "auprc": None}
-    return {
-        "auroc": round(float(roc_auc_score(real, score)), 6),
-        "auprc": round(float(average_precision_score(real, score)), 6),
-    }
-
-
-def curves(real: Bools, score: Floats) -> dict[str, dict[str, list[float]] | None]:
-    """ROC and precision-recall curves of one score, each thinned to at most 200 points."""
-    from sklearn.metrics import precision_recall_curve, roc_curve
-
-    if real.all() or not real.any():
-        return {"roc": None, "pr": None}
-    fpr, tpr, _ = roc_curve(real, score)
-    precision, recall, _ = precision_recall_curve(real, score)
-    roc, pr = _thin(fpr, tpr), _thin(recall[::-1], precision[::-1])
-    return {"roc": {"fpr": roc[0], "tpr": roc[1]}, "pr": {"recall": pr[0], "precision": pr[1]}}
-
-
-def keep(real: Bools, kept: Bools, truth: int | None) -> dict[str, int | float | None]:
-    """Counts, sensitivity (over ``truth`` alleles), recall (over proposed real ones), precision and F1."""
-    true_kept, false_kept = int((real & kept).sum()), int((~real & kept).sum())
-    return {
-        "true_kept": true_kept,
-        "false_kept": false_kept,
-        "sensitivity": _ratio(true_kept, truth),
-        "recall": _ratio(true_kept, int(real.sum())),
-        "precision": _ratio(true_kept, true_kept + false_kept),
-        "f1": _ratio(2 * true_kept, true_kept + false_kept + truth) if truth is not None else None,
-    }
-
-
 def _measure(data: HeldOut, rows: Bools, truth: int | None) -> dict[str, Any]:
     real = data.real[rows]
     return {
@@ -161,10 +129,16 @@ def _measure(data: HeldOut, rows: Bools, truth: int | None) -> dict[str, Any]:
 
 def _strata(data: HeldOut) -> Iterator[tuple[str, str, Bools, int | None]]:
     """(kind, name, rows, truth alleles if known) of each stratum."""
-    yield "type", "SNV", data.snv, None
-    yield "type", "indel", ~data.snv, None
-    for site in sorted(set(data.site.tolist())):
-        yield "site", site, data.site == site, data.truth.get(site) if data.truth is not None else None
+    for kind, name, rows in data.strata:
+        yield kind, name, rows, None
+    for site, rows in data.sites.items():
+        yield "site", site, rows, data.truth.get(site) if data.truth is not None else None
+
+
+def _truth_source(data: HeldOut) -> str:
+    if data.known_sites:
+        return KNOWN_SITES.decode()
+    return "truth set" if data.truth is not None else "candidates"
 
 
 def _scores(table: pa.Table) -> dict[str, Floats]:
@@ -212,8 +186,8 @@ def _callers(table: pa.Table) -> list[str]:
 
 
 def _called(table: pa.Table, caller: str) -> Bools:
-    called = [caller in callers.split(";") for callers in table["callers"].to_pylist()]
-    return np.array(called, dtype=np.bool_)
+    called: Bools = pc.match_substring_regex(table["callers"], f"(^|;){caller}(;|$)").to_numpy()
+    return called
 
 
 def _read(path: Path) -> pa.Table:
@@ -226,14 +200,15 @@ def _read(path: Path) -> pa.Table:
         schema = schema.append(pa.field("cordon_pass", pa.bool_()))
     for name in sorted(name for name in names if name.startswith(SINGLE_SITE)):
         schema = schema.append(pa.field(name, pa.float64()))
-    return read_table(path, schema)
+    # The model's inputs are most of a table and no part of its accuracy.
+    return read_table(path, schema).drop_columns(list(FEATURES))
 
 
 def _problems(paths: Sequence[Path], tables: Sequence[pa.Table]) -> Iterator[Problem]:
     """Alleles without a score, samples given twice, tables that were not scored by the same models."""
     seen: dict[str, Path] = {}
     for path, table in zip(paths, tables, strict=True):
-        for name in table.schema.names[len(LABELLED.names) :]:
+        for name in [name for name in table.schema.names if name not in LABELLED.names]:
             bad = _unscored(table, name)
             if bad.size:
                 what = f"column {name} has no finite value in {bad.size} labelled rows."
@@ -258,10 +233,11 @@ def _unscored(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
 
 
 def _sample_names(table: pa.Table) -> set[str]:
-    return {
-        f"{site}/{sample}"
-        for site, sample in zip(*(table[c].to_pylist() for c in ("site", "sample")), strict=True)
-    }
+    return set(pc.unique(pc.binary_join_element_wise(table["site"], table["sample"], "/")).to_pylist())
+
+
+def _distinct(table: pa.Table, name: str) -> set[str]:
+    return set(pc.unique(table[name]).to_pylist())
 
 
 def _truth(tables: Sequence[pa.Table]) -> dict[str, int] | None:
@@ -274,24 +250,6 @@ def _truth(tables: Sequence[pa.Table]) -> dict[str, int] | None:
         site = table["site"][0].as_py() if table.num_rows else ""
         truth[site] = truth.get(site, 0) + int(count)
     return truth
-
-
-def _thin(x: Floats, y: Floats) -> tuple[list[float], list[float]]:
-    """At most CURVE_POINTS points of a curve, evenly spread along its length, both ends kept."""
-    if x.size > CURVE_POINTS:
-        length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-        chosen = np.searchsorted(length, np.linspace(0.0, length[-1], CURVE_POINTS))
-        chosen[-1] = x.size - 1
-        x, y = x[np.unique(chosen)], y[np.unique(chosen)]
-    return [round(float(value), 5) for value in x], [round(float(value), 5) for value in y]
-
-
-def _ratio(part: int, whole: int | None) -> float | None:
-    return round(part / whole, 6) if whole else None
-
-
-def _strings(table: pa.Table, name: str) -> npt.NDArray[np.str_]:
-    return np.array(table[name].to_pylist(), dtype=np.str_)
 
 
 def _floats(table: pa.Table, name: str) -> Floats:

@@ -14,27 +14,48 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
-CALLERS = ("bcftools", "deepvariant", "haplotypecaller")
+CALLERS = ("bcftools", "deepvariant", "haplotypecaller", "other")
+# The caller whose annotations, record and genotype stand for an allele, where several called it.
+PREFERENCE = ("haplotypecaller", "deepvariant", "bcftools", "other")
+
+# What any caller may say of an allele beside its QUAL; NaN where it does not. GATK's names for them are
+# QUAL/depth, GQ, FS, SOR, MQ, MQRankSum, ReadPosRankSum, BaseQRankSum, DP and AD.
+ANNOTATIONS = (
+    "qd",
+    "gq",
+    "fs",
+    "sor",
+    "mq",
+    "mq_rank_sum",
+    "read_pos_rank_sum",
+    "base_quality_rank_sum",
+    "depth",
+    "alt_fraction",
+    "dosage",
+)
 
 FEATURES: tuple[str, ...] = (
-    # which callers made the candidate, and what they said of it
-    "f_called_bcftools",
-    "f_called_deepvariant",
-    "f_called_haplotypecaller",
-    "f_bcftools_qual",
-    "f_deepvariant_qual",
-    "f_haplotypecaller_qual",
-    "f_haplotypecaller_qd",
-    "f_haplotypecaller_gq",
-    "f_haplotypecaller_fs",
-    "f_haplotypecaller_sor",
-    "f_haplotypecaller_mq",
-    "f_haplotypecaller_mq_rank_sum",
-    "f_haplotypecaller_read_pos_rank_sum",
-    "f_haplotypecaller_rank_sums_missing",
+    # which callers made the candidate, and how sure they were
+    *(f"f_called_{caller}" for caller in CALLERS),
+    *(f"f_{caller}_qual" for caller in CALLERS),
+    # what the first of them that says it says
+    "f_qd",
+    "f_gq",
+    "f_gq_missing",
+    "f_fs",
+    "f_sor",
+    "f_strand_annotations_missing",
+    "f_mq",
+    "f_mq_missing",
+    "f_mq_rank_sum",
+    "f_read_pos_rank_sum",
+    "f_base_quality_rank_sum",
+    "f_rank_sums_missing",
     "f_dosage",
-    # the reads at the allele
+    # the reads at the allele; depth and alt fraction are the caller's where there are no reads
+    "f_reads_missing",
     "f_depth",
+    "f_depth_missing",
     "f_alt_fraction",
     "f_alt_fraction_from_half",
     "f_strand_bias",
@@ -87,42 +108,57 @@ def _logged(values: ArrayLike, centre: float, scale: float) -> Array:
     return (np.log1p(np.maximum(np.asarray(values, dtype=np.float64), 0.0)) - centre) / scale
 
 
+def _known(values: Array) -> Array:
+    """1 where there is a value, 0 where it is NaN."""
+    return (~np.isnan(values)).astype(np.float64)
+
+
 def _linear(values: ArrayLike, centre: float, scale: float) -> Array:
     return (np.asarray(values, dtype=np.float64) - centre) / scale
 
 
-def call_features(calls: Mapping[str, Array]) -> dict[str, Array]:
+def call_features(quals: Mapping[str, Array], annotations: Mapping[str, Array]) -> dict[str, Array]:
     """What the callers say of n alleles.
 
-    ``calls`` holds float64 [n] arrays with NaN where missing: ``{caller}_qual`` (phred, NaN where
-    not called) for each of CALLERS, ``haplotypecaller_`` ``qd``, ``gq``, ``fs``, ``sor``, ``mq``,
-    ``mq_rank_sum``, ``read_pos_rank_sum``, and ``dosage`` (share of the genotype's alleles, 0-1).
-    A missing value becomes 0, the transform's centre; the flags say that it was missing.
+    ``quals`` holds float64 [n] by caller: phred, NaN where it did not call the allele. ``annotations``
+    holds float64 [n] for each of ANNOTATIONS, NaN where missing: phred (gq, fs, mq), log ratio (sor),
+    standard normal units (rank sums), QUAL by read (qd), reads (depth), shares of 0-1 (alt_fraction,
+    dosage). A missing annotation becomes 0, its transform's centre, and a flag of its own says so: for
+    the annotations that GATK leaves out together (FS and SOR; the rank sums of an allele without
+    reference reads) it is one flag.
+
+    Sources: QD, FS, SOR, MQ and rank sums are scaled by GATK's hard-filter thresholds (article
+    360035531112), GQ by HaplotypeCaller's cap of 99, QUAL on the log scale that phred is.
     """
     columns: dict[str, Array] = {}
     for caller in CALLERS:
-        qual = calls[f"{caller}_qual"]
-        columns[f"f_called_{caller}"] = (~np.isnan(qual)).astype(np.float64)
-        columns[f"f_{caller}_qual"] = _logged(qual, QUAL_CENTRE, QUAL_SCALE)
-    name = "haplotypecaller"
-    columns[f"f_{name}_qd"] = _linear(calls[f"{name}_qd"], QD_CENTRE, QD_SCALE)
-    columns[f"f_{name}_gq"] = _linear(calls[f"{name}_gq"], GQ_CENTRE, GQ_SCALE)
-    columns[f"f_{name}_fs"] = _logged(calls[f"{name}_fs"], 0.0, FS_SCALE)
-    columns[f"f_{name}_sor"] = _linear(calls[f"{name}_sor"], SOR_CENTRE, SOR_SCALE)
-    columns[f"f_{name}_mq"] = _linear(calls[f"{name}_mq"], MQ_CENTRE, MQ_SCALE)
-    for rank_sum in ("mq_rank_sum", "read_pos_rank_sum"):
-        columns[f"f_{name}_{rank_sum}"] = _linear(calls[f"{name}_{rank_sum}"], 0.0, RANK_SUM_SCALE)
-    missing = np.isnan(calls[f"{name}_mq_rank_sum"]) & ~np.isnan(calls[f"{name}_qual"])
-    columns[f"f_{name}_rank_sums_missing"] = missing.astype(np.float64)
-    columns["f_dosage"] = _linear(calls["dosage"], 0.5, 0.5)
+        columns[f"f_called_{caller}"] = _known(quals[caller])
+        columns[f"f_{caller}_qual"] = _logged(quals[caller], QUAL_CENTRE, QUAL_SCALE)
+    columns["f_qd"] = _linear(annotations["qd"], QD_CENTRE, QD_SCALE)
+    columns["f_gq"] = _linear(annotations["gq"], GQ_CENTRE, GQ_SCALE)
+    columns["f_gq_missing"] = 1 - _known(annotations["gq"])
+    columns["f_fs"] = _logged(annotations["fs"], 0.0, FS_SCALE)
+    columns["f_sor"] = _linear(annotations["sor"], SOR_CENTRE, SOR_SCALE)
+    columns["f_strand_annotations_missing"] = 1 - _known(annotations["fs"])
+    columns["f_mq"] = _linear(annotations["mq"], MQ_CENTRE, MQ_SCALE)
+    columns["f_mq_missing"] = 1 - _known(annotations["mq"])
+    for rank_sum in ("mq_rank_sum", "read_pos_rank_sum", "base_quality_rank_sum"):
+        columns[f"f_{rank_sum}"] = _linear(annotations[rank_sum], 0.0, RANK_SUM_SCALE)
+    columns["f_rank_sums_missing"] = 1 - _known(annotations["mq_rank_sum"])
+    columns["f_dosage"] = _linear(annotations["dosage"], 0.5, 0.5)
     return columns
 
 
-def read_features(reads: Mapping[str, Array]) -> dict[str, Array]:
+def read_features(reads: Mapping[str, Array], annotations: Mapping[str, Array]) -> dict[str, Array]:
     """What the reads say of n alleles; ``reads`` holds float64 [n] arrays as of ``cordon.pileup.EVIDENCE``.
 
-    The strand bias is the absolute log odds ratio of strand by allele with a pseudo-count of one
-    half a cell (Haldane-Anscombe), in nats: its sign has no meaning for a germline allele.
+    Where the depth is NaN (no reads were given) the caller's depth and allele fraction of ``annotations``
+    take its place, and a flag says so. The strand bias is the absolute log odds ratio of strand by allele
+    with a pseudo-count of one half a cell (Haldane-Anscombe), in nats: its sign has no meaning for a
+    germline allele.
+
+    Sources: 30x is the usual germline depth, phred 30 the usual base quality, MAPQ 60 the highest of bwa
+    and minimap2; shares are scaled by their range, distances by half the mean of a 150 bp read.
     """
     half = 0.5
     odds_ratio = (
@@ -131,12 +167,16 @@ def read_features(reads: Mapping[str, Array]) -> dict[str, Array]:
         - np.log(reads["ref_forward"] + half)
         + np.log(reads["ref_reverse"] + half)
     )
+    unread = np.isnan(reads["depth"])
     alt = reads["alt_forward"] + reads["alt_reverse"]
-    fraction = alt / np.maximum(reads["depth"], 1.0)
+    depth = np.where(unread, annotations["depth"], reads["depth"])
+    fraction = np.where(unread, annotations["alt_fraction"], alt / np.maximum(reads["depth"], 1.0))
     quality = reads["alt_base_quality"]
     mapping = reads["alt_mapping_quality"]
     return {
-        "f_depth": _logged(reads["depth"], DEPTH_CENTRE, DEPTH_SCALE),
+        "f_reads_missing": unread.astype(np.float64),
+        "f_depth": _logged(depth, DEPTH_CENTRE, DEPTH_SCALE),
+        "f_depth_missing": 1 - _known(depth),
         "f_alt_fraction": _linear(fraction, 0.5, 0.25),
         "f_alt_fraction_from_half": _linear(np.abs(fraction - 0.5), 0.25, 0.25),
         "f_strand_bias": _linear(np.abs(odds_ratio), 0.0, LOG_ODDS_SCALE),
@@ -156,7 +196,11 @@ def read_features(reads: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def context_features(context: Mapping[str, Array]) -> dict[str, Array]:
-    """What the reference says of n alleles; float64 [n] arrays as of ``cordon.context.CONTEXT``."""
+    """What the reference says of n alleles; float64 [n] arrays as of ``cordon.context.CONTEXT``.
+
+    Sources: the human genome is 41 % G and C; runs of 4 bp and repeats of 8 bp are where sequencers'
+    indel errors begin to rise; lengths are on log scales.
+    """
     length = context["indel_length"]
     return {
         "f_homopolymer": _logged(context["homopolymer"], HOMOPOLYMER_CENTRE, HOMOPOLYMER_SCALE),
@@ -173,10 +217,17 @@ def context_features(context: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def features(
-    calls: Mapping[str, Array], reads: Mapping[str, Array], context: Mapping[str, Array]
+    quals: Mapping[str, Array],
+    annotations: Mapping[str, Array],
+    reads: Mapping[str, Array],
+    context: Mapping[str, Array],
 ) -> NDArray[np.float32]:
     """All features of n alleles: float32 [n, len(FEATURES)] within [-3, 3], columns as FEATURES."""
-    columns = {**call_features(calls), **read_features(reads), **context_features(context)}
+    columns = {
+        **call_features(quals, annotations),
+        **read_features(reads, annotations),
+        **context_features(context),
+    }
     matrix = np.stack([columns[name] for name in FEATURES], axis=1)
     bounded: NDArray[np.float32] = np.clip(np.nan_to_num(matrix, nan=0.0), -LIMIT, LIMIT).astype(np.float32)
     return bounded

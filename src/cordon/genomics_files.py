@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
 
 import pysam
 
+from cordon.contigs import Aliases
 from cordon.errors import InputProblems, UserError
 from cordon.reads import check_readable, quiet, sample_names, sorted_by_coordinate
 from cordon.reference import Contigs, opened
@@ -17,6 +19,16 @@ from cordon.regions import read_regions
 
 StrPath = str | os.PathLike[str]
 Fault = tuple[str, str]  # what is wrong, remedy
+
+
+@dataclass(frozen=True)
+class Genome:
+    """The reference that files must belong to: its path, its contigs' lengths (bp), other names of them."""
+
+    reference: StrPath
+    contigs: Contigs
+    aliases: Aliases = field(default_factory=Aliases)
+
 
 # The empty block that ends every BGZF file (SAM specification, section 4.1.2).
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
@@ -37,31 +49,39 @@ def file_faults(path: StrPath) -> Iterator[Fault]:
         yield f"{path} is empty.", COPY_AGAIN
 
 
-def alignment_faults(path: StrPath, sample: str, contigs: Contigs, reference: StrPath) -> Iterator[Fault]:
-    """What is wrong with a BAM or CRAM: truncated, unsorted, of another sample, on another reference."""
+def alignment_faults(path: StrPath, sample: str, genome: Genome) -> Iterator[Fault]:
+    """What is wrong with a BAM or CRAM: truncated, of another sample or reference, not as sorted as it says.
+
+    One whose header says that it is not sorted is right: it will be sorted.
+    """
     try:
         check_readable(path)
         with quiet(), pysam.AlignmentFile(os.fspath(path), format_options=[PLACES_ONLY]) as file:
             yield from _sample_faults(path, file.header, sample)
             lengths = dict(zip(file.references, file.lengths, strict=True))
-            yield from contig_faults(path, lengths, contigs, reference)
+            yield from contig_faults(path, lengths, genome)
             yield from _order_faults(path, file)
     except (UserError, OSError, ValueError) as error:
         text = str(error).splitlines()[0]
         yield f"{path} is truncated, or no BAM or CRAM ({text.removeprefix(f'{path}: ')})", COPY_AGAIN
 
 
-def contig_faults(
-    path: StrPath, used: Mapping[str, int | None], contigs: Contigs, reference: StrPath
-) -> Iterator[Fault]:
+def contig_faults(path: StrPath, named: Mapping[str, int | None], genome: Genome) -> Iterator[Fault]:
     """Contigs that the reference lacks or has at another length (bp; None where it is not known)."""
     remedy = "Use the reference that the file was made with."
+    contigs, reference = genome.contigs, genome.reference
+    try:
+        renamed = genome.aliases.resolve(named, contigs)
+    except UserError as error:
+        yield f"{path} cannot have its contigs renamed: {error}", "Correct --contig_aliases."
+        return
+    used = {renamed.get(name, name): length for name, length in named.items()}
     missing = [name for name in used if name not in contigs]
     other_style = [name for name in missing if _other_style(name) in contigs]
     if other_style:
         name = other_style[0]
         what = f"{path} writes contig {name}, the reference {reference} writes {_other_style(name)}."
-        yield what, "Use files of one contig style: a reference with the same names, or rename the contigs."
+        yield what, "Use files of one contig style, or map the names with --contig_aliases."
     elif missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         yield f"{path} has contig {shown}, which the reference {reference} lacks.", remedy
@@ -74,7 +94,7 @@ def contig_faults(
             return
 
 
-def vcf_faults(path: StrPath, contigs: Contigs, reference: StrPath) -> Iterator[Fault]:
+def vcf_faults(path: StrPath, genome: Genome) -> Iterator[Fault]:
     """What is wrong with a truth VCF: truncated, no VCF, without records, on another reference."""
     if truncated := list(_bgzf_faults(path)):
         yield from truncated
@@ -93,10 +113,62 @@ def vcf_faults(path: StrPath, contigs: Contigs, reference: StrPath) -> Iterator[
         return
     if not used:
         yield f"{path} holds no variant.", "Give the sample's truth set, or write role score without truth."
-    yield from contig_faults(path, dict.fromkeys(used), contigs, reference)
+    yield from contig_faults(path, dict.fromkeys(used), genome)
 
 
-def bed_faults(path: StrPath, contigs: Contigs, reference: StrPath) -> Iterator[Fault]:
+def calls_faults(path: StrPath, sample: str, genome: Genome) -> Iterator[Fault]:
+    """What is wrong with a caller's VCF, gVCF or BCF: truncated, empty, of another sample or reference.
+
+    Only the header and the first record are looked at, because a gVCF of a genome is long.
+    """
+    header = yield from _variant_file_faults(path, "Give the caller's whole output.", genome)
+    if header is not None and sample not in header.samples:
+        what = f"{path} holds sample {', '.join(header.samples) or 'none'}, the row says {sample}."
+        yield what, "Give this sample's calls, or rename the sample with `bcftools reheader --samples`."
+
+
+def sites_faults(path: StrPath, info: str, genome: Genome) -> Iterator[Fault]:
+    """What is wrong with a public VCF of sites, which needs the field INFO/``info`` where that is given."""
+    header = yield from _variant_file_faults(path, "Give the whole resource.", genome)
+    if header is not None and info and info not in header.info:
+        yield f"{path} has no INFO/{info}.", "Give a resource with allele frequencies, such as gnomAD."
+
+
+def _variant_file_faults(
+    path: StrPath, remedy: str, genome: Genome
+) -> Generator[Fault, None, pysam.VariantHeader | None]:
+    """Faults of any VCF or BCF; returns its header where it can be read."""
+    if truncated := list(_bgzf_faults(path)):
+        yield from truncated
+        return None
+    try:
+        with quiet(), pysam.VariantFile(os.fspath(path)) as records:
+            header = records.header.copy()
+            first = next(iter(records), None)
+            contig = first.contig if first is not None else None
+    except (OSError, ValueError) as error:
+        yield f"{path} is no readable VCF or BCF ({error}).", "Copy it again, or make it again."
+        return None
+    if contig is None:
+        yield f"{path} holds no variant.", remedy
+    # A header may name contigs that the calls do not use and the reference has left out.
+    try:
+        renamed = genome.aliases.resolve(header.contigs, genome.contigs)
+    except UserError as error:
+        yield f"{path} cannot have its contigs renamed: {error}", "Correct --contig_aliases."
+        return header
+    lengths: dict[str, int | None] = {
+        name: header.contigs[name].length
+        for name in header.contigs
+        if renamed.get(name, name) in genome.contigs
+    }
+    if contig is not None:
+        lengths.setdefault(contig, None)
+    yield from contig_faults(path, lengths, genome)
+    return header
+
+
+def bed_faults(path: StrPath, genome: Genome) -> Iterator[Fault]:
     """What is wrong with a BED: malformed lines, no interval, on another reference."""
     if truncated := list(_bgzf_faults(path)):
         yield from truncated
@@ -110,10 +182,13 @@ def bed_faults(path: StrPath, contigs: Contigs, reference: StrPath) -> Iterator[
     except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
         yield f"{path} cannot be read to its end ({error}).", COPY_AGAIN
         return
-    yield from contig_faults(path, dict.fromkeys(regions.contigs), contigs, reference)
+    faults = list(contig_faults(path, dict.fromkeys(regions.contigs), genome))
+    yield from faults
+    renamed = {} if faults else genome.aliases.resolve(regions.contigs, genome.contigs)
     for name in regions.contigs:
-        if name in contigs and int(regions.ends[name][-1]) > contigs[name]:
-            what = f"{path} reaches to {regions.ends[name][-1]} on {name}, which has {contigs[name]} bp."
+        length = genome.contigs.get(renamed.get(name, name))
+        if length is not None and int(regions.ends[name][-1]) > length:
+            what = f"{path} reaches to {regions.ends[name][-1]} on {name}, which has {length} bp."
             yield what, "Use the reference that the file was made with."
             return
 
@@ -129,13 +204,11 @@ def _sample_faults(path: StrPath, header: pysam.AlignmentHeader, sample: str) ->
 
 
 def _order_faults(path: StrPath, file: pysam.AlignmentFile) -> Iterator[Fault]:
-    remedy = "Sort it with `samtools sort`."
     if not sorted_by_coordinate(file.header):
-        yield f"{path} is not sorted by coordinate (@HD SO says so).", remedy
         return
     records = islice(file.fetch(until_eof=True), LOOKED_AT)
     if not _ordered((record.reference_id, record.reference_start) for record in records):
-        yield f"{path} says that it is sorted by coordinate but is not.", remedy
+        yield f"{path} says that it is sorted by coordinate but is not.", "Sort it with `samtools sort`."
 
 
 def _ordered(places: Iterable[tuple[int, int]]) -> bool:

@@ -9,14 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cordon.contigs import read_aliases
 from cordon.errors import InputProblems, Problem, UserError
-from cordon.genomics_files import Fault, alignment_faults, bed_faults, file_faults, vcf_faults
-from cordon.parameters import Json, check_parameters, properties, read_json
-from cordon.reference import Contigs, read_contigs
-from cordon.samplesheet import COLUMNS, FILES, Row, check_rows, check_sites, read_sheet
+from cordon.genomics_files import (
+    Fault,
+    Genome,
+    alignment_faults,
+    bed_faults,
+    calls_faults,
+    file_faults,
+    sites_faults,
+    vcf_faults,
+)
+from cordon.parameters import Json, check_parameters, combination_problems, properties, read_json
+from cordon.pseudonyms import Salt, read_salt
+from cordon.reference import read_contigs
+from cordon.samplesheet import CALLS, COLUMNS, FILES, Row, check_rows, check_sites, read_sheet
 from cordon.tables import written_beside
 
 StrPath = str | os.PathLike[str]
+
+PSEUDONYMS = ("patient_pseudonym", "sample_pseudonym")
 
 
 @dataclass(frozen=True)
@@ -62,10 +75,14 @@ def check_inputs(
     federation_slots: int | None = None,
     input_schema: StrPath | None = None,
     sites_schema: StrPath | None = None,
+    aliases: StrPath | None = None,
+    state: StrPath | None = None,
 ) -> list[dict[str, str]]:
     """Check a run's inputs and write the samplesheet with absolute paths and every default filled in.
 
-    ``input_schema`` and ``sites_schema`` are the sheets' schemas, by default those that ``schema`` names.
+    ``input_schema`` and ``sites_schema`` are the sheets' schemas, by default those that ``schema`` names;
+    ``aliases`` is a table of contig names. With ``state``, the folder with the site's salt, the samplesheet
+    gets the columns of PSEUDONYMS too.
     Raises InputProblems with everything that is wrong; then nothing is written.
     """
     rules = read_json(schema)
@@ -73,7 +90,8 @@ def check_inputs(
     places = places or Places(Path(samplesheet).absolute().parent, {})
     rows, faults = read_sheet(samplesheet, read_json(input_schema or _sheet_schema(schema, rules, "input")))
     problems += faults
-    problems += check_rows(rows, truth_needed="scoring_model" not in values)
+    problems += combination_problems(values)
+    problems += check_rows(rows, truth_needed=_truth_needed(values), callers=_callers(values))
     declared: list[Row] = []
     if sites is not None:
         declared, faults = read_sheet(sites, read_json(sites_schema or _sheet_schema(schema, rules, "sites")))
@@ -83,15 +101,16 @@ def check_inputs(
         values["federation_slots"] = federation_slots
     problems += _federation_problems(rows, declared, values)
     problems += _delta_problems(declared, values)
-    contigs, faults = _contigs(reference)
+    genome, faults = _genome(reference, aliases)
     problems += faults
-    problems += _parameter_files(values, rules, places, contigs, reference)
+    problems += _parameter_files(values, rules, places, genome)
     for row in rows:
-        problems += _row_files(row, places, contigs, reference)
+        problems += _row_files(row, places, genome)
     if problems:
         raise InputProblems(problems)
-    checked = [_checked(row, places, scoring="scoring_model" in values) for row in rows]
-    _write(checked, output)
+    salt = read_salt(state) if state is not None else None
+    checked = [_checked(row, places, salt, scoring="scoring_model" in values) for row in rows]
+    _write(checked, [*COLUMNS, *(PSEUDONYMS if salt else ())], output)
     return checked
 
 
@@ -144,39 +163,59 @@ def _delta_problems(declared: Iterable[Row], values: Mapping[str, Any]) -> Itera
             yield Problem(f"--delta {values['delta']:g}", what, f"Use a delta well below {1 / units:.2g}.")
 
 
-def _contigs(reference: StrPath) -> tuple[Contigs | None, list[Problem]]:
+def _callers(values: Mapping[str, Any]) -> list[str]:
+    return [caller for caller in CALLS if caller in values.get("callers", "").split(",")]
+
+
+def _truth_needed(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The roles whose samples need a truth set."""
+    if "scoring_model" in values:
+        return ()
+    return ("test",) if values.get("labels") == "resources" else ("train", "test")
+
+
+def _genome(reference: StrPath, table: StrPath | None) -> tuple[Genome | None, list[Problem]]:
     where = f"--reference {reference}"
+    try:
+        aliases = read_aliases(table)
+    except InputProblems as error:
+        return None, list(error.problems)
+    except UserError as error:
+        return None, [Problem(f"--contig_aliases {table}", "cannot be used:", str(error))]
     faults = [Problem(where, what, remedy) for what, remedy in file_faults(reference)]
     if faults:
         return None, faults
     try:
-        return read_contigs(reference), []
+        return Genome(reference, read_contigs(reference), aliases), []
     except (UserError, EOFError, OSError, ValueError) as error:
         return None, [Problem(where, f"cannot be used: {error}", "Give a whole FASTA.")]
 
 
 def _parameter_files(
-    values: Mapping[str, Any], rules: Json, places: Places, contigs: Contigs | None, reference: StrPath
+    values: Mapping[str, Any], rules: Json, places: Places, genome: Genome | None
 ) -> Iterator[Problem]:
     """Files that parameters name. A relative one starts from a folder unknown here, so it must be staged."""
-    for name, rule in properties(rules).items():
-        path = values.get(name)
-        if not rule.get("exists") or not path or "://" in path:
-            continue
-        here = places.staged.get(path, path)
-        if not os.path.isabs(here) and path not in places.staged:
-            continue
-        faults: list[Fault] = list(file_faults(here))
-        if name == "intervals" and not faults and contigs is not None:
-            faults += bed_faults(here, contigs, reference)
-        for what, remedy in faults:
-            yield Problem(f"--{name} {path}", what.replace(here, path), remedy)
+    named = [name for name, rule in properties(rules).items() if rule.get("exists") and values.get(name)]
+    for name in named:
+        for path in values[name].split(",") if name == "known_sites" else [values[name]]:
+            here = places.staged.get(path, path)
+            if "://" in path or (not os.path.isabs(here) and path not in places.staged):
+                continue
+            faults: list[Fault] = list(file_faults(here))
+            if faults or genome is None:
+                pass
+            elif name == "intervals":
+                faults += bed_faults(here, genome)
+            elif name in ("known_sites", "allele_frequencies"):
+                faults += sites_faults(here, "AF" if name == "allele_frequencies" else "", genome)
+            for what, remedy in faults:
+                yield Problem(f"--{name} {path}", what.replace(here, path), remedy)
 
 
-def _row_files(row: Row, places: Places, contigs: Contigs | None, reference: StrPath) -> Iterator[Problem]:
+def _row_files(row: Row, places: Places, genome: Genome | None) -> Iterator[Problem]:
     """What is wrong with the files of one row; a remote one that is not staged cannot be looked at.
 
-    Without a usable reference (``contigs`` None) only their being there is checked.
+    Without a usable reference (``genome`` None) only their being there is checked.
     """
     for column in FILES:
         path = row[column]
@@ -184,26 +223,32 @@ def _row_files(row: Row, places: Places, contigs: Contigs | None, reference: Str
         if not path or "://" in here:
             continue
         faults = list(file_faults(here))
-        if faults or contigs is None:
+        if faults or genome is None:
             pass
         elif column == "bam":
-            faults += alignment_faults(here, row["sample"], contigs, reference)
+            faults += alignment_faults(here, row["sample"], genome)
+        elif column in CALLS.values():
+            faults += calls_faults(here, row["sample"], genome)
         elif column == "truth_vcf":
-            faults += vcf_faults(here, contigs, reference)
+            faults += vcf_faults(here, genome)
         elif column == "confident_bed":
-            faults += bed_faults(here, contigs, reference)
+            faults += bed_faults(here, genome)
         for what, remedy in faults:
             yield row.problem(column, what.replace(here, path), remedy)
 
 
-def _checked(row: Row, places: Places, *, scoring: bool) -> dict[str, str]:
+def _checked(row: Row, places: Places, salt: Salt | None, *, scoring: bool) -> dict[str, str]:
     cells = {column: row[column] for column in COLUMNS}
     cells |= {column: places.absolute(row[column]) for column in FILES}
-    return cells | {"role": row["role"] or ("score" if scoring else "train")}
+    cells["role"] = row["role"] or ("score" if scoring else "train")
+    if salt is not None:
+        names = (salt.patient(row["site"], row["patient"]), salt.sample(row["site"], row["sample"]))
+        cells |= dict(zip(PSEUDONYMS, names, strict=True))
+    return cells
 
 
-def _write(rows: Sequence[Mapping[str, str]], output: StrPath) -> None:
+def _write(rows: Sequence[Mapping[str, str]], columns: Sequence[str], output: StrPath) -> None:
     with written_beside(output) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

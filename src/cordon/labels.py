@@ -4,131 +4,235 @@ from __future__ import annotations
 
 import os
 import tempfile
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pysam
+from numpy.typing import NDArray
 
-from cordon.calls import Key
+from cordon.contigs import read_aliases
 from cordon.errors import UserError
 from cordon.reads import quiet
+from cordon.reference import read_fai
 from cordon.regions import Regions, read_regions
-from cordon.tables import LABELLED, TRUTH_ALLELES_KEY, TRUTH_FOUND_KEY
+from cordon.resources import allele_keys, read_contig
+from cordon.tables import (
+    LABELLED,
+    TRUTH_ALLELES_KEY,
+    TRUTH_FOUND_KEY,
+    VARIANTS,
+    read_batches,
+    write_batches,
+)
 from cordon.variants import normalise_variants
 
 StrPath = str | os.PathLike[str]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
 # A false candidate this near (bp) to a truth allele that no candidate matches may be that allele,
 # written otherwise; it is neither true nor false.
 AMBIGUOUS_WITHIN = 10
+NOWHERE = -(1 << 62)
+# What the labels of a table rest on.
+SOURCE_KEY = b"cordon.labels"
+TRUTH_SET, KNOWN_SITES = b"truth set", b"known sites"
 
-Truth = Mapping[str, set[Key]]
 
+@dataclass
+class TruthContig:
+    """The truth alleles of one contig, sorted: 1-based ``starts``, ``ends`` past REF, and ``keys`` [n].
 
-def label(table: pa.Table, *, truth: StrPath, confident: StrPath, reference: StrPath) -> pa.Table:
-    """The variant table of one sample with ``label`` (1 real, 0 false, null unknown).
-
-    Null is outside the confident regions, or within 10 bp of a truth allele without its candidate. The
-    truth is split and left-aligned as the candidates were. The metadata hold the number of truth alleles
-    inside the confident regions and how many of them are candidates. Raises UserError where truth,
-    regions and reference do not belong together.
+    ``inside`` says which lie in a confident region, ``found`` which are candidates.
     """
+
+    starts: Ints
+    ends: Ints
+    keys: pa.Array
+    inside: Bools
+    found: Bools = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.found = np.zeros(len(self.starts), dtype=np.bool_)
+
+    def places(self, positions: Ints, keys: pa.Array) -> pa.Array:
+        """The index [n] of each candidate among the truth alleles, null where it is none."""
+        first, last = np.searchsorted(self.starts, [positions.min(), positions.max() + 1])
+        return pc.add(pc.index_in(keys, self.keys.slice(first, last - first)), first)
+
+    def missed(self) -> tuple[Ints, Ints]:
+        """Starts of the alleles that no candidate matches, and how far those up to each one reach."""
+        rest = ~self.found
+        return self.starts[rest], np.maximum.accumulate(self.ends[rest])
+
+
+Truth = Mapping[str, TruthContig]
+
+
+def label_variants(
+    variants: StrPath,
+    output: StrPath,
+    *,
+    sample: str,
+    reference: StrPath,
+    truth: StrPath,
+    confident: StrPath,
+    aliases: StrPath | None = None,
+) -> None:
+    """Write the variant table of one sample with ``label`` (1 real, 0 false, null unknown), by a truth set.
+
+    A candidate is real when the truth holds its allele, whatever the genotype; the truth is split and
+    left-aligned as the candidates were. Null is outside the confident regions, or within 10 bp of a truth
+    allele without its candidate. The metadata hold the number of truth alleles inside the confident regions
+    and how many of them are candidates. ``sample`` is the name in the truth; ``aliases`` maps contig names
+    of truth and regions to the reference's. The table is read twice, a row group at a time.
+    Raises UserError where table, truth, regions and reference do not belong together.
+    """
+    names = read_aliases(aliases)
+    contigs = read_fai(f"{os.fspath(reference)}.fai")
     regions = read_regions(confident)
-    known = read_truth(truth, reference, _sample(table))
-    keys = list(
-        zip(
-            table["contig"].to_pylist(),
-            table["position"].to_pylist(),
-            table["ref"].to_pylist(),
-            table["alt"].to_pylist(),
-            strict=True,
-        )
-    )
-    labels = _labels(keys, known, regions)
-    inside = sum(_inside(regions, contig, key) for contig, alleles in known.items() for key in alleles)
+    regions = _renamed(regions, names.resolve(regions.contigs, contigs))
+    known = read_truth(truth, reference, sample, regions, aliases=aliases)
+    for batch in batches_of_one_sample(variants):
+        _find(batch, known)
+    found = sum(int((contig.inside & contig.found).sum()) for contig in known.values())
+    inside = sum(int(contig.inside.sum()) for contig in known.values())
     metadata = {
-        **(table.schema.metadata or {}),
         TRUTH_ALLELES_KEY: str(inside).encode(),
-        TRUTH_FOUND_KEY: str(labels.count(1)).encode(),
+        TRUTH_FOUND_KEY: str(found).encode(),
+        SOURCE_KEY: TRUTH_SET,
     }
-    column = pa.array(labels, type=pa.int8())
-    return table.append_column(LABELLED.field("label"), column).replace_schema_metadata(metadata)
+    labelled = (
+        with_labels(batch, _labels(batch, known, regions)) for batch in read_batches(variants, VARIANTS)
+    )
+    write_batches(output, LABELLED, labelled, metadata=metadata)
 
 
-def read_truth(truth: StrPath, reference: StrPath, sample: str | None) -> Truth:
+def read_truth(
+    truth: StrPath,
+    reference: StrPath,
+    sample: str,
+    regions: Regions,
+    *,
+    aliases: StrPath | None = None,
+) -> Truth:
     """The truth alleles by contig, split and left-aligned.
 
     The genotype of ``sample`` counts when the file holds it, else that of its only sample; a file
     without samples is taken to hold only real alleles.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        normalised = Path(folder) / "truth.vcf.gz"
+        normalise_variants(
+            vcf=truth,
+            reference=reference,
+            sample=_truth_sample(truth, sample),
+            output=normalised,
+            aliases=aliases,
+        )
+        with pysam.VariantFile(str(normalised)) as records:
+            contigs = list(records.index)
+        return {contig: _truth_contig(read_contig(normalised, contig), contig, regions) for contig in contigs}
+
+
+def batches_of_one_sample(variants: StrPath) -> Iterator[pa.Table]:
+    """The row groups of a variant table; UserError once they hold a second sample."""
+    samples: set[str] = set()
+    for batch in read_batches(variants, VARIANTS):
+        samples.update(pc.unique(batch["sample"]).to_pylist())
+        if len(samples) > 1:
+            raise UserError(f"{variants}: holds more than one sample. Label one sample at a time.")
+        yield batch
+
+
+def with_labels(batch: pa.Table, labels: pa.Array) -> pa.Table:
+    """The batch of a table of VARIANTS as one of LABELLED."""
+    return batch.append_column(LABELLED.field("label"), labels)
+
+
+def by_contig(batch: pa.Table) -> Iterator[tuple[str, Bools | slice, pa.Table]]:
+    """(contig, its rows, the part of the batch) for each contig of a batch."""
+    contigs = pc.unique(batch["contig"]).to_pylist()
+    for contig in contigs:
+        if len(contigs) == 1:
+            yield contig, slice(None), batch
+        else:
+            rows = pc.equal(batch["contig"], contig)
+            yield contig, rows.to_numpy(), batch.filter(rows)
+
+
+def _truth_sample(truth: StrPath, sample: str) -> str | None:
     try:
         with quiet(), pysam.VariantFile(os.fspath(truth)) as records:
             samples = list(records.header.samples)
     except (OSError, ValueError) as error:
         raise UserError(f"{truth}: not a readable VCF ({error}). Copy it again.") from error
-    if sample not in samples:
-        if len(samples) > 1:
-            raise UserError(
-                f"{truth}: holds samples {', '.join(samples)}, none of them {sample}. "
-                "Give the truth of this sample."
-            )
-        sample = samples[0] if samples else None
-    alleles: dict[str, set[Key]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        normalised = Path(folder) / "truth.vcf.gz"
-        normalise_variants(vcf=truth, reference=reference, sample=sample, output=normalised)
-        with quiet(), pysam.VariantFile(str(normalised)) as records:
-            for record in records:
-                key = (record.pos, record.ref.upper(), record.alts[0].upper())
-                alleles.setdefault(record.contig, set()).add(key)
-    return alleles
+    if sample not in samples and len(samples) > 1:
+        raise UserError(
+            f"{truth}: holds samples {', '.join(samples)}, none of them {sample}. "
+            "Give the truth of this sample."
+        )
+    return sample if sample in samples else next(iter(samples), None)
 
 
-def _labels(keys: Sequence[tuple[str, int, str, str]], truth: Truth, regions: Regions) -> list[int | None]:
-    candidates: dict[str, set[Key]] = {}
-    for contig, position, ref, alt in keys:
-        candidates.setdefault(contig, set()).add((position, ref, alt))
-    missed = {
-        contig: sorted(_spans(alleles - candidates.get(contig, set()))) for contig, alleles in truth.items()
-    }
-    labels: list[int | None] = []
-    for contig, position, ref, alt in keys:
-        key = (position, ref, alt)
-        if not _inside(regions, contig, key):
-            labels.append(None)
-        elif key in truth.get(contig, ()):
-            labels.append(1)
-        else:
-            labels.append(None if _near(missed.get(contig, []), key) else 0)
-    return labels
+def _truth_contig(alleles: pa.Table, contig: str, regions: Regions) -> TruthContig:
+    starts = alleles["position"].to_numpy()
+    ends = starts + pc.binary_length(alleles["ref"]).to_numpy()
+    keys = allele_keys(alleles["position"], alleles["ref"], alleles["alt"])
+    return TruthContig(starts, ends, keys, _inside(regions, contig, starts, ends))
 
 
-def _spans(alleles: Iterable[Key]) -> Iterable[tuple[int, int]]:
-    return ((position, position + len(ref)) for position, ref, _ in alleles)
+def _find(batch: pa.Table, truth: Truth) -> None:
+    """Mark the truth alleles that are candidates of the batch."""
+    for contig, _, part in by_contig(batch):
+        if contig in truth:
+            places = truth[contig].places(part["position"].to_numpy(), _keys(part)).drop_null()
+            truth[contig].found[places.to_numpy()] = True
 
 
-def _near(missed: list[tuple[int, int]], key: Key) -> bool:
-    """Whether an unmatched truth allele (sorted spans) lies within AMBIGUOUS_WITHIN bp of the allele."""
-    start, end = key[0] - AMBIGUOUS_WITHIN, key[0] + len(key[1]) + AMBIGUOUS_WITHIN
-    # A span that begins before `start` can still reach into the stretch: deletions are seldom longer.
-    first = bisect_left(missed, (start - 1000, 0))
-    for span_start, span_end in missed[first:]:
-        if span_start >= end:
-            return False
-        if span_end > start:
-            return True
-    return False
+def _labels(batch: pa.Table, truth: Truth, regions: Regions) -> pa.Array:
+    """int8 [rows], once every candidate has been found in the truth."""
+    labels = np.zeros(batch.num_rows, dtype=np.int8)
+    unknown = np.zeros(batch.num_rows, dtype=np.bool_)
+    for contig, rows, part in by_contig(batch):
+        starts = part["position"].to_numpy()
+        ends = starts + pc.binary_length(part["ref"]).to_numpy()
+        real = near = np.zeros(len(starts), dtype=np.bool_)
+        if contig in truth:
+            real = truth[contig].places(starts, _keys(part)).is_valid().to_numpy(zero_copy_only=False)
+            near = _near(*truth[contig].missed(), starts, ends)
+        labels[rows] = real
+        unknown[rows] = ~_inside(regions, contig, starts, ends) | (near & ~real)
+    return pa.array(labels, mask=unknown)
 
 
-def _inside(regions: Regions, contig: str, key: Key) -> bool:
-    position, ref, _ = key
-    return regions.hold(contig, position - 1, position - 1 + len(ref))
+def _near(missed: Ints, reach: Ints, starts: Ints, ends: Ints) -> Bools:
+    """Whether [n] a missed allele (sorted starts, running maximum of ends) is within AMBIGUOUS_WITHIN bp."""
+    before = np.searchsorted(missed, ends + AMBIGUOUS_WITHIN)
+    furthest = np.concatenate([[NOWHERE], reach])[before]
+    near: Bools = furthest > starts - AMBIGUOUS_WITHIN
+    return near
 
 
-def _sample(table: pa.Table) -> str | None:
-    """The one sample of a table, None for a table without rows."""
-    samples = table["sample"].unique().to_pylist()
-    if len(samples) > 1:
-        raise UserError(f"The variant table holds samples {', '.join(samples)}; label one sample at a time.")
-    return samples[0] if samples else None
+def _inside(regions: Regions, contig: str, starts: Ints, ends: Ints) -> Bools:
+    """Whether [n] each whole stretch, 1-based from ``starts`` to before ``ends``, lies in one region."""
+    if contig not in regions.starts:
+        return np.zeros(len(starts), dtype=np.bool_)
+    at = np.searchsorted(regions.starts[contig], starts - 1, side="right") - 1
+    inside: Bools = (at >= 0) & (ends - 1 <= regions.ends[contig][at])
+    return inside
+
+
+def _keys(part: pa.Table) -> pa.Array:
+    return allele_keys(part["position"], part["ref"], part["alt"])
+
+
+def _renamed(regions: Regions, names: Mapping[str, str]) -> Regions:
+    return Regions(
+        {names.get(contig, contig): starts for contig, starts in regions.starts.items()},
+        {names.get(contig, contig): ends for contig, ends in regions.ends.items()},
+    )

@@ -73,8 +73,9 @@ def _typed(value: Any, kind: str) -> Any:
     """The value as ``kind`` where it can be read so, else unchanged for the validator to name."""
     if kind == "string":
         return value if isinstance(value, str | bool) else str(value)
-    if isinstance(value, bool):
-        return value
+    if kind == "boolean" or isinstance(value, bool):
+        # Newer versions of Nextflow hand command-line values over as strings.
+        return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -90,11 +91,36 @@ def _problem(name: str, value: Any, rule: Json, fault: ValidationError) -> Probl
     elif fault.validator == "enum":
         what = f"is none of {', '.join(str(option) for option in rule['enum'])}."
     elif fault.validator == "type":
-        what = "is no whole number." if rule["type"] == "integer" else f"is no {rule['type']}."
+        kinds = {"integer": "is no whole number.", "boolean": "is neither true nor false."}
+        what = kinds.get(rule["type"], f"is no {rule['type']}.")
     else:
         what = f"must be {_bounds(rule)}."
     default = f" The default is {rule['default']}." if "default" in rule else ""
     return Problem(f"--{name} {value}", what, f"{rule['description']}{default}")
+
+
+def combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Parameters that are each right but do not go together; ``values`` are typed, with defaults."""
+    sarek, site = values.get("from_sarek"), values.get("site")
+    if sarek and values.get("input"):
+        what = "is given beside --input."
+        yield Problem(
+            f"--from_sarek {sarek}", what, "Give one of them; a samplesheet can name sarek's files."
+        )
+    if sarek and not site:
+        yield Problem("--site", "is missing.", "Name the hospital whose samples --from_sarek holds.")
+    if site and not sarek:
+        yield Problem(f"--site {site}", "is given without --from_sarek.", "A samplesheet names its sites.")
+    by_resources = values.get("labels") == "resources"
+    if by_resources and not values.get("known_sites"):
+        yield Problem("--labels resources", "needs known alleles.", "Give VCFs of them as --known_sites.")
+    if values.get("known_sites") and not by_resources:
+        what = "is given, but labels come from the samples' truth."
+        yield Problem("--known_sites", what, "Add --labels resources, or leave it out.")
+    diploid = [name for name in ("deepvariant", "bcftools") if name in values.get("callers", "").split(",")]
+    if values.get("ploidy", 2) != 2 and diploid:
+        what = f"is not what {' and '.join(diploid)} can call."
+        yield Problem(f"--ploidy {values['ploidy']}", what, "Use --callers haplotypecaller.")
 
 
 def _bounds(rule: Json) -> str:

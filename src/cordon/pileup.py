@@ -1,16 +1,20 @@
-"""What the reads say of each candidate allele, from one pass over the reads near the candidates."""
+"""What the reads say of each candidate allele, from one pass over the reads near the candidates.
+
+Reads are decoded by pysam and laid out in flat arrays some thousand at a time; what they say of the
+candidates is then worked out for all of them at once. Memory grows with neither.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pysam
 from numpy.typing import NDArray
 
-from cordon.context import FLANK, Allele, shift_room
+from cordon.context import FLANK, Alleles, shift_room
+from cordon.segments import Reads
 
 # What `gather` returns, all float64 [n]. Means over no read are NaN.
 EVIDENCE = (
@@ -33,239 +37,181 @@ EVIDENCE = (
 # Secondary, QC-fail, duplicate, supplementary, unmapped (SAM specification, section 1.4).
 SKIPPED_FLAGS = 0x4 | 0x100 | 0x200 | 0x400 | 0x800
 LOW_MAPPING_QUALITY = 20
-# Candidates nearer than this (bp) share a fetch: about two reads' length, so few reads are read twice.
-SAME_FETCH = 300
-MATCHES = frozenset((pysam.CMATCH, pysam.CEQUAL, pysam.CDIFF))
-REF, ALT = 0, 1
-
-
-@dataclass(slots=True)
-class _Read:
-    """One aligned read, its CIGAR walked once. Positions are 0-based."""
-
-    start: int
-    end: int
-    blocks: list[tuple[int, int, int]]  # reference start, query start, length
-    indels: dict[int, tuple[int, str]]  # reference base before it -> signed length, inserted bases
-    sequence: str
-    qualities: Sequence[int]
-    clips: tuple[int, int]  # soft-clipped bases at the left and right end
-    reverse: bool
-    mapping_quality: int
-    edits: int
-    improper: bool
-
-    def query_at(self, position: int) -> int:
-        """Index of the read's base aligned to ``position``, -1 where there is none."""
-        for block_start, query, length in self.blocks:
-            if block_start <= position < block_start + length:
-                return query + position - block_start
-        return -1
-
-
-@dataclass(slots=True)
-class _Tally:
-    """Sums over the reads at one allele; pairs are (ref, alt)."""
-
-    allele: Allele
-    rightmost: int  # last reference base that a read must cover to tell ref from alt
-    inserted: str
-    depth: int = 0
-    low_mapping: int = 0
-    forward: list[int] = field(default_factory=lambda: [0, 0])
-    reverse: list[int] = field(default_factory=lambda: [0, 0])
-    base_quality: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    mapping_quality: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    end_distance: int = 0
-    soft_clipped: int = 0
-    mismatches: int = 0
-    improper: int = 0
-    others: dict[str, int] = field(default_factory=dict)
+# Candidates nearer than this (bp) share a fetch: reading on is cheaper than another look into the index.
+SAME_FETCH = 5000
+# Reads laid out at once: enough to make up for numpy's calls, few enough to stay in the processor's cache.
+READS = 2_000
+REF, ALT, OTHER = 0, 1, 2
+COUNTS = ("depth", "alt_forward", "alt_reverse", "ref_forward", "ref_reverse")
+SUMS = (*(name for name in EVIDENCE if name not in ("low_mapping_quality", "other_alleles")), "low_mapping")
+Ints = NDArray[np.int64]
+Array = NDArray[np.float64]
 
 
 def gather(
-    alignments: pysam.AlignmentFile, contig: str, sequence: str, alleles: Sequence[Allele]
-) -> dict[str, NDArray[np.float64]]:
-    """Evidence of the reads for alleles sorted by start on one contig of the given whole sequence.
+    alignments: pysam.AlignmentFile, contig: str, sequence: bytes, alleles: Alleles
+) -> dict[str, Array]:
+    """Evidence of the reads for alleles on one contig of the given whole sequence, in upper case.
 
     Every read near a candidate is read once; duplicates, secondary and supplementary alignments do not
     count. A read supports an indel when it holds the same indel anywhere in the repeat where that can be
     written; it counts for or against only when it covers that whole repeat.
     """
-    tallies = [_tally(allele, sequence) for allele in alleles]
-    for first, last in _fetches(alleles):
-        group = tallies[first:last]
-        starts = [tally.allele.start for tally in group]
-        end = max(tally.rightmost for tally in group) + 1
-        for segment in alignments.fetch(contig, starts[0], min(end, len(sequence))):
-            if segment.flag & SKIPPED_FLAGS or not segment.cigartuples or not segment.query_sequence:
+    tally = _Tally(alleles, sequence)
+    for first, last in _fetches(alleles.starts):
+        end = min(int(tally.rightmost[first:last].max()) + 1, len(sequence))
+        starts = [*alleles.starts[first:last].tolist(), end]
+        place = 0  # of the first allele that no read so far begins after
+        batch: list[pysam.AlignedSegment] = []
+        for segment in alignments.fetch(contig, starts[0], end):
+            start = segment.reference_start
+            while starts[place] < start:
+                place += 1
+            # Most reads cover no allele and are not looked at further; one without a CIGAR has no end.
+            if starts[place] >= (segment.reference_end or 0) or segment.flag & SKIPPED_FLAGS:
                 continue
-            read = _parse(segment, sequence)
-            for tally in group[bisect_left(starts, read.start) :]:
-                if tally.allele.start >= read.end:
-                    break
-                if tally.rightmost < read.end:
-                    _count(tally, read)
-    rows = [_evidence(tally) for tally in tallies]
-    values = np.array(rows, dtype=np.float64).reshape(len(rows), len(EVIDENCE))
-    return {name: values[:, column] for column, name in enumerate(EVIDENCE)}
+            batch.append(segment)
+            if len(batch) == READS:
+                tally.add(batch)
+                batch = []
+        if batch:
+            tally.add(batch)
+    return tally.evidence()
 
 
-def _tally(allele: Allele, sequence: str) -> _Tally:
-    if not allele.simple_indel:
-        return _Tally(allele, allele.end - 1, "")
-    room = shift_room(allele, sequence[allele.start : allele.end + FLANK], allele.start)
-    return _Tally(allele, min(allele.end + room, len(sequence) - 1), allele.alt[1:])
+def nothing(rows: int, depth: float = 0.0) -> dict[str, Array]:
+    """The evidence of no reads at all; ``depth`` NaN says that none were given."""
+    empty = dict.fromkeys(EVIDENCE, np.nan)
+    empty |= dict.fromkeys(("alt_forward", "alt_reverse", "ref_forward", "ref_reverse"), 0.0)
+    empty |= {"depth": depth, "other_alleles": 0.0}
+    return {name: np.full(rows, empty[name]) for name in EVIDENCE}
 
 
-def _fetches(alleles: Sequence[Allele]) -> Iterator[tuple[int, int]]:
-    """Slices of ``alleles`` whose reads come from one fetch."""
-    first = 0
-    for index in range(1, len(alleles) + 1):
-        if index == len(alleles) or alleles[index].start - alleles[index - 1].start > SAME_FETCH:
-            yield first, index
-            first = index
+def _fetches(starts: Ints) -> Iterator[tuple[int, int]]:
+    """Slices of alleles whose reads come from one fetch."""
+    cuts = [0, *(np.flatnonzero(np.diff(starts) > SAME_FETCH) + 1).tolist(), len(starts)]
+    return ((first, last) for first, last in pairwise(cuts) if first < last)
 
 
-def _parse(segment: pysam.AlignedSegment, sequence: str) -> _Read:
-    blocks: list[tuple[int, int, int]] = []
-    indels: dict[int, tuple[int, str]] = {}
-    bases: str = segment.query_sequence
-    cigar: list[tuple[int, int]] = segment.cigartuples
-    position, query = segment.reference_start, 0
-    for operation, length in cigar:
-        if operation in MATCHES:
-            blocks.append((position, query, length))
-            position += length
-            query += length
-        elif operation == pysam.CINS:
-            indels[position - 1] = (length, bases[query : query + length])
-            query += length
-        elif operation == pysam.CDEL:
-            indels[position - 1] = (-length, "")
-            position += length
-        elif operation == pysam.CSOFT_CLIP:
-            query += length
-        elif operation == pysam.CREF_SKIP:
-            position += length
-    qualities = segment.query_qualities
-    return _Read(
-        start=segment.reference_start,
-        end=position,
-        blocks=blocks,
-        indels=indels,
-        sequence=bases,
-        qualities=qualities if qualities is not None else [0] * len(bases),
-        clips=(_clip(cigar), _clip(cigar[::-1])),
-        reverse=segment.is_reverse,
-        mapping_quality=segment.mapping_quality,
-        edits=segment.get_tag("NM") if segment.has_tag("NM") else _edits(blocks, indels, bases, sequence),
-        improper=segment.is_paired and not segment.is_proper_pair,
-    )
+class _Tally:
+    """Sums over the reads at n alleles."""
+
+    def __init__(self, alleles: Alleles, sequence: bytes) -> None:
+        self.alleles, self.sequence = alleles, sequence
+        # The last reference base that a read must cover to tell ref from alt, and the last base before
+        # which the indel can be written.
+        self.rightmost, self.last_anchors = alleles.ends - 1, alleles.starts.copy()
+        for row in np.flatnonzero(alleles.simple_indels).tolist():
+            start, ref, alt = int(alleles.starts[row]), alleles.refs[row], alleles.alts[row]
+            end = start + len(ref)
+            room = shift_room(start, ref, alt, sequence[start : end + FLANK], start)
+            self.rightmost[row] = min(end + room, len(sequence) - 1)
+            self.last_anchors[row] = max(start, self.rightmost[row] - max(0, len(ref) - len(alt)) - 1)
+        self.sizes = np.where(alleles.simple_indels, np.abs(alleles.indel_lengths), alleles.alt_lengths)
+        self.ref_bases, self.alt_bases = (
+            np.frombuffer("".join(side[0] for side in sides).encode(), dtype=np.uint8)
+            for sides in (alleles.refs, alleles.alts)
+        )
+        self.sums = {name: np.zeros(len(alleles.starts)) for name in SUMS}
+        self.names: dict[str, int] = {}
+        self.others: list[Ints] = []
+
+    def add(self, segments: list[pysam.AlignedSegment]) -> None:
+        """Add what the reads say of the alleles that they cover."""
+        reads = Reads(segments, self.sequence)
+        begin = np.searchsorted(self.alleles.starts, reads.starts, side="left")
+        counts = np.searchsorted(self.alleles.starts, reads.ends, side="left") - begin
+        read = np.repeat(np.arange(len(counts)), counts)
+        row = np.arange(len(read)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(begin, counts)
+        covered = self.rightmost[row] < reads.ends[read]
+        read, row = read[covered], row[covered]
+        query = reads.query_at(read, self.alleles.starts[row])
+        seen, name = self._support(reads, read, row, query)
+        other = seen == OTHER
+        self.others.append(row[other] << 32 | name[other])
+        self._sum("depth", row)
+        self._sum("low_mapping", row, reads.mapping_qualities[read] < LOW_MAPPING_QUALITY)
+        for kind, label in ((REF, "ref"), (ALT, "alt")):
+            which = seen == kind
+            at, by, base = row[which], read[which], np.maximum(query[which], 0)
+            self._sum(f"{label}_reverse", at, reads.reverse[by])
+            self._sum(f"{label}_forward", at, ~reads.reverse[by])
+            self._sum(f"{label}_base_quality", at, reads.qualities[reads.offsets[by] + base])
+            self._sum(f"{label}_mapping_quality", at, reads.mapping_qualities[by])
+            if kind == ALT:
+                left, right = reads.left_clips[by], reads.right_clips[by]
+                distance = np.minimum(base - left, reads.lengths[by] - right - 1 - base)
+                self._sum("alt_end_distance", at, distance)
+                self._sum("alt_soft_clipped", at, (left > 0) | (right > 0))
+                self._sum("alt_mismatches", at, np.maximum(0, reads.edits[by] - self.sizes[at]))
+                self._sum("improper_pairs", at, reads.improper[by])
+
+    def evidence(self) -> dict[str, Array]:
+        """The sums as EVIDENCE."""
+        sums = self.sums
+        ref, alt = (sums[f"{label}_forward"] + sums[f"{label}_reverse"] for label in ("ref", "alt"))
+        found = {name: sums[name] for name in EVIDENCE if name in COUNTS}
+        for name in EVIDENCE:
+            if name in sums and name not in COUNTS:
+                found[name] = sums[name] / _nonzero(ref if name.startswith("ref") else alt)
+        found["low_mapping_quality"] = sums["low_mapping"] / _nonzero(sums["depth"])
+        alleles, reads = np.unique(np.concatenate([np.empty(0, np.int64), *self.others]), return_counts=True)
+        rows = (alleles >> 32)[reads >= 2]
+        found["other_alleles"] = np.bincount(rows, minlength=len(ref)).astype(np.float64)
+        return {name: found[name] for name in EVIDENCE}
+
+    def _sum(self, name: str, rows: Ints, values: NDArray[np.generic] | None = None) -> None:
+        if rows.size:
+            first = int(rows.min())
+            added = np.bincount(rows - first, values)
+            self.sums[name][first : first + len(added)] += added
+
+    def _support(self, reads: Reads, read: Ints, row: Ints, query: Ints) -> tuple[Ints, Ints]:
+        """REF, ALT or OTHER for each pair of read and allele, and a number for the other allele."""
+        base = np.where(query >= 0, reads.bases[reads.offsets[read] + np.maximum(query, 0)], 0)
+        snv = self.alleles.snvs[row]
+        seen = np.select(
+            [snv & (base == self.ref_bases[row]), snv & (base == self.alt_bases[row])], [REF, ALT], OTHER
+        )
+        name = base.astype(np.int64)
+        simple = self.alleles.simple_indels[row]
+        indel = reads.indel_within(read, self.alleles.starts[row], self.last_anchors[row])
+        seen[simple & (indel < 0) & (query >= 0)] = REF
+        for pair in np.flatnonzero(simple & (indel >= 0)).tolist():
+            seen[pair], name[pair] = self._indel_support(reads, int(row[pair]), int(indel[pair]))
+        for pair in np.flatnonzero(~snv & ~simple & (query >= 0)).tolist():
+            seen[pair], name[pair] = self._block_support(
+                reads, int(read[pair]), int(row[pair]), int(query[pair])
+            )
+        return seen, name
+
+    def _indel_support(self, reads: Reads, row: int, indel: int) -> tuple[int, int]:
+        """Any indel of the read within the stretch where the allele can be written decides."""
+        anchor, length, inserted = reads.indel(indel)
+        wanted = self.alleles.alts[row][1:] if length > 0 else ""
+        turn = (anchor - int(self.alleles.starts[row])) % max(1, len(wanted))
+        same = inserted == wanted[turn:] + wanted[:turn]
+        if same and length == len(self.alleles.alts[row]) - len(self.alleles.refs[row]):
+            return ALT, 0
+        return OTHER, self._named(f"{length}{inserted}")
+
+    def _block_support(self, reads: Reads, read: int, row: int, query: int) -> tuple[int, int]:
+        """A substitution of several bases is compared whole."""
+        end = np.array([self.alleles.starts[row] + len(self.alleles.refs[row]) - 1])
+        last = int(reads.query_at(np.array([read]), end)[0])
+        if last < 0:
+            return OTHER, 0
+        text = reads.text(read, query, last)
+        for kind, allele in ((REF, self.alleles.refs[row]), (ALT, self.alleles.alts[row])):
+            if text == allele:
+                return kind, 0
+        return OTHER, self._named(text)
+
+    def _named(self, text: str) -> int:
+        """A number of its own for another allele, above those that stand for one base."""
+        return self.names.setdefault(text, 256 + len(self.names))
 
 
-def _clip(cigar: Sequence[tuple[int, int]]) -> int:
-    """Soft-clipped bases at the first end of a CIGAR; a hard clip may lie outside."""
-    for operation, length in cigar:
-        if operation == pysam.CSOFT_CLIP:
-            return length
-        if operation != pysam.CHARD_CLIP:
-            break
-    return 0
-
-
-def _edits(
-    blocks: list[tuple[int, int, int]], indels: dict[int, tuple[int, str]], bases: str, sequence: str
-) -> int:
-    """Edit distance as the NM tag counts it, for reads that carry none."""
-    edits = sum(abs(length) for length, _ in indels.values())
-    for start, query, length in blocks:
-        pairs = zip(bases[query : query + length], sequence[start : start + length], strict=True)
-        edits += sum(base != reference for base, reference in pairs)
-    return edits
-
-
-def _count(tally: _Tally, read: _Read) -> None:
-    """Add one read that covers the allele to its sums."""
-    seen, query = _support(tally, read)
-    tally.depth += 1
-    tally.low_mapping += read.mapping_quality < LOW_MAPPING_QUALITY
-    if seen not in ("ref", "alt"):
-        tally.others[seen] = tally.others.get(seen, 0) + 1
-        return
-    kind = ALT if seen == "alt" else REF
-    (tally.reverse if read.reverse else tally.forward)[kind] += 1
-    tally.base_quality[kind] += read.qualities[query]
-    tally.mapping_quality[kind] += read.mapping_quality
-    if kind == ALT:
-        left, right = read.clips
-        tally.end_distance += min(query - left, len(read.sequence) - right - 1 - query)
-        tally.soft_clipped += left > 0 or right > 0
-        size = abs(tally.allele.indel_length) if tally.allele.simple_indel else len(tally.allele.alt)
-        tally.mismatches += max(0, read.edits - size)
-        tally.improper += read.improper
-
-
-def _support(tally: _Tally, read: _Read) -> tuple[str, int]:
-    """``ref``, ``alt`` or another allele's text, and the read's base index to take qualities from."""
-    allele = tally.allele
-    if allele.simple_indel:
-        return _indel_support(tally, read)
-    query = read.query_at(allele.start)
-    if len(allele.ref) == len(allele.alt) == 1:
-        if query < 0:
-            return "deleted", query
-        base = read.sequence[query]
-        return ("ref" if base == allele.ref else "alt" if base == allele.alt else base), query
-    last = read.query_at(allele.end - 1)
-    if query < 0 or last < 0:
-        return "deleted", query
-    text = read.sequence[query : last + 1]
-    return ("ref" if text == allele.ref else "alt" if text == allele.alt else text), query
-
-
-def _indel_support(tally: _Tally, read: _Read) -> tuple[str, int]:
-    """As `_support`: any indel of the read within the stretch where the allele can be written decides."""
-    allele = tally.allele
-    query = read.query_at(allele.start)
-    last = max(allele.start, tally.rightmost - max(0, -allele.indel_length) - 1)
-    for anchor, (length, inserted) in read.indels.items():
-        if allele.start <= anchor <= last:
-            turn = (anchor - allele.start) % max(1, len(tally.inserted))
-            same = inserted == tally.inserted[turn:] + tally.inserted[:turn]
-            if length == allele.indel_length and same:
-                return "alt", max(query, 0)
-            return f"{length}{inserted}", max(query, 0)
-    return ("ref" if query >= 0 else "deleted"), query
-
-
-def _evidence(tally: _Tally) -> list[float]:
-    """The numbers of EVIDENCE for one allele."""
-    ref, alt = (tally.forward[kind] + tally.reverse[kind] for kind in (REF, ALT))
-
-    def mean(total: float, count: int) -> float:
-        return total / count if count else np.nan
-
-    return [
-        tally.depth,
-        tally.forward[ALT],
-        tally.reverse[ALT],
-        tally.forward[REF],
-        tally.reverse[REF],
-        mean(tally.base_quality[ALT], alt),
-        mean(tally.base_quality[REF], ref),
-        mean(tally.mapping_quality[ALT], alt),
-        mean(tally.mapping_quality[REF], ref),
-        mean(tally.low_mapping, tally.depth),
-        mean(tally.end_distance, alt),
-        mean(tally.soft_clipped, alt),
-        mean(tally.mismatches, alt),
-        sum(count >= 2 for count in tally.others.values()),
-        mean(tally.improper, alt),
-    ]
-
-
-def nothing(rows: int) -> dict[str, NDArray[np.float64]]:
-    """The evidence of no reads at all, for a contig that the alignments do not have."""
-    empty = _evidence(_Tally(Allele(0, "N", "N"), 0, ""))
-    return {name: np.full(rows, value) for name, value in zip(EVIDENCE, empty, strict=True)}
+def _nonzero(counts: Array) -> Array:
+    """NaN in place of 0, so that a mean over no read is NaN."""
+    return np.where(counts > 0, counts, np.nan)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pysam
 
+from cordon.contigs import read_aliases
 from cordon.errors import UserError
+from cordon.read_checks import check_contigs, check_groups
 from cordon.reference import read_fai
 from cordon.tables import written_beside
 
@@ -27,6 +30,10 @@ DUPLICATE_MARKERS = (
     "locuscollector",
     "dragen",
 )
+# Name and read group of a record only (htslib's SAM_QNAME and SAM_RGAUX), so that a CRAM needs no reference.
+GROUPS_ONLY = b"required_fields=0x1001"
+# The name in an @SQ line of a header.
+SEQUENCE_NAME = re.compile(r"^(@SQ\t(?:.*\t)?SN:)([^\t\n]+)", re.MULTILINE)
 # htslib's level of verbosity that shows errors but no warnings.
 ERRORS = 1
 
@@ -68,54 +75,67 @@ def open_alignments(bam: StrPath, reference: StrPath, sample: str) -> pysam.Alig
 def check_sample(header: pysam.AlignmentHeader, bam: StrPath, sample: str) -> None:
     """Raise UserError unless every read group's SM is ``sample``."""
     names = sample_names(header)
+    remedy = f"set the name with `samtools addreplacerg -r ID:1 -r SM:{sample}`."
     if names != [sample]:
         raise UserError(
             f"{bam}: its read groups name sample {', '.join(names) or 'none'}, not {sample}. "
-            f"Correct the samplesheet, or set the name with `samtools addreplacerg -r ID:1 -r SM:{sample}`."
+            f"Correct the samplesheet, or {remedy}"
         )
-
-
-def check_contigs(header: pysam.AlignmentHeader, bam: StrPath, reference: StrPath) -> None:
-    """Raise UserError unless the reference (with its ``.fai``) has every contig at the same length."""
-    contigs = read_fai(f"{os.fspath(reference)}.fai")
-    for name, length in zip(header.references, header.lengths, strict=True):
-        if contigs.get(name) != length:
-            found = f"{contigs[name]} bp" if name in contigs else "no such contig"
-            raise UserError(
-                f"{bam}: its contig {name} has {length} bp, {reference} has {found}. "
-                "Use the reference that the reads were aligned to."
-            )
+    nameless = [group["ID"] for group in header.to_dict()["RG"] if not group.get("SM")]
+    if nameless:
+        raise UserError(f"{bam}: its read group {nameless[0]} names no sample (SM). Correct it, or {remedy}")
 
 
 def normalise_reads(
-    *, bam: StrPath, sample: str, reference: StrPath, output: StrPath, threads: int = 1
+    *,
+    bam: StrPath,
+    sample: str,
+    reference: StrPath,
+    output: StrPath,
+    threads: int = 1,
+    aliases: StrPath | None = None,
 ) -> str:
     """Write the reads sorted, duplicate-marked and indexed (``output`` and ``output.bai``).
 
-    Returns one line that says what was done. The duplicate marking is samtools': collate, fixmate -m,
-    sort, markdup; it is left out where a @PG line shows that it was done, the sort where @HD does.
-    Raises UserError on a wrong sample or reads that samtools cannot process.
+    ``bam`` is a BAM or CRAM. ``aliases`` is a table of contig names (`cordon.contigs`): the header is
+    rewritten with the reference's, names inside SA, XA and OA tags stay as they are. Returns one line that
+    says what was done. The duplicate marking is samtools': collate, fixmate -m, sort, markdup; it is left
+    out where a @PG line shows that it was done, the sort where @HD says so and the records are in order.
+    Raises UserError on a wrong sample, reads without its read groups, another reference, or reads that
+    samtools cannot process.
     """
     check_readable(bam)
-    with pysam.AlignmentFile(os.fspath(bam), reference_filename=os.fspath(reference)) as source:
-        header, is_bam = source.header, bool(source.is_bam)
-    check_sample(header, bam, sample)
-    check_contigs(header, bam, reference)
+    names = read_aliases(aliases)
+    try:
+        with quiet(), pysam.AlignmentFile(os.fspath(bam), format_options=[GROUPS_ONLY]) as source:
+            header, is_bam = source.header, bool(source.is_bam)
+            check_sample(header, bam, sample)
+            renamed = names.resolve(header.references, read_fai(f"{os.fspath(reference)}.fai"))
+            check_contigs(header, bam, reference, renamed)
+            check_groups(source, bam)
+    except (OSError, ValueError) as error:  # closing after a failed read fails too
+        raise UserError(f"{bam}: its records cannot be read. Copy it again from its source.") from error
     common = ["-@", str(threads - 1), "--reference", os.fspath(reference)]
     with written_beside(output) as temporary:
+        given: StrPath = bam
+        if renamed:
+            given = temporary.with_suffix(".renamed.bam")
+            source_bam = bam if is_bam else _decoded(bam, reference, renamed, temporary, threads)
+            _rename_contigs(source_bam, header, renamed, given, about=bam)
         if not duplicates_marked(header):
             done = "sorted, duplicates marked"
-            _mark_duplicates(bam, temporary, common)
+            _mark_duplicates(given, temporary, common, about=bam)
         elif not sorted_by_coordinate(header):
             done = "sorted, duplicates were marked already"
-            samtools(pysam.sort, *common, "-O", "bam", "-o", str(temporary), os.fspath(bam), about=bam)
+            _sort(given, temporary, common, about=bam)
         else:
-            done = "sorted and duplicates marked already"
-            if is_bam:
-                shutil.copyfile(bam, temporary)
-            else:
-                samtools(pysam.view, *common, "-b", "-o", str(temporary), os.fspath(bam), about=bam)
-        samtools(pysam.index, str(temporary), about=bam)
+            done = _kept(given, temporary, common, about=bam)
+        if renamed:
+            done += f", contigs renamed: {len(renamed)}"
+            for step in (Path(given), temporary.with_suffix(".decoded.bam")):
+                step.unlink(missing_ok=True)
+        if not Path(f"{temporary}.bai").exists():
+            samtools(pysam.index, *common[:2], str(temporary), about=bam)
     return done
 
 
@@ -148,14 +168,86 @@ def samtools(command: Callable[..., object], *arguments: str, about: StrPath, wh
         raise UserError(f"{about}: {why or 'samtools cannot process it: ' + detail}") from error
 
 
-def _mark_duplicates(bam: StrPath, output: Path, common: list[str]) -> None:
+def _kept(source: StrPath, output: Path, common: list[str], about: StrPath) -> str:
+    """The reads as they are, as BAM with its index; sorted where the header wrongly says that they are."""
+    with quiet(), pysam.AlignmentFile(os.fspath(source)) as file:
+        is_bam = bool(file.is_bam)
+    if is_bam:
+        shutil.copyfile(source, output)
+    else:
+        samtools(pysam.view, *common, "-b", "-o", str(output), os.fspath(source), about=about)
+    if _indexed(output):
+        return "sorted and duplicates marked already"
+    disordered = output.with_suffix(".disordered.bam")
+    os.replace(output, disordered)
+    _sort(disordered, output, common, about)
+    disordered.unlink()
+    return "sorted (the header had said so already), duplicates were marked already"
+
+
+def _decoded(
+    cram: StrPath, reference: StrPath, renamed: Mapping[str, str], beside: Path, threads: int
+) -> Path:
+    """A CRAM as BAM, its contigs named as in the CRAM: samtools looks the sequences up by those names.
+
+    The reference is the same file under another name, with an index that has the CRAM's names.
+    """
+    names = {target: name for name, target in renamed.items()}
+    fasta = beside.with_suffix(".renamed.fasta")
+    fasta.symlink_to(Path(reference).resolve())
+    index = [line.split("\t", 1) for line in Path(f"{os.fspath(reference)}.fai").read_text().splitlines()]
+    lines = [f"{names.get(name, name)}\t{rest}\n" for name, rest in index]
+    Path(f"{fasta}.fai").write_text("".join(lines))
+    decoded = beside.with_suffix(".decoded.bam")
+    options = ["-@", str(threads - 1), "-b1", "-T", str(fasta), "-o", str(decoded)]
+    samtools(pysam.view, *options, os.fspath(cram), about=cram)
+    for step in (fasta, Path(f"{fasta}.fai")):
+        step.unlink()
+    return decoded
+
+
+def _rename_contigs(
+    bam: StrPath, header: pysam.AlignmentHeader, renamed: Mapping[str, str], target: Path, about: StrPath
+) -> None:
+    """A copy with other contig names in its header; the records, which hold numbers, are copied as blocks."""
+    lines = SEQUENCE_NAME.sub(lambda line: line[1] + renamed.get(line[2], line[2]), str(header))
+    text = target.with_suffix(".header.sam")
+    text.write_text(lines)
+    try:
+        with quiet(ERRORS):
+            pysam.reheader("-P", str(text), os.fspath(bam), save_stdout=str(target))
+    except pysam.SamtoolsError as error:
+        detail = " ".join(str(error).split())
+        raise UserError(f"{about}: samtools cannot rename its contigs: {detail}") from error
+    text.unlink()
+
+
+def _indexed(bam: Path) -> bool:
+    """Whether an index could be made, which shows that every record is in order."""
+    try:
+        with quiet():
+            pysam.index(str(bam), catch_stdout=False)
+    except pysam.SamtoolsError:
+        Path(f"{bam}.bai").unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _sort(source: StrPath, output: Path, common: list[str], about: StrPath) -> None:
+    """samtools sort, its scratch files beside the output."""
+    scratch = ["-T", str(output.with_suffix(".sorting"))]
+    samtools(pysam.sort, *common, *scratch, "-O", "bam", "-o", str(output), os.fspath(source), about=about)
+
+
+def _mark_duplicates(source: StrPath, output: Path, common: list[str], about: StrPath) -> None:
     """samtools collate | fixmate -m | sort | markdup, each step beside the output and gone at the end."""
     steps = [output.with_suffix(f".{name}.bam") for name in ("collated", "fixed", "sorted")]
     collated, fixed, ordered = (str(step) for step in steps)
-    samtools(pysam.collate, *common, "-l", "1", "-o", collated, os.fspath(bam), about=bam)
-    samtools(pysam.fixmate, *common[:2], "-m", "-u", collated, fixed, about=bam)
+    scratch = ["-T", str(output.with_suffix(".scratch"))]
+    samtools(pysam.collate, *common, *scratch, "-l", "1", "-o", collated, os.fspath(source), about=about)
+    samtools(pysam.fixmate, *common[:2], "-m", "-u", collated, fixed, about=about)
     steps[0].unlink()
-    samtools(pysam.sort, *common[:2], "-l", "1", "-o", ordered, fixed, about=bam)
+    samtools(pysam.sort, *common[:2], *scratch, "-l", "1", "-o", ordered, fixed, about=about)
     steps[1].unlink()
-    samtools(pysam.markdup, *common[:2], ordered, str(output), about=bam)
+    samtools(pysam.markdup, *common[:2], *scratch, ordered, str(output), about=about)
     steps[2].unlink()

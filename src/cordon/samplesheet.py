@@ -6,7 +6,7 @@ import csv
 import difflib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,10 @@ from cordon.errors import Problem
 
 StrPath = str | os.PathLike[str]
 
-COLUMNS = ("site", "patient", "sample", "bam", "bai", "truth_vcf", "confident_bed", "role")
-FILES = ("bam", "bai", "truth_vcf", "confident_bed")
+# The column that holds a caller's own calls.
+CALLS = {caller: f"{caller}_vcf" for caller in ("haplotypecaller", "deepvariant", "bcftools", "other")}
+FILES = ("bam", "bai", *CALLS.values(), "truth_vcf", "confident_bed")
+COLUMNS = ("site", "patient", "sample", *FILES, "role")
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,14 @@ def read_sheet(path: StrPath, schema: Mapping[str, Any]) -> tuple[list[Row], lis
     return rows, problems
 
 
-def check_rows(rows: Sequence[Row], *, truth_needed: bool) -> Iterator[Problem]:
+def check_rows(
+    rows: Sequence[Row], *, truth_needed: Collection[str], callers: Sequence[str]
+) -> Iterator[Problem]:
     """What is wrong between cells and between rows of a samplesheet.
 
     A sample is there once, a patient belongs to one site and has one role, truth and confident regions
-    come together, and with ``truth_needed`` every row to train or test has them.
+    come together, every row with a role of ``truth_needed`` has them, and every row has for each of
+    ``callers`` reads to call or the caller's own calls.
     """
     samples: dict[str, Row] = {}
     bams: dict[str, Row] = {}
@@ -88,6 +93,7 @@ def check_rows(rows: Sequence[Row], *, truth_needed: bool) -> Iterator[Problem]:
                 remedy = "Keep one row a sample; merge its lanes into one BAM first."
                 yield row.problem(column, what, remedy)
         yield from _truth_problems(row, truth_needed)
+        yield from _calls_problems(row, callers)
     yield from _patient_problems(rows)
 
 
@@ -145,16 +151,32 @@ def _cell_problems(row: Row, rules: Mapping[str, Any], required: Sequence[str]) 
             yield row.problem(column, f"{value!r} {rule['errorMessage']}", rule["description"])
 
 
-def _truth_problems(row: Row, truth_needed: bool) -> Iterator[Problem]:
+def _truth_problems(row: Row, truth_needed: Collection[str]) -> Iterator[Problem]:
     truth, confident = row["truth_vcf"], row["confident_bed"]
     if bool(truth) != bool(confident):
         empty = "confident_bed" if truth else "truth_vcf"
         full = "truth_vcf" if truth else "confident_bed"
         yield row.problem(empty, f"is empty but {full} is not.", "Give both, or neither.")
-    elif not truth and truth_needed and row["role"] in ("", "train", "test"):
+    elif not truth and (row["role"] or "train") in truth_needed:
         role = row["role"] or "train (the default)"
         remedy = "Give truth_vcf and confident_bed, or write role score to only score this sample."
+        if role != "test":
+            remedy += " Without any truth, --labels resources trains on known sites."
         yield row.problem("truth_vcf", f"is empty but the role is {role}.", remedy)
+
+
+def _calls_problems(row: Row, callers: Sequence[str]) -> Iterator[Problem]:
+    for caller, column in CALLS.items():
+        if row[column] and caller not in callers:
+            what = f"is given, but --callers {','.join(callers)} leaves {caller} out."
+            yield row.problem(column, what, f"Add {caller} to --callers, or empty the cell.")
+    lacking = [caller for caller in callers if not row[CALLS[caller]]]
+    if "other" in lacking:
+        what = "is empty but --callers has other, which is never called here."
+        yield row.problem("other_vcf", what, "Give the calls, or take other out of --callers.")
+    elif lacking and not row["bam"]:
+        what = f"is empty, and so is {CALLS[lacking[0]]}."
+        yield row.problem("bam", what, f"Give the reads, or the calls of {' and '.join(lacking)}.")
 
 
 def _patient_problems(rows: Sequence[Row]) -> Iterator[Problem]:

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pysam
 
 from cordon.calibration import Calibration, Scorer, raw_scores
-from cordon.calls import PREFERENCE
 from cordon.errors import UserError
+from cordon.features import PREFERENCE
 from cordon.headers import merged_header
 from cordon.reads import quiet
 from cordon.reference import read_fai

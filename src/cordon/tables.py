@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,20 +16,30 @@ from numpy.typing import NDArray
 from cordon.errors import UserError
 from cordon.features import CALLERS, FEATURES
 
-SCHEMA_VERSION = b"1"
+SCHEMA_VERSION = b"2"
 VERSION_KEY = b"cordon.schema"
 TRUTH_ALLELES_KEY = b"cordon.truth_alleles"
 TRUTH_FOUND_KEY = b"cordon.truth_found"
 
+# Rows of one row group: with 60 columns about 10 MB in memory.
+BATCH_ROWS = 1 << 16
+
 _IDENTITY = [
     pa.field("site", pa.string(), nullable=False),
-    pa.field("patient", pa.string(), nullable=False),
+    pa.field("patient", pa.string(), nullable=False),  # patient and sample are salted pseudonyms
     pa.field("sample", pa.string(), nullable=False),
     pa.field("contig", pa.string(), nullable=False),
     pa.field("position", pa.int64(), nullable=False),
     pa.field("ref", pa.string(), nullable=False),
     pa.field("alt", pa.string(), nullable=False),
     pa.field("callers", pa.string(), nullable=False),
+]
+# What accuracy is told apart by (cordon.strata); never an input of the model, and never sent.
+_STRATA = [
+    pa.field("variant_type", pa.string(), nullable=False),
+    pa.field("context", pa.string(), nullable=False),
+    pa.field("zygosity", pa.string(), nullable=False),
+    pa.field("allele_frequency", pa.float32()),
 ]
 _CALLS = [
     field
@@ -42,7 +52,7 @@ _CALLS = [
 ]
 _FEATURES = [pa.field(name, pa.float32(), nullable=False) for name in FEATURES]
 
-VARIANTS = pa.schema([*_IDENTITY, *_CALLS, *_FEATURES], metadata={VERSION_KEY: SCHEMA_VERSION})
+VARIANTS = pa.schema([*_IDENTITY, *_STRATA, *_CALLS, *_FEATURES], metadata={VERSION_KEY: SCHEMA_VERSION})
 LABELLED = VARIANTS.append(pa.field("label", pa.int8()))
 
 
@@ -63,8 +73,15 @@ def read_any(path: str | os.PathLike[str]) -> pa.Table:
 
 
 def _read(path: str | os.PathLike[str]) -> pa.Table:
+    with _opened(path) as file:
+        return file.read()
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[pq.ParquetFile]:
     try:
-        return pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            yield file
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file ({error}). Make it again.") from error
 
@@ -86,10 +103,42 @@ def _checked(table: pa.Table, path: str | os.PathLike[str], schema: pa.Schema) -
     return table.select(schema.names).cast(schema.with_metadata(metadata))
 
 
+def read_batches(path: str | os.PathLike[str], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The table of `read_table` a row group at a time, each with the file's metadata."""
+    with _opened(path) as file:
+        if not file.num_row_groups:
+            yield _checked(file.schema_arrow.empty_table(), path, schema)
+        for group in range(file.num_row_groups):
+            yield _checked(file.read_row_group(group), path, schema)
+
+
 def write_table(table: pa.Table, path: str | os.PathLike[str]) -> None:
     """Write a table as Parquet; the file appears whole or not at all."""
-    with written_beside(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_batches(path, table.schema, [table])
+
+
+def write_batches(
+    path: str | os.PathLike[str],
+    schema: pa.Schema,
+    batches: Iterable[pa.Table],
+    metadata: Mapping[bytes, bytes] | None = None,
+) -> int:
+    """Write tables one after the other as Parquet, a row group each; returns the number of rows.
+
+    ``metadata`` is read after the last batch, so that it may be filled while they are made; it is added to
+    the schema's. The file appears whole or not at all.
+    """
+    rows = 0
+    with (
+        written_beside(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        for batch in batches:
+            if batch.num_rows:
+                writer.write_table(batch.cast(schema), row_group_size=BATCH_ROWS)
+                rows += batch.num_rows
+        writer.add_key_value_metadata(dict(metadata or {}))
+    return rows
 
 
 def matrix(table: pa.Table) -> NDArray[np.float32]:

@@ -2,23 +2,66 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import re
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pysam
 from pysam import bcftools
 
+from cordon.contigs import read_aliases
 from cordon.errors import UserError
 from cordon.reads import ERRORS, open_alignments, quiet, samtools
+from cordon.reference import opened, read_fai
 from cordon.tables import written_beside
+from cordon.vcf_lines import Picker, keep_alleles
 
 StrPath = str | os.PathLike[str]
 
-BASES = re.compile("[ACGTN]+")
 # Reads for bcftools mpileup: maximal depth a site, and the annotations that scoring keeps.
 MAX_DEPTH = "1000"
 ANNOTATIONS = "FORMAT/AD,FORMAT/DP,FORMAT/ADF,FORMAT/ADR,FORMAT/SP,INFO/SCR"
+# Memory of bcftools sort; what does not fit goes to files beside the output.
+SORT_MEMORY = "512M"
+# The last line that bcftools norm writes on stderr, for example "Lines   total/split/joined:\t6/2/0".
+NORM_COUNTS = re.compile(r"^Lines\s+(\S+):\s+(\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `normalise_variants` did: numbers of records and, where it says so, of alleles.
+
+    Every allele of a record that is no reference block and lies on the reference is counted once among
+    ``symbolic`` to ``kept``.
+    """
+
+    records: int = 0  # in the file
+    reference_blocks: int = 0  # records without ALT, or with <NON_REF> or <*> alone
+    elsewhere: int = 0  # records of sites on contigs that the reference lacks
+    split: int = 0  # records with several ALT
+    left_aligned: int = 0  # alleles that were moved or trimmed
+    symbolic: int = 0  # alleles <...> and breakends
+    spanning_deletion: int = 0  # alleles *
+    refused: int = 0  # alleles of a record whose REF or ALT has letters beyond ACGTN
+    not_carried: int = 0  # alleles that the sample's genotype does not hold
+    duplicates_merged: int = 0  # alleles that were there already
+    kept: int = 0  # alleles written
+
+    def __str__(self) -> str:
+        counts = {name: count for name, count in dataclasses.asdict(self).items() if count and name != "kept"}
+        rest = ", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items())
+        return f"alleles kept: {self.kept} ({rest or 'no records'})"
+
+    def write(self, path: StrPath) -> None:
+        """Write the numbers as JSON."""
+        with written_beside(path) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
 
 def bcftools_call(
@@ -29,7 +72,7 @@ def bcftools_call(
     ``intervals`` is a BED that limits the calling. Raises UserError where the reads are not of ``sample``.
     """
     open_alignments(bam, reference, sample).close()
-    limit = ["-T", os.fspath(intervals)] if intervals else []
+    limit = ["-R", os.fspath(intervals)] if intervals else []
     with written_beside(output) as temporary:
         piled = str(temporary.with_suffix(".pileup.bcf"))
         mpileup = [
@@ -53,26 +96,51 @@ def bcftools_call(
         return index(temporary)
 
 
-def normalise_variants(*, vcf: StrPath, reference: StrPath, sample: str | None, output: StrPath) -> int:
-    """Write one record an allele that ``sample`` carries, left-aligned, sorted; returns their number.
+def normalise_variants(
+    *,
+    vcf: StrPath,
+    reference: StrPath,
+    sample: str | None,
+    output: StrPath,
+    aliases: StrPath | None = None,
+) -> Summary:
+    """Write one record an allele that ``sample`` carries, left-aligned, sorted, with its tbi.
 
-    With ``sample`` None the file has no genotypes and every allele is kept.
-    Symbolic alleles, ``*``, and alleles that the genotype does not hold (or a missing genotype) are left
-    out; exact duplicates too. Raises UserError where REF disagrees with the reference or the sample is
-    not in the file.
+    ``vcf`` is a VCF, gVCF or BCF. With ``sample`` None every allele of the file is kept, without genotypes
+    and with INFO/AF alone (a resource of known sites or allele frequencies). ``aliases`` is a table of
+    contig names (`cordon.contigs`). The splitting, aligning and merging are `bcftools norm`'s: fields with
+    Number=A, R and G follow their allele. Left out and counted: reference blocks, symbolic alleles, ``*``,
+    alleles with letters beyond ACGTN, alleles that the genotype does not hold (or a missing genotype),
+    exact duplicates, and sites (not a sample's calls) on contigs that the reference lacks. Memory does not
+    grow with the file. Raises UserError where REF disagrees with the reference, the sample is not in the
+    file, or the file is no VCF.
     """
+    contigs = read_fai(f"{os.fspath(reference)}.fai")
+    picker = Picker(vcf, sample, contigs, read_aliases(aliases))
+    counts = picker.counts
     with written_beside(output) as temporary:
-        named = temporary.with_suffix(".carried.bcf")
-        split = temporary.with_suffix(".split.bcf")
-        _normalise(_with_contigs(vcf, reference, temporary), reference, split, "-m", "-any", about=vcf)
-        _keep_carried(split, named, sample, vcf)
-        ordered = temporary.with_suffix(".ordered.bcf")
-        samtools(bcftools.sort, "-Ob", "-o", str(ordered), str(named), about=vcf)
-        _normalise(ordered, reference, temporary, "-d", "exact", about=vcf)
+        picked, split, named, ordered = (
+            temporary.with_suffix(f".{step}")
+            for step in ("picked.vcf", "split.vcf", "named.vcf", "ordered.bcf")
+        )
+        with opened(_as_text(vcf, picked)) as lines, picked.open("wb") as target:
+            picker.copy(lines, target)
+        about = (vcf, reference)
+        checked = ["-f", os.fspath(reference), "-c", "e", "-m", "-any"]
+        counts["left_aligned"] = _norm(picked, split, *checked, about=about)["realigned"]
+        picked.unlink()
+        with split.open("rb") as lines, named.open("wb") as target:
+            keep_alleles(lines, target, counts, carried=sample is not None)
+        split.unlink()
+        scratch = ["-m", SORT_MEMORY, "-T", str(temporary.with_suffix(".sorting"))]
+        _bcftools(bcftools.sort, *scratch, "-Ob1", "-o", str(ordered), str(named), about=about)
+        named.unlink()
+        counts["duplicates_merged"] = _norm(ordered, temporary, "-d", "exact", about=about)["dup_removed"]
         for step in temporary.parent.iterdir():
             if step != temporary:
                 step.unlink()
-        return index(temporary)
+        counts["kept"] = index(temporary)
+    return Summary(**{name: counts[name] for name in Summary.__dataclass_fields__})
 
 
 def index(vcf: StrPath) -> int:
@@ -81,50 +149,59 @@ def index(vcf: StrPath) -> int:
     return int(bcftools.index("-n", os.fspath(vcf)))
 
 
-def _with_contigs(vcf: StrPath, reference: StrPath, beside: Path) -> StrPath:
-    """The VCF, or where its header names no contig a copy with the reference's contigs."""
+def _as_text(vcf: StrPath, beside: Path) -> StrPath:
+    """The file, or where it is a BCF a copy of it as VCF."""
     try:
-        with quiet(), pysam.VariantFile(os.fspath(vcf)) as records:
-            if len(records.header.contigs):
-                return vcf
-    except (OSError, ValueError) as error:
+        with opened(vcf) as file:
+            is_bcf = file.read(3) == b"BCF"
+    except (EOFError, OSError, zlib.error) as error:
         raise UserError(f"{vcf}: not a readable VCF ({error}). Copy it again.") from error
-    named = beside.with_suffix(".named.vcf.gz")
-    fai = f"{os.fspath(reference)}.fai"
-    samtools(bcftools.reheader, "-f", fai, "-o", str(named), os.fspath(vcf), about=vcf)
-    return named
+    if not is_bcf:
+        return vcf
+    text = beside.with_suffix(".text.vcf.gz")
+    samtools(bcftools.view, "--no-version", "-Oz1", "-o", str(text), os.fspath(vcf), about=vcf)
+    return text
 
 
-def _normalise(vcf: StrPath, reference: StrPath, output: Path, *options: str, about: StrPath) -> None:
-    """bcftools norm with the REF column checked; the kind of output is by its suffix."""
-    kind = "-Oz" if output.suffix == ".gz" else "-Ob"
-    checked = ["--no-version", "-f", os.fspath(reference), "-c", "e"]
-    arguments = [*checked, *options, kind, "-o", str(output), os.fspath(vcf)]
+def _norm(vcf: Path, output: Path, *options: str, about: tuple[StrPath, StrPath]) -> Counter[str]:
+    """bcftools norm; the kind of output is by its suffix. Returns its counts of lines by their names."""
+    kind = "-Oz" if output.suffix == ".gz" else "-Ov"
+    messages = _bcftools(
+        bcftools.norm, "--no-version", *options, kind, "-o", str(output), str(vcf), about=about
+    )
+    said = NORM_COUNTS.search(messages)
+    if said is None:
+        return Counter()
+    return Counter(dict(zip(said[1].split("/"), map(int, said[2].split("/")), strict=True)))
+
+
+def _bcftools(command: Callable[..., object], *arguments: str, about: tuple[StrPath, StrPath]) -> str:
+    """Run a bcftools command; returns what it wrote on stderr. Its failure becomes a UserError.
+
+    ``about`` has the file and the reference that a message names.
+    """
+    vcf, reference = about
     try:
         with quiet(ERRORS):
-            bcftools.norm(*arguments, catch_stdout=False)
+            command(*arguments, catch_stdout=False)
     except pysam.SamtoolsError as error:
         detail = " ".join(str(error).split())
         mismatch = re.search(r"Reference allele mismatch at (\S+)", detail)
         if mismatch:
             raise UserError(
-                f"{about}: REF at {mismatch[1].rstrip(',.')} is not what {reference} has there. "
+                f"{vcf}: REF at {mismatch[1].rstrip(',.')} is not what {reference} has there. "
                 "Use the reference that the file was made with."
             ) from error
-        raise UserError(f"{about}: bcftools cannot normalise it: {detail}") from error
-
-
-def _keep_carried(source: Path, target: Path, sample: str | None, vcf: StrPath) -> None:
-    """Copy the records whose one ALT is plain bases and in the sample's genotype."""
-    with quiet(), pysam.VariantFile(str(source)) as records:
-        samples = list(records.header.samples)
-        if sample is not None and sample not in samples:
-            raise UserError(f"{vcf}: holds sample {', '.join(samples) or 'none'}, not {sample}.")
-        records.subset_samples([sample] if sample is not None else [])
-        with pysam.VariantFile(str(target), "wb", header=records.header) as kept:
-            for record in records:
-                alts: list[str] = list(record.alts or [])
-                plain = len(alts) == 1 and BASES.fullmatch(alts[0].upper())
-                if plain and (sample is None or 1 in (record.samples[0].get("GT") or ())):
-                    record.alleles = (record.ref.upper(), alts[0].upper())
-                    kept.write(record)
+        fields = re.search(r"wrong number of fields in (\S+) at (\S+?),? ", detail)
+        if fields:
+            raise UserError(
+                f"{vcf}: {fields[1]} at {fields[2]} has not as many values as its header says. "
+                f"Correct the header, or take the field away with `bcftools annotate -x {fields[1]}`."
+            ) from error
+        if "cannot write" in detail or "parse error" in detail:
+            raise UserError(
+                f"{vcf}: bcftools cannot read a record (the line above says which). Correct it, or declare "
+                "its FILTER, INFO and FORMAT in the header with `bcftools annotate -h`."
+            ) from error
+        raise UserError(f"{vcf}: bcftools cannot normalise it: {detail}") from error
+    return str(command.get_messages() or "")  # type: ignore[attr-defined]

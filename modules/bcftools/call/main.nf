@@ -1,25 +1,23 @@
-// bcftools mpileup and call, as pysam carries them.
+// bcftools mpileup and call, as pysam carries them; `name` is the sample's, with the part's number where there are several.
 process BCFTOOLS_CALL {
-    tag "${meta.id}"
+    tag "${name}"
     label 'process_single'
     container "cordon-python:${workflow.manifest.version}"
 
     input:
-    tuple val(meta), path(bam), path(bai)
+    tuple val(meta), path(bam), path(bai), val(name), path(intervals)
     tuple path(fasta), path(fai), path(dict)
-    path intervals
 
     output:
-    tuple val(meta), val('bcftools'), path("${meta.id}.bcftools.vcf.gz"), emit: calls
+    tuple val(meta), val(name), path("${name}.bcftools.vcf.gz"), path("${name}.bcftools.vcf.gz.tbi"), emit: calls
     path 'versions.yml', topic: versions, emit: versions
 
     script:
     def args = task.ext.args ?: ''
-    def regions = intervals ? "--intervals ${intervals}" : ''
     """
     bcftools_call.py \\
-        --bam ${bam} --sample ${meta.id} --reference ${fasta} ${regions} ${args} \\
-        --output ${meta.id}.bcftools.vcf.gz
+        --bam ${bam} --sample ${meta.id} --reference ${fasta} --intervals ${intervals} ${args} \\
+        --output ${name}.bcftools.vcf.gz
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -29,7 +27,7 @@ process BCFTOOLS_CALL {
 
     stub:
     """
-    touch ${meta.id}.bcftools.vcf.gz
+    touch ${name}.bcftools.vcf.gz ${name}.bcftools.vcf.gz.tbi
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

@@ -23,7 +23,12 @@ from cordon.report.vega import (
     tooltip,
 )  # fmt: skip
 
-NAMES = {"haplotypecaller": "HaplotypeCaller", "deepvariant": "DeepVariant", "cordon": "Cordon"}
+NAMES = {
+    "haplotypecaller": "HaplotypeCaller",
+    "deepvariant": "DeepVariant",
+    "other": "Other caller",
+    "cordon": "Cordon",
+}
 STEADY_RECALL = 0.05  # below it precision rests on a handful of alleles and does not set the axis
 
 

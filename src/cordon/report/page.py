@@ -13,7 +13,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from cordon import __version__
-from cordon.report import facts, figures, vega
+from cordon.report import facts, figures, strata, vega
 from cordon.report.sources import Guarantee, Sources
 from cordon.tables import written_beside
 
@@ -65,6 +65,7 @@ def render(sources: Sources) -> str:
         beside=figures.beside(federation.guarantee) if federation else "",
         epsilon=_epsilon(federation.guarantee) if federation else None,
         styles=_styles(sources.evaluation),
+        strata=strata.groups(sources.evaluation),
         settings=settings(sources),
         css=Markup(_read("style.css")),
         script=Markup(_script() if drawn else ""),
@@ -89,6 +90,7 @@ def _figures(sources: Sources) -> dict[str, vega.Figure]:
         made += [figures.epsilon(sources.federation), figures.norms(sources.federation)]
     if sources.evaluation is not None:
         made += [figures.roc(sources.evaluation), figures.precision_recall(sources.evaluation)]
+        made.append(strata.figure(sources.evaluation))
     return {item.name: item for item in made if item is not None}
 
 

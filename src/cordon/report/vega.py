@@ -79,7 +79,7 @@ def nominal(field: str, domain: Sequence[str], values: Sequence[Any]) -> Spec:
 
 def tooltip(**titles: str) -> list[Spec]:
     """What a pointer over a mark shows, in order: field=title."""
-    text = ("score", "filter", "site", "sites", "decision", "accountant")
+    text = ("score", "filter", "site", "sites", "decision", "accountant", "group")
     return [
         {"field": field, "title": title, "type": "nominal"}
         if field in text

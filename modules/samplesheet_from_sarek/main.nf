@@ -1,0 +1,39 @@
+// The samplesheet of a results folder of nf-core/sarek; `folder` is where it lies for good.
+process SAMPLESHEET_FROM_SAREK {
+    tag "${site}"
+    label 'process_single'
+    container "cordon-python:${workflow.manifest.version}"
+
+    input:
+    tuple path(sarek, stageAs: 'sarek'), val(folder)
+    val site
+
+    output:
+    path 'samplesheet.csv', emit: samplesheet
+    path 'versions.yml', topic: versions, emit: versions
+
+    script:
+    def args = task.ext.args ?: ''
+    """
+    samplesheet_from_sarek.py --sarek ${sarek} --folder '${folder}' --site ${site} ${args} --output samplesheet.csv
+
+    cat <<-END_VERSIONS > versions.yml
+    "${task.process}":
+        cordon: \$(python3 -c "import cordon; print(cordon.__version__)")
+    END_VERSIONS
+    """
+
+    stub:
+    """
+    echo 'site,patient,sample,bam,bai,truth_vcf,confident_bed,role' > samplesheet.csv
+    for reads in '${folder}'/preprocessing/*/*/*.bam; do
+        sample=\$(basename \$(dirname \$reads))
+        echo "${site},\$sample,\$sample,\$reads,,,,train" >> samplesheet.csv
+    done
+
+    cat <<-END_VERSIONS > versions.yml
+    "${task.process}":
+        cordon: \$(python3 -c "import cordon; print(cordon.__version__)")
+    END_VERSIONS
+    """
+}

@@ -1,0 +1,26 @@
+"""A caller's calls of the parts of a genome, put together into one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from pysam import bcftools
+
+from cordon.reads import samtools
+from cordon.tables import written_beside
+from cordon.variants import index
+
+StrPath = str | os.PathLike[str]
+
+
+def gather_calls(vcfs: Sequence[StrPath], output: StrPath) -> int:
+    """Concatenate bgzip VCFs or gVCFs of one sample (bcftools concat); returns the number of records.
+
+    ``vcfs`` come in the order of the genome; the output gets its tbi. Raises UserError naming the first of
+    them where one cannot be read, their samples differ, or the records together are not in order.
+    """
+    with written_beside(output) as temporary:
+        arguments = ["--no-version", "-Oz", "-o", str(temporary), *(os.fspath(vcf) for vcf in vcfs)]
+        samtools(bcftools.concat, *arguments, about=vcfs[0])
+        return index(temporary)
