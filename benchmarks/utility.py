@@ -1,97 +1,279 @@
 #!/usr/bin/env python3
-"""What the private model is worth on held-out patients, against callers' scores and against sites alone.
+"""What privacy costs on real calls with a truth set: no noise, noise in one place, noise at several sites.
 
-    python benchmarks/utility.py results/variants/*.parquet --repeats 10
+    python benchmarks/utility.py --calls haplotypecaller=HC.vcf.gz --truth TRUTH.vcf.gz --sample NA12878
 
-Trains as a run does (the same DP-SGD, accounting and averaging, without the network), again and
-again, because one private training is one draw of its noise. A site's last ``--held_out`` tables
-are never trained on.
+Every model is trained as a run trains it (the same DP-SGD, accounting and averaging, without the network)
+on four fifths of the genome and scores the fifth that it has not seen, five times over. Blocks of 50 kb stand
+for patients where the unit is a patient, and are what sites hold. The calls' own reference is not needed:
+without ``--reference`` one with the files' REF bases and N elsewhere takes its place, and features of the
+reference are left out.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 import numpy as np
-import pyarrow as pa
+import pysam
 
-from cordon.evaluation import caller_scores
+from cordon.accountants import GAUSSIAN, LAPLACE, calibrate_noise, statement
+from cordon.encoding import Identity, encode
 from cordon.features import FEATURES
 from cordon.federation.audit import average
-from cordon.federation.plan import Plan
+from cordon.labels import label_variants
 from cordon.model import Model, Parameters, initial_parameters
-from cordon.tables import LABELLED, matrix, read_table
-from cordon.training import Units, train
+from cordon.pretraining import fit
+from cordon.tables import LABELLED, VARIANTS, matrix, read_table, write_batches
+from cordon.training import DPSGD, Units, train
+from cordon.variants import normalise_variants
+
+OF_REFERENCE = ("f_homopolymer", "f_repeat_unit", "f_repeat_length", "f_gc")
+FOLDS, BLOCK, DELTA = 5, 50_000, 1e-5
 
 
-def held_out_rows(paths: list[Path]) -> pa.Table:
-    """The labelled rows of the held-out tables, as one table."""
-    tables = [read_table(path, LABELLED).replace_schema_metadata(None) for path in paths]
-    table = pa.concat_tables(tables)
-    return table.filter(table.column("label").is_valid())
+@dataclass(frozen=True)
+class Data:
+    """Labelled rows in the genome's order: features [n, F], real [n], 50 kb block [n], strata by name."""
+
+    features: np.ndarray
+    real: np.ndarray
+    block: np.ndarray
+    strata: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray]
+
+    @property
+    def fold(self) -> np.ndarray:
+        return np.arange(len(self.real)) * FOLDS // len(self.real)
 
 
-def federated(plan: Plan, sites: dict[str, Units], declared: dict[str, int]) -> Parameters:
-    """The parameters after all rounds with every site in each."""
-    parameters = initial_parameters(plan.model, len(FEATURES))
-    for _ in range(plan.rounds):
-        updates = {
-            site: train(plan.model, parameters, units, plan.settings_for(declared[site]))
-            for site, units in sites.items()
-        }
-        parameters = average(parameters, updates, dict.fromkeys(sites, 1.0))
+@dataclass(frozen=True)
+class Setting:
+    """One way to train; ``epsilon`` None is without noise and clipping."""
+
+    epsilon: float | None
+    unit: str = "variant"
+    sites: int = 1
+    mechanism: str = GAUSSIAN
+    clipping: str = "fixed"
+    start: str = "cold"
+    model: str = "mlp"
+    rounds: int = 20
+    local_steps: int = 10
+    sampling_rate: float = 0.5
+    clip_norm: float = 1.0
+    learning_rate: float = 2.0
+    optimiser: str = "sgd"
+    momentum: float = 0.0
+    clip_quantile: float = 0.9
+    max_variants: int = 256
+
+    def name(self) -> str:
+        """What tells it from the others, in words."""
+        if self.epsilon is None:
+            return "no noise, pooled" + (", warm" if self.start == "warm" else "")
+        place = "central" if self.sites == 1 else f"{self.sites} sites"
+        noise = "Laplace" if self.mechanism == LAPLACE else "Gaussian"
+        return f"{place}, {noise}, {self.clipping} clip, {self.start}, {self.model}"
+
+
+def scaffold(paths: list[Path], folder: Path) -> Path:
+    """A reference with the VCFs' REF bases at their places and N everywhere else."""
+    contigs: dict[str, bytearray] = {}
+    for path in paths:
+        with pysam.VariantFile(str(path)) as records:
+            for record in records:
+                bases = contigs.setdefault(record.contig, bytearray())
+                bases.extend(b"N" * (record.stop + 1000 - len(bases)))
+                bases[record.start : record.stop] = record.ref.upper().encode()
+    path = folder / "reference.fasta"
+    path.write_text("".join(f">{name}\n{bases.decode()}\n" for name, bases in contigs.items()))
+    pysam.faidx(str(path))
+    return path
+
+
+def read(
+    caller: str, vcf: Path, truth: Path, confident: Path | None, sample: str, reference: Path | None,
+    folder: Path, scaffolded: list[Path],
+) -> Data:  # fmt: skip
+    """Normalise, encode and label one caller's calls."""
+    fasta = reference or scaffold(scaffolded, folder)
+    normal, table, labelled = (folder / f"{caller}.{name}" for name in ("vcf.gz", "parquet", "l.parquet"))
+    normalise_variants(vcf=vcf, reference=fasta, sample=sample, output=normal)
+    parts = encode(
+        identity=Identity("site", "patient", "sample"), sample=sample, reference=fasta, calls={caller: normal}
+    )
+    write_batches(table, VARIANTS, parts)
+    if confident is None:
+        confident = folder / "everywhere.bed"
+        with pysam.FastaFile(str(fasta)) as file:
+            regions = zip(file.references, file.lengths, strict=True)
+            confident.write_text("".join(f"{name}\t0\t{length}\n" for name, length in regions))
+    label_variants(table, labelled, sample=sample, reference=fasta, truth=truth, confident=confident)
+    rows = read_table(labelled, LABELLED)
+    rows = rows.filter(rows["label"].is_valid())
+    features = matrix(rows)
+    if reference is None:
+        features[:, [FEATURES.index(name) for name in OF_REFERENCE]] = 0.0
+    contig = np.unique(rows["contig"].to_numpy(zero_copy_only=False), return_inverse=True)[1]
+    kind = np.array(rows["variant_type"].to_pylist())
+    het = np.array(rows["zygosity"].to_pylist()) == "heterozygous"
+    fraction = features[:, FEATURES.index("f_alt_fraction")] * 0.25 + 0.5
+    return Data(
+        features, rows["label"].to_numpy() == 1,
+        contig * 10_000_000 + rows["position"].to_numpy() // BLOCK,
+        {"SNV": kind == "SNV", "indel": kind != "SNV", "het, balance < 0.25": het & (fraction < 0.25)},
+        {name: rows[f"{caller}_{name.lower()}"].to_numpy() for name in ("QUAL", "QD")},
+    )  # fmt: skip
+
+
+def trained(data: Data, rows: np.ndarray, setting: Setting, warm: Parameters | None) -> Parameters:
+    """The parameters after training on ``rows`` of the data as ``setting`` says."""
+    features, real = data.features[rows], data.real[rows].astype(np.float32)
+    if setting.epsilon is None:
+        return fit(setting.model, features, real, start=warm)
+    site = np.random.default_rng(0).permutation(np.unique(data.block).size)
+    site = site[np.unique(data.block, return_inverse=True)[1][rows]] % setting.sites
+    units = [
+        Units.group(features[at], real[at], [str(b) for b in data.block[rows][at]], unit=setting.unit)
+        for at in (site == number for number in range(setting.sites))
+    ]
+    noise = calibrate_noise(
+        epsilon=setting.epsilon, delta=DELTA, sampling_rate=setting.sampling_rate,
+        steps=setting.rounds * setting.local_steps, mechanism=setting.mechanism,
+    )  # fmt: skip
+    parameters = warm or initial_parameters(setting.model, len(FEATURES))
+    clips: list[float | None] = [None] * setting.sites
+    for _ in range(setting.rounds):
+        updates = {}
+        for number, own in enumerate(units):
+            settings = DPSGD(
+                noise_multiplier=noise, sampling_rate=setting.sampling_rate, steps=setting.local_steps,
+                clip_norm=setting.clip_norm, learning_rate=setting.learning_rate,
+                expected_batch=setting.sampling_rate * len(own),
+                max_variants=setting.max_variants if setting.unit == "patient" else 1,
+                mechanism=setting.mechanism, clipping=setting.clipping, optimiser=setting.optimiser,
+                momentum=setting.momentum, clip_quantile=setting.clip_quantile,
+            )  # fmt: skip
+            done = train(setting.model, parameters, own, settings, clip_norm=clips[number])
+            clips[number] = done.clip_norm if setting.clipping == "adaptive" else None
+            updates[str(number)] = done.update
+        parameters = average(parameters, updates, dict.fromkeys(updates, 1.0))
     return parameters
 
 
-@click.command()
-@click.argument("tables", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--held_out", default=2, show_default=True, help="Last patients of each site, for testing.")
-@click.option("--repeats", default=10, show_default=True)
-@click.option("--model", default="logistic", show_default=True)
-@click.option("--unit", default="patient", show_default=True)
-@click.option("--epsilon", default=8.0, show_default=True)
-@click.option("--delta", default=1e-5, show_default=True)
-@click.option("--rounds", default=10, show_default=True)
-@click.option("--local_steps", default=10, show_default=True)
-@click.option("--sampling_rate", default=0.5, show_default=True)
-@click.option("--clip_norm", default=0.05, show_default=True)
-@click.option("--learning_rate", default=2.0, show_default=True)
-@click.option("--max_variants_per_patient", default=256, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
-def main(tables: tuple[Path, ...], held_out: int, repeats: int, as_json: bool, **settings: object) -> None:
-    """Print AUROC on held-out patients: callers, sites alone, the federation; by repeated training."""
-    from sklearn.metrics import roc_auc_score
+def measure(data: Data, score: np.ndarray) -> dict[str, float]:
+    """AUROC, average precision of the false, false calls removed at 99 % truth sensitivity; by stratum."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
 
-    by_site: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(tables):
-        by_site[read_table(path, LABELLED).column("site")[0].as_py()].append(path)
-    training = {site: paths[:-held_out] for site, paths in by_site.items()}
-    testing = held_out_rows([path for paths in by_site.values() for path in paths[-held_out:]])
-    features, labels = matrix(testing), testing.column("label").to_numpy()
-    plan = Plan.calibrated(run="benchmark", **settings)
-    units = {site: Units.read(paths, unit=plan.unit) for site, paths in training.items()}
-    declared = {site: len(paths) for site, paths in training.items()}
-
-    def auroc(parameters: Parameters) -> float:
-        scores = Model(plan.model, FEATURES, parameters).score(features)
-        return float(roc_auc_score(labels, scores))
-
-    figures: dict[str, list[float]] = {
-        name: [float(roc_auc_score(labels, s))] for name, s in caller_scores(testing).items()
+    threshold = np.quantile(score[data.real], 0.01)
+    found = {
+        "auroc": float(roc_auc_score(data.real, score)),
+        "ap_false": float(average_precision_score(~data.real, -score)),
+        "removed_at_99": float((score[~data.real] < threshold).mean()),
     }
-    figures["federated"] = [auroc(federated(plan, units, declared)) for _ in range(repeats)]
-    for site in units:
-        alone = {site: units[site]}
-        figures[f"{site} alone"] = [auroc(federated(plan, alone, declared)) for _ in range(repeats)]
+    for name, rows in data.strata.items():
+        if 0 < data.real[rows].sum() < rows.sum():
+            found[name] = float(roc_auc_score(data.real[rows], score[rows]))
+    return found
+
+
+def evaluate(data: Data, setting: Setting, public: Data | None) -> dict[str, float]:
+    """`measure` of the scores that models give to the fold that they have not seen."""
+    score = np.zeros(len(data.real))
+    for fold in range(FOLDS):
+        rows = data.fold != fold
+        warm = None
+        if setting.start == "warm" and public is not None:
+            # The control holds the same person's genome: blocks of the fold that is tested are left out.
+            elsewhere = ~np.isin(public.block, np.unique(data.block[~rows]))
+            warm = fit(setting.model, public.features[elsewhere], public.real[elsewhere].astype(np.float32))
+        parameters = trained(data, rows, setting, warm)
+        score[~rows] = Model(setting.model, FEATURES, parameters).score(data.features[~rows])
+    return measure(data, score)
+
+
+def grid(base: Setting, epsilons: list[float], sites: list[int], units: list[str]) -> Iterator[Setting]:
+    """The settings that are compared: the base, then one thing changed at a time."""
+    yield replace(base, epsilon=None)
+    for unit in units:
+        own = replace(base, unit=unit)
+        for epsilon in epsilons:
+            yield from (replace(own, epsilon=epsilon, sites=number) for number in (1, *sites))
+        middle = replace(own, epsilon=3.0 if 3.0 in epsilons else epsilons[0], sites=sites[0])
+        other = "adaptive" if base.clipping == "fixed" else "fixed"
+        yield replace(middle, clipping=other)
+        yield replace(middle, mechanism=LAPLACE)
+        yield replace(middle, start="warm")
+
+
+@click.command()
+@click.option("--calls", multiple=True, required=True, help="caller=VCF; repeated, each is a benchmark.")
+@click.option("--truth", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--confident", type=click.Path(exists=True, path_type=Path), help="BED; without it everywhere.")
+@click.option("--sample", required=True)
+@click.option("--reference", type=click.Path(exists=True, path_type=Path))
+@click.option("--epsilons", default="0.5,1,3,8", show_default=True)
+@click.option("--sites", default="4,10", show_default=True)
+@click.option("--units", default="variant,patient", show_default=True)
+@click.option("--repeats", default=1, show_default=True, help="Trainings with new noise; medians are shown.")
+@click.option("--set", "changes", multiple=True, help="name=value of a setting, e.g. --set clip_norm=4.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON list of rows.")
+def main(
+    calls: tuple[str, ...], truth: Path, confident: Path | None, sample: str, reference: Path | None,
+    epsilons: str, sites: str, units: str, repeats: int, changes: tuple[str, ...], as_json: bool,
+) -> None:  # fmt: skip
+    """Print what each way of training is worth on held-out blocks of the genome."""
+    base = Setting(epsilon=None)
+    for change in changes:
+        name, _, value = change.partition("=")
+        base = replace(base, **{name: type(getattr(base, name))(value)})
+    given = {caller: Path(path) for caller, _, path in (text.partition("=") for text in calls)}
+    with tempfile.TemporaryDirectory() as scratch:
+        common = (truth, confident, sample, reference, Path(scratch), [*given.values(), truth])
+        data = {caller: read(caller, vcf, *common) for caller, vcf in given.items()}
+    table = []
+    for caller, own in data.items():
+        public = next((other for name, other in data.items() if name != caller), None)
+        rows = [(f"{caller} {name}", None, measure(own, score)) for name, score in own.scores.items()]
+        ways = grid(
+            base,
+            [float(e) for e in epsilons.split(",")],
+            [int(s) for s in sites.split(",")],
+            units.split(","),
+        )
+        for setting in ways:
+            if setting.start == "warm" and public is None:
+                continue
+            began = time.monotonic()
+            runs = [evaluate(own, setting, public) for _ in range(1 if setting.epsilon is None else repeats)]
+            median = {name: float(np.median([run[name] for run in runs])) for name in runs[0]}
+            rows.append((setting.name(), setting, median | {"seconds": time.monotonic() - began}))
+            if not as_json:
+                show(caller, setting, median)
+        table += [
+            {"calls": caller, "way": name, "unit": setting.unit if setting else None,
+             "epsilon": setting.epsilon if setting else None, "delta": DELTA if setting else None, **found}
+            for name, setting, found in rows
+        ]  # fmt: skip
     if as_json:
-        click.echo(json.dumps({"plan": plan.to_dict(), "auroc": figures}))
-        return
-    click.echo(f"{plan.statement(plan.epsilon)}, noise multiplier {plan.noise_multiplier:.3f}")
-    for name, values in figures.items():
-        click.echo(f"{name:24s} median {np.median(values):.4f}  min {min(values):.4f}  max {max(values):.4f}")
+        click.echo(json.dumps(table, indent=1))
+
+
+def show(caller: str, setting: Setting, found: dict[str, float]) -> None:
+    """One line; every epsilon with its unit, delta, mechanism and adjacency."""
+    if setting.epsilon is None:
+        cost = "not private"
+    else:
+        cost = statement(setting.epsilon, unit=setting.unit, delta=DELTA, mechanism=setting.mechanism)
+    figures = "  ".join(f"{name} {value:.4f}" for name, value in found.items())
+    click.echo(f"{caller}: {setting.name()}; {cost}\n    {figures}")
 
 
 if __name__ == "__main__":

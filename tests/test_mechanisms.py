@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cordon.mechanisms import Randomness
+from cordon.mechanisms import GRID_BITS, Randomness, on_grid
 
 
 def seeded(seed):
@@ -43,6 +43,83 @@ def test_each_normal_draw_spends_four_uniform_ones():
     assert sum(asked) == 10 * 4 * 8
 
 
+def test_laplace_draws_follow_the_laplace_distribution_of_scale_1():
+    draws = seeded(8).laplace(DRAWS)
+    assert draws.dtype == np.float64
+    assert draws.shape == (DRAWS,)
+    assert stats.kstest(draws, "laplace").pvalue > 1e-3
+    assert abs(draws.mean()) < 4 * np.sqrt(2 / DRAWS)
+    # The mean distance from 0 is the scale, and varies by as much.
+    assert abs(np.abs(draws).mean() - 1) < 4 / np.sqrt(DRAWS)
+    assert abs(np.abs(draws).std() - 1) < 4 * np.sqrt(2 / DRAWS)
+    assert abs(stats.skew(draws)) < 4 * np.sqrt(90 / DRAWS)
+    # Half of another scale, or a Gaussian of the same variance, would not pass for it.
+    assert stats.kstest(draws / 1.02, "laplace").pvalue < 1e-3
+    assert stats.kstest(draws, "norm", args=(0, np.sqrt(2))).pvalue < 1e-3
+
+
+def test_laplace_draws_of_one_call_are_independent_of_one_another():
+    draws = seeded(9).laplace(DRAWS)
+    for lag in (1, 2, DRAWS // 2):
+        other = np.roll(draws, lag)
+        assert abs(np.corrcoef(draws, other)[0, 1]) < 4 / np.sqrt(DRAWS)
+        assert abs(np.corrcoef(np.abs(draws), np.abs(other))[0, 1]) < 4 / np.sqrt(DRAWS)
+
+
+def test_each_laplace_draw_spends_four_uniform_ones():
+    # Of one, the gaps of the floating-point grid can be solved for the noise (Mironov 2012).
+    asked = []
+    Randomness(lambda count: asked.append(count) or os.urandom(count)).laplace(10)
+    assert sum(asked) == 10 * 4 * 8
+
+
+def test_the_tails_of_laplace_noise_are_not_cut():
+    draws = np.abs(seeded(10).laplace(1_000_000))
+    for distance in (5, 8, 10):
+        expected = 1_000_000 * np.exp(-distance)  # 6738, 335, 45
+        assert abs((draws > distance).sum() - expected) < 4 * np.sqrt(expected)
+
+
+def test_the_noise_of_each_mechanism_hides_a_unit_as_its_profile_says():
+    """Of the events "above t", none may tell data of 0 from data of 1 by more than delta(epsilon)."""
+    draws, epsilon = 400_000, 0.5
+    for noise, scale, delta in (("normal", 1.0, 0.2384), ("laplace", 1.0, 0.2212)):
+        without = scale * getattr(seeded(11), noise)(draws)
+        with_unit = 1 + scale * getattr(seeded(12), noise)(draws)
+        told = [
+            (with_unit > threshold).mean() - np.exp(epsilon) * (without > threshold).mean()
+            for threshold in np.linspace(-2, 3, 51)
+        ]
+        assert max(told) == pytest.approx(delta, abs=6 / np.sqrt(draws))
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_what_is_released_lies_on_a_public_grid_and_moves_less_than_its_step(value, scale):
+    released = on_grid(np.array([value]), scale)[0]
+    step = 2.0 ** (np.floor(np.log2(scale)) - GRID_BITS)
+    assert step <= scale * 2.0**-GRID_BITS
+    assert (released / step).is_integer()
+    assert abs(released - value) <= step / 2
+
+
+def test_the_grid_hides_the_low_bits_of_the_data_and_of_the_noise():
+    # Noise near 0 is finer than any float near 1: unrounded, such a value could only come of data of 0.
+    noise = seeded(13).laplace(10_000) * 1e-3
+    grid = 2.0**-22 * np.arange(-(2**20), 2**23)
+    for data in (0.0, 1.0, 1 / 3):
+        assert np.isin(on_grid(data + noise, 1e-3), grid).all()
+    assert not np.isin(noise, grid).any()
+
+
+def test_the_grid_keeps_the_noises_shape_and_what_float32_can_hold():
+    draws = seeded(14).normal(DRAWS)
+    released = on_grid(draws, 1.0)
+    assert stats.kstest(released, "norm").pvalue > 1e-3
+    assert np.var(released - draws) < 1e-8
+    far = on_grid(4000 * draws / np.abs(draws).max(), 1.0)
+    assert np.array_equal(far.astype(np.float32).astype(np.float64), far)
+
+
 def test_the_tails_of_the_noise_are_not_cut():
     draws = np.abs(seeded(3).normal(1_000_000))
     expected = 1_000_000 * 2 * stats.norm.sf(4)  # 63
@@ -59,6 +136,7 @@ def test_uniform_draws_lie_strictly_between_0_and_1_for_the_most_extreme_bytes(p
     assert (draws > 0).all()
     assert (draws < 1).all()
     assert np.isfinite(Randomness(lambda count: (pattern * count)[:count]).normal(3)).all()
+    assert np.isfinite(Randomness(lambda count: (pattern * count)[:count]).laplace(3)).all()
 
 
 @given(st.binary(min_size=8, max_size=64).filter(lambda content: len(content) % 8 == 0))
@@ -144,4 +222,5 @@ def test_a_forked_child_draws_other_noise_than_its_parent():
 @given(st.integers(0, 2**32))
 def test_the_same_bytes_give_the_same_draws(seed):
     assert np.array_equal(seeded(seed).normal(9), seeded(seed).normal(9))
+    assert np.array_equal(seeded(seed).laplace(9), seeded(seed).laplace(9))
     assert np.array_equal(seeded(seed).poisson_sample(50, 0.3), seeded(seed).poisson_sample(50, 0.3))

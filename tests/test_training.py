@@ -9,19 +9,34 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import stats
 
+import cordon.training
 from conftest import table_row
-from cordon.accountants import Event
+from cordon.accountants import GAUSSIAN, LAPLACE, NORMS, Event
+from cordon.clipping import PrivateMean
+from cordon.devices import thread_count
 from cordon.errors import UserError
 from cordon.features import FEATURES
 from cordon.mechanisms import Randomness
 from cordon.model import build, initial_parameters, load_parameters
 from cordon.tables import LABELLED, write_table
-from cordon.training import DPSGD, Units, descend, train
+from cordon.training import DPSGD, Units, block_shape, descend, draw, train
 
 F = 3
-# All ones: every unit is sampled at rate 1, and the noise is 1e-8 of its deviation.
-SILENT = Randomness(lambda count: b"\xff" * count)
+
+
+class Silent(Randomness):
+    """Noise of nothing; sampling and subsets as they are."""
+
+    def normal(self, size):
+        return np.zeros(size)
+
+    def laplace(self, size):
+        return np.zeros(size)
+
+
+SILENT = Silent()
 
 
 def seeded(seed):
@@ -58,10 +73,14 @@ def flat(parameters):
     return np.concatenate([parameters[name].ravel().astype(np.float64) for name in sorted(parameters)])
 
 
+def update(*arguments):
+    return descend(*arguments).update
+
+
 def released(units, start, architecture="logistic", **changes):
     """The clipped sum over all units that one step releases, without its noise."""
     changes = {"expected_batch": 1.0, "learning_rate": 1.0} | changes
-    return -flat(descend(architecture, start, units, dpsgd(**changes), SILENT))
+    return -flat(update(architecture, start, units, dpsgd(**changes), SILENT))
 
 
 @pytest.mark.parametrize("architecture", ["logistic", "mlp"])
@@ -96,9 +115,13 @@ EXTREME = st.one_of(
     st.sampled_from([1.0, 1e10, 1e38]),
     st.floats(0.01, 5.0),
     st.integers(1, 12),
+    st.sampled_from([GAUSSIAN, LAPLACE]),
+    st.booleans(),
 )
-def test_one_patient_moves_what_is_released_by_at_most_the_clip_norm(data, architecture, scale, clip, rows):
-    """Sensitivity in L2, whatever the patient's rows are and whatever start the aggregator chose."""
+def test_one_patient_moves_what_is_released_by_at_most_the_clip_norm(
+    data, architecture, scale, clip, rows, mechanism, per_layer
+):
+    """Sensitivity in the mechanism's norm, whatever the patient's rows and the start are."""
     others = patients(3, 1, 6)
     added = data.draw(arrays(np.float32, (rows, F), elements=EXTREME))
     both = Units(
@@ -108,13 +131,11 @@ def test_one_patient_moves_what_is_released_by_at_most_the_clip_norm(data, archi
     )
     start = random_start(architecture, scale=scale)
     start = {name: np.clip(np.nan_to_num(value), -3e38, 3e38) for name, value in start.items()}
-    if scale > 1:  # the update is lost in the start's rounding, but for NaN: measure that on its own
-        changed = released(both, start, architecture, clip_norm=clip)
-        assert np.isfinite(changed).all()
-    else:
-        without = released(others, start, architecture, clip_norm=clip, max_variants=8)
-        changed = released(both, start, architecture, clip_norm=clip, max_variants=8)
-        assert np.linalg.norm(changed - without) <= clip * (1 + 1e-6) + 1e-5
+    changes = {"clip_norm": clip, "mechanism": mechanism, "per_layer": per_layer}
+    without = released(others, start, architecture, **changes)
+    changed = released(both, start, architecture, **changes)
+    # The update is rounded to float32 after the noise, where it costs nothing.
+    assert np.linalg.norm(changed - without, NORMS[mechanism]) <= clip * (1 + 1e-5)
 
 
 def test_a_start_that_overflows_for_one_patient_shows_nothing_of_that_patient():
@@ -125,7 +146,7 @@ def test_a_start_that_overflows_for_one_patient_shows_nothing_of_that_patient():
     }
     rows = np.array([[0, 0, 0.5], [3, 3, 0.5]], np.float32)
     units = Units.group(rows, np.array([0.0, 1.0], np.float32), ["a", "b"], unit="patient")
-    assert np.isfinite(flat(descend("logistic", start, units, dpsgd(), seeded(0)))).all()
+    assert np.isfinite(flat(update("logistic", start, units, dpsgd(), seeded(0)))).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -184,10 +205,10 @@ def noise_of(units, count, seed, **changes):
     """``count`` updates with noise, less the one without."""
     start = random_start("mlp", features=20)
     settings = dpsgd(**changes)
-    without = flat(descend("mlp", start, units, settings, SILENT)) if settings.sampling_rate == 1 else 0.0
+    without = flat(update("mlp", start, units, settings, SILENT)) if settings.sampling_rate == 1 else 0.0
     random = seeded(seed)
     return np.concatenate(
-        [flat(descend("mlp", start, units, settings, random)) - without for _ in range(count)]
+        [flat(update("mlp", start, units, settings, random)) - without for _ in range(count)]
     )
 
 
@@ -230,7 +251,7 @@ def test_the_step_descends_by_the_learning_rate():
         0.25 * released(units, start), abs=1e-7
     )
     label_one = Units(np.ones((1, F), np.float32), np.ones(1, np.float32), np.array([0, 1]))
-    assert (descend("logistic", start, label_one, dpsgd(), SILENT)["0.weight"] > 0).all()
+    assert (update("logistic", start, label_one, dpsgd(), SILENT)["0.weight"] > 0).all()
 
 
 def test_at_most_max_variants_rows_are_drawn_from_a_unit_and_over_time_all_of_them():
@@ -240,7 +261,7 @@ def test_at_most_max_variants_rows_are_drawn_from_a_unit_and_over_time_all_of_th
     random, runs = seeded(7), 120
     settings = dpsgd(noise_multiplier=1e-9, max_variants=3, clip_norm=100.0)
     for _ in range(runs):
-        drawn = np.abs(descend("logistic", start, units, settings, random)["0.weight"][0]) > 1e-3
+        drawn = np.abs(update("logistic", start, units, settings, random)["0.weight"][0]) > 1e-3
         assert drawn.sum() == 3
         seen += drawn
     assert (seen > runs * 0.3 / 3).all()
@@ -254,10 +275,12 @@ def test_a_patient_with_few_rows_is_not_changed_by_the_padding():
 
 def test_two_trainings_never_share_noise_and_take_no_source_of_it():
     units, start = patients(3), initial_parameters("mlp", F)
-    first, second = (flat(train("mlp", start, units, dpsgd(noise_multiplier=2.0))) for _ in range(2))
+    first, second = (flat(train("mlp", start, units, dpsgd(noise_multiplier=2.0)).update) for _ in range(2))
     assert (first != second).all()
     # A result that is sent or saved cannot have been made with a seed: there is no way to give one.
-    assert list(inspect.signature(train).parameters) == ["architecture", "start", "units", "settings"]
+    assert list(inspect.signature(train).parameters) == [
+        "architecture", "start", "units", "settings", "clip_norm", "threads",
+    ]  # fmt: skip
 
 
 def test_the_start_is_left_as_it_was():
@@ -274,7 +297,7 @@ def test_a_little_noise_still_learns():
     owners = [f"p{number % 50}" for number in range(2000)]
     units = Units.group(features, labels, owners, unit="patient")
     settings = dpsgd(steps=30, sampling_rate=0.5, expected_batch=25.0, noise_multiplier=1.0)
-    weight = descend("logistic", initial_parameters("logistic", F), units, settings, seeded(9))["0.weight"][0]
+    weight = update("logistic", initial_parameters("logistic", F), units, settings, seeded(9))["0.weight"][0]
     assert weight[0] > 5 * np.abs(weight[1:]).max()
 
 
@@ -317,3 +340,167 @@ def test_the_samples_of_a_patient_are_one_unit_and_unlabelled_rows_are_left_out(
     assert len(Units.read(paths, unit="variant")) == 5
     with pytest.raises(UserError, match="no labelled variants"):
         Units.read([table(tmp_path / "c.parquet", "c", "c1", [None])], unit="patient")
+
+
+@pytest.mark.parametrize("mechanism", [GAUSSIAN, LAPLACE])
+def test_a_row_that_moves_from_one_patient_to_another_moves_the_release_by_what_two_patients_may(mechanism):
+    """Two units change, each by at most twice the clip; and both together never pass two clips."""
+    units, start = patients(5, 5, seed=2), random_start("mlp")
+    owners = ["a"] * 5 + ["b"] * 5
+    changes = {"clip_norm": 0.2, "mechanism": mechanism}
+    before = released(units, start, "mlp", **changes)
+    for moved in range(5):
+        others = [*owners[:moved], "b", *owners[moved + 1 :]]
+        regrouped = Units.group(units.features, units.labels, others, unit="patient")
+        assert np.diff(regrouped.offsets).tolist() == [4, 6]
+        after = released(regrouped, start, "mlp", **changes)
+        assert 0 < np.linalg.norm(after - before, NORMS[mechanism]) <= 4 * 0.2
+        assert np.linalg.norm(after, NORMS[mechanism]) <= 2 * 0.2 * (1 + 1e-6)
+
+
+def drawn_units(units, settings, random, steps):
+    """How often each unit was drawn, and how many at a time; a unit's first feature is its number."""
+    often, sizes = np.zeros(len(units), dtype=int), []
+    for _ in range(steps):
+        blocks = draw(units, settings, random, block_shape(settings, 2048))
+        numbers = [block.features[: block.units, 0, 0].numpy().astype(int) for block in blocks]
+        together = np.concatenate(numbers) if numbers else np.empty(0, dtype=int)
+        assert len(set(together)) == len(together)
+        often[together] += 1
+        sizes.append(len(together))
+    return often, np.array(sizes)
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.5])
+def test_units_are_drawn_by_poisson_sampling_at_the_rate_that_is_accounted_for(rate):
+    count, steps = 60, 1500
+    numbers = np.repeat(np.arange(count, dtype=np.float32)[:, None], F, axis=1)
+    units = Units(numbers, np.zeros(count, np.float32), np.arange(count + 1))
+    settings = dpsgd(sampling_rate=rate, expected_batch=rate * count, max_variants=1)
+    often, sizes = drawn_units(units, settings, seeded(11), steps)
+    # How often each unit is drawn, and how many at a time, are binomial (significance 1 in 1,000).
+    spread = steps * rate * (1 - rate)
+    assert 1e-3 / 2 < stats.chi2(count).cdf(((often - steps * rate) ** 2 / spread).sum()) < 1 - 1e-3 / 2
+    variance = count * rate * (1 - rate)
+    assert 1e-3 / 2 < stats.chi2(steps).cdf(((sizes - count * rate) ** 2 / variance).sum()) < 1 - 1e-3 / 2
+    assert abs(sizes.mean() - count * rate) < 3.3 * np.sqrt(variance / steps)
+
+
+def test_blocks_have_one_public_shape_and_hold_every_sampled_unit_once():
+    units = patients(*[3] * 300)
+    settings = dpsgd(expected_batch=100.0, max_variants=4)
+    shape = block_shape(settings, 256)
+    blocks = list(draw(units, settings, SILENT, shape))
+    assert {block.features.shape for block in blocks} == {(*shape, F)}
+    assert shape[0] * shape[1] % 16 == 0
+    assert sum(block.units for block in blocks) == 300
+    assert all((block.weights[block.units :] == 0).all() for block in blocks)
+    assert block_shape(dpsgd(expected_batch=1e9, max_variants=100_000), 256) == (1, 100_000)
+
+
+class HalfNoise(PrivateMean):
+    def noise_scale(self):
+        return super().noise_scale() / 2
+
+
+class ActualBatch(PrivateMean):
+    def normaliser(self, sampled):
+        return float(max(sampled, 1))
+
+
+@pytest.mark.parametrize(
+    ("broken", "check"),
+    [
+        (HalfNoise, test_every_step_adds_its_own_noise),
+        (ActualBatch, test_the_normaliser_is_the_expected_batch_whatever_number_of_patients_is_held),
+    ],
+)
+def test_training_with_a_broken_mechanism_is_caught(monkeypatch, broken, check):
+    monkeypatch.setattr("cordon.clipping.PrivateMean", broken)
+    with pytest.raises(AssertionError):
+        check()
+
+
+@pytest.mark.parametrize("mechanism", [GAUSSIAN, LAPLACE])
+def test_the_adaptive_clip_goes_on_from_round_to_round(mechanism):
+    units, start = patients(*[4] * 200, features=20), random_start("mlp", features=20)
+    settings = dpsgd(
+        clipping="adaptive", clip_norm=0.5, noise_multiplier=1.0, sampling_rate=0.5, expected_batch=100.0,
+        steps=10, learning_rate=1e-9, mechanism=mechanism, clip_quantile=0.7,
+    )  # fmt: skip
+    clip, random, seen = None, seeded(3), []
+    for _ in range(20):
+        clip = descend("mlp", start, units, settings, random, clip_norm=clip).clip_norm
+        seen.append(clip)
+    alone = (
+        Units(units.features[n : n + 4], units.labels[n : n + 4], np.array([0, 4])) for n in range(0, 800, 4)
+    )
+    norms = [np.linalg.norm(released(u, start, "mlp", clip_norm=1e3), NORMS[mechanism]) for u in alone]
+    assert seen[0] < seen[1]
+    assert np.median(seen[-10:]) == pytest.approx(np.quantile(norms, 0.7), rel=0.15)
+
+
+def test_a_fixed_clip_comes_back_as_it_went_in_and_takes_no_other():
+    units, start = patients(3), initial_parameters("logistic", F)
+    assert train("logistic", start, units, dpsgd(clip_norm=0.7)).clip_norm == 0.7
+    with pytest.raises(UserError, match=r"a clip norm of 0\.5 carried over beside the fixed 0\.7"):
+        train("logistic", start, units, dpsgd(clip_norm=0.7), clip_norm=0.5)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf])
+def test_a_carried_clip_that_is_no_norm_is_refused(value):
+    start, settings = initial_parameters("logistic", F), dpsgd(clipping="adaptive")
+    with pytest.raises(UserError, match="no clip norm"):
+        train("logistic", start, patients(3), settings, clip_norm=value)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize("clipping", ["fixed", "adaptive"])
+@pytest.mark.parametrize("mechanism", [GAUSSIAN, LAPLACE])
+def test_every_mechanism_clipping_and_optimiser_learns(mechanism, clipping, optimiser):
+    source = np.random.default_rng(8)
+    features = source.normal(size=(4000, F)).astype(np.float32)
+    labels = (features[:, 0] > 0).astype(np.float32)
+    units = Units.group(features, labels, [""] * 4000, unit="variant")
+    settings = dpsgd(
+        steps=40, sampling_rate=0.25, expected_batch=1000.0, noise_multiplier=2.0, max_variants=1,
+        mechanism=mechanism, clipping=clipping, optimiser=optimiser,
+        learning_rate=0.05 if optimiser == "adam" else 0.5, momentum=0.5 if optimiser == "sgd" else 0.0,
+    )  # fmt: skip
+    weight = update("logistic", initial_parameters("logistic", F), units, settings, seeded(9))["0.weight"][0]
+    assert weight[0] > 3 * np.abs(weight[1:]).max()
+
+
+def test_what_cannot_be_accounted_or_trained_with_is_refused():
+    units, start = patients(3), initial_parameters("logistic", F)
+    for changes, words in (
+        ({"noise_multiplier": 0.0}, "noise multiplier 0"),
+        ({"sampling_rate": 1.5}, r"sampling rate 1\.5"),
+        ({"mechanism": "Shuffled Gaussian"}, "cannot be accounted"),
+        ({"optimiser": "lion"}, "no optimiser is called"),
+    ):
+        with pytest.raises(UserError, match=words):
+            train("logistic", start, units, dpsgd(**changes))
+    for changes in ({"clipping": "none"}, {"clip_quantile": 1.0}, {"quantile_share": 0.0}, {"momentum": 1.0}):
+        with pytest.raises(UserError, match=rf"cannot be trained with: {next(iter(changes))}"):
+            dpsgd(**changes)
+
+
+def test_a_thread_count_is_kept_to_and_given_back(monkeypatch):
+    before = torch.get_num_threads()
+    with thread_count(1):
+        assert torch.get_num_threads() == 1
+    monkeypatch.setenv("CORDON_THREADS", "3")
+    with thread_count(None):
+        assert torch.get_num_threads() == 3
+    with thread_count(2):
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == before
+    for wrong in ("0", "two", "-1"):
+        monkeypatch.setenv("CORDON_THREADS", wrong)
+        with pytest.raises(UserError, match="no number of threads"), thread_count(None):
+            pass
+
+
+def test_importing_training_stays_light():
+    assert "torch" not in vars(cordon.training)

@@ -3,10 +3,16 @@
 Nothing here keeps a state that could be seeded, forked or replayed: every number comes from
 ``os.urandom``. Another source of bytes is for tests alone: no command, and nothing that makes a
 result (``cordon.training.train``), takes one.
+
+Two attacks read data off the low bits of a noisy float. One solves the gaps between the values that the
+noise can take (Mironov 2012): each draw here therefore spends several uniform ones. The other looks for
+values finer than the data's own precision allows (Haney et al. 2022, arXiv:2207.13793), which no sum of
+draws prevents: what is released goes through `on_grid`.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +22,15 @@ import numpy.typing as npt
 
 # Gaussians that are summed into one sample, see Randomness.normal.
 SUMMANDS = 4
+# Binary digits of the noise's scale that a released value keeps, see on_grid.
+GRID_BITS = 12
 
 BytesSource = Callable[[int], bytes]
 
 
 @dataclass(frozen=True)
 class Randomness:
-    """Uniform, normal and subset draws from a source of random bytes."""
+    """Uniform, normal, Laplace and subset draws from a source of random bytes."""
 
     source: BytesSource = os.urandom
 
@@ -48,6 +56,19 @@ class Randomness:
         total: npt.NDArray[np.float64] = draws[: SUMMANDS * size].reshape(SUMMANDS, size).sum(axis=0)
         return np.divide(total, np.sqrt(SUMMANDS), dtype=np.float64)
 
+    def laplace(self, size: int) -> npt.NDArray[np.float64]:
+        """``size`` draws of the Laplace distribution of mean 0 and scale 1 (variance 2).
+
+        Each is the sum of two products of independent normals, whose characteristic function is
+        1 / (1 + t^2), and by Box-Muller such a product is an exponential times a cosine. Inverting the
+        distribution function of one uniform draw would be shorter, and is what Mironov 2012 breaks;
+        with four, searching for them takes exponential time (Holohan and Braghin 2021, arXiv:2107.10138).
+        """
+        exponential = -np.log(self.uniform(2 * size)).reshape(2, size)
+        cosine = np.cos(np.pi * self.uniform(2 * size)).reshape(2, size)
+        total: npt.NDArray[np.float64] = (exponential * cosine).sum(axis=0)
+        return total
+
     def poisson_sample(self, population: int, rate: float) -> npt.NDArray[np.intp]:
         """Indices of a Poisson sample: each of ``population`` units is in with probability ``rate``."""
         return np.flatnonzero(self.uniform(population) < rate)
@@ -57,3 +78,16 @@ class Randomness:
         if population <= size:
             return np.arange(population)
         return np.argsort(self.uniform(population))[:size]
+
+
+def on_grid(noisy: npt.NDArray[np.float64], scale: float) -> npt.NDArray[np.float64]:
+    """``noisy`` values, rounded to multiples of a public power of two, at most 2^-GRID_BITS of ``scale``.
+
+    ``scale`` is the public scale of the noise in them, above 0. Rounding after the noise is
+    post-processing; it hides the low bits, which alone tell a sum of floats from one of real numbers
+    (Mironov 2012's snapping). It adds less than 1e-8 of the noise's variance, and float32 holds the
+    result exactly up to 2^12 times ``scale``.
+    """
+    step = 2.0 ** (math.floor(math.log2(scale)) - GRID_BITS)
+    rounded: npt.NDArray[np.float64] = np.round(noisy / step) * step
+    return rounded

@@ -1,28 +1,34 @@
-"""DP-SGD on a site's own rows: one privacy unit is one example of Opacus.
+"""DP-SGD on a site's own rows, grouped by the privacy unit that each row carries.
 
-A unit's rows travel as one block [variants, features], so Opacus' per-example gradient is the unit's
-whole gradient: it is clipped as one vector, whatever the number of its rows.
+A unit's rows travel together, and its whole gradient (`cordon.gradients`) is clipped as one vector
+(`cordon.clipping`), whatever the number of its rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from cordon.accountants import Event
+from cordon.accountants import GAUSSIAN, Event
+from cordon.devices import device, thread_count
 from cordon.errors import UserError
 from cordon.mechanisms import Randomness
 from cordon.model import Parameters, build, check_parameters, load_parameters, parameters_of
 
 if TYPE_CHECKING:
-    import torch
+    from cordon.clipping import Clip
+    from cordon.gradients import Block
 
 UNITS = ("patient", "variant")
+CLIPPINGS = ("fixed", "adaptive")
+# Processors work on so many numbers at once: of a multiple of it, none is left to be rounded otherwise.
+LANES = 16
 
 
 @dataclass(frozen=True)
@@ -87,10 +93,13 @@ class Units:
 
 @dataclass(frozen=True)
 class DPSGD:
-    """The public settings of one round's training at a site.
+    """The public settings of one round's training at a site; UserError where they do not go together.
 
     ``expected_batch`` normalises every step: sampling rate times the units that the site declared,
-    never the number that it holds. ``max_variants`` bounds the rows drawn from a unit.
+    never the number that it holds. ``max_variants`` bounds the rows drawn from a unit. ``clip_norm`` is L2
+    under Gaussian, L1 under Laplace noise; the run's first one where ``clipping`` is adaptive, which
+    moves it towards the ``clip_quantile`` of the units' gradient norms by ``clip_rate`` a step, for
+    ``quantile_share`` of the privacy cost. ``per_layer`` clips each layer to its part of the norm.
     """
 
     noise_multiplier: float
@@ -100,31 +109,82 @@ class DPSGD:
     learning_rate: float
     expected_batch: float
     max_variants: int
+    mechanism: str = GAUSSIAN
+    clipping: str = "fixed"
+    clip_quantile: float = 0.9
+    clip_rate: float = 0.2
+    quantile_share: float = 0.1
+    optimiser: str = "sgd"
+    momentum: float = 0.0
+    per_layer: bool = False
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} {getattr(self, name)!r} (use {use})"
+            for name, holds, use in (
+                ("clip_norm", 0 < self.clip_norm < math.inf, "a finite number above 0"),
+                ("expected_batch", 0 < self.expected_batch < math.inf, "a finite number above 0"),
+                ("max_variants", self.max_variants >= 1, "1 or more"),
+                ("clipping", self.clipping in CLIPPINGS, " or ".join(CLIPPINGS)),
+                ("clip_quantile", 0 < self.clip_quantile < 1, "a number in (0, 1)"),
+                ("clip_rate", 0 < self.clip_rate <= 1, "a number in (0, 1]"),
+                ("quantile_share", 0 < self.quantile_share < 1, "a number in (0, 1)"),
+                ("momentum", 0 <= self.momentum < 1, "a number in [0, 1)"),
+            )
+            if not holds
+        ]
+        if faults:
+            raise UserError(f"these settings cannot be trained with: {'; '.join(faults)}.")
 
     @property
     def event(self) -> Event:
-        """What one run of these steps costs."""
-        return Event(self.noise_multiplier, self.sampling_rate, self.steps)
+        """What one run of these steps costs, the adaptive clip's counts included."""
+        return Event(self.noise_multiplier, self.sampling_rate, self.steps, self.mechanism)
 
 
-def train(architecture: str, start: Parameters, units: Units, settings: DPSGD) -> Parameters:
+@dataclass(frozen=True)
+class Trained:
+    """What came of a round: the noisy ``update``, and the clip norm that the run's next round starts from.
+
+    Both are functions of private releases alone. The clip norm stays at the site all the same.
+    """
+
+    update: Parameters
+    clip_norm: float
+
+
+def train(
+    architecture: str, start: Parameters, units: Units, settings: DPSGD, *,
+    clip_norm: float | None = None, threads: int | None = None,
+) -> Trained:  # fmt: skip
     """The noisy change of the parameters after ``settings.steps`` steps of DP-SGD from ``start``.
 
     The result is private for one unit at the cost of ``settings.event`` (Abadi et al. 2016,
     arXiv:1607.00133, with Poisson sampling and a fixed normaliser), against whoever chose ``start``
-    too. Raises UserError where ``start`` are no finite parameters of ``architecture``.
+    too. ``clip_norm`` is the one that the run's last round ended with (None: its first round; used
+    where clipping is adaptive). ``threads``: CPU threads, by default CORDON_THREADS or what torch takes.
+    Momentum and Adam's moments start anew. Raises UserError where ``start`` are no finite parameters of
+    ``architecture``, or the settings cannot be accounted.
     """
-    return descend(architecture, start, units, settings, Randomness())
+    _ = settings.event  # refuses what cannot be accounted
+    with thread_count(threads):
+        return descend(architecture, start, units, settings, Randomness(), clip_norm=clip_norm)
 
 
 def descend(
-    architecture: str, start: Parameters, units: Units, settings: DPSGD, random: Randomness
-) -> Parameters:
+    architecture: str, start: Parameters, units: Units, settings: DPSGD, random: Randomness, *,
+    clip_norm: float | None = None,
+) -> Trained:  # fmt: skip
     """`train` with a given source of randomness, for tests: what comes of another one is not private."""
     import torch
-    from opacus import GradSampleModule
+    from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-    module = build(architecture, units.features.shape[1])
+    from cordon.clipping import PrivateMean
+    from cordon.gradients import unit_gradients
+    from cordon.optimisers import optimiser
+
+    features = units.features.shape[1]
+    module = build(architecture, features)
     try:
         check_parameters(start, expected=parameters_of(module))
     except ValueError as error:
@@ -132,81 +192,85 @@ def descend(
             f"cannot train from this start: {error}. Use the same version of Cordon at sites and aggregator."
         ) from error
     load_parameters(module, start)
-    # Sums in the module, so that the only normaliser is the optimiser's public expected batch.
-    private = GradSampleModule(module, loss_reduction="sum")
-    optimiser = _optimiser(private, settings, random)
-    loss = torch.nn.BCEWithLogitsLoss(reduction="none")
+    module.to(device())
+    gradients = unit_gradients(module, features)
+    clip = _clip(settings, clip_norm)
+    mean = PrivateMean(
+        gradients, clip, mechanism=settings.mechanism, expected_batch=settings.expected_batch,
+        per_layer=settings.per_layer, random=random,
+    )  # fmt: skip
+    steps = optimiser(settings.optimiser, learning_rate=settings.learning_rate, momentum=settings.momentum)
+    shape = block_shape(settings, gradients.most_rows)
+    first = parameters_to_vector(module.parameters()).detach().double().cpu()
+    moved = torch.zeros_like(first)
     for _ in range(settings.steps):
-        optimiser.zero_grad()
-        block, labels, weights = _draw(units, settings, random)
-        (loss(private(block), labels) * weights).sum().backward()
-        optimiser.step()
-    end = parameters_of(module)
-    private.remove_hooks()
-    return {name: end[name] - start[name] for name in start}
+        release = mean.release(draw(units, settings, random, shape), len(moved))
+        moved += steps.change(*release)
+        # The module computes in float32; what has moved is not lost in its rounding.
+        vector_to_parameters((first + moved).float().to(device()), module.parameters())
+    update = {name: np.zeros_like(value) for name, value in start.items()}
+    sizes = [parameter.numel() for parameter in module.parameters()]
+    for (name, parameter), part in zip(module.named_parameters(), torch.split(moved, sizes), strict=True):
+        update[name] = part.view(parameter.shape).float().numpy()
+    return Trained(update, clip.norm)
 
 
-def _draw(
-    units: Units, settings: DPSGD, random: Randomness
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A Poisson sample of units, padded: features [units, rows, F], labels and weights [units, rows].
+def _clip(settings: DPSGD, norm: float | None) -> Clip:
+    """The clip that a round starts with."""
+    from cordon.clipping import AdaptiveClip, Clip, split_noise
+
+    if settings.clipping == "fixed":
+        if norm not in (None, settings.clip_norm):
+            raise UserError(
+                f"a clip norm of {norm} carried over beside the fixed {settings.clip_norm}. Leave it out."
+            )
+        return Clip(settings.clip_norm, settings.noise_multiplier)
+    if norm is not None and not 0 < norm < math.inf:
+        raise UserError(f"{norm} is no clip norm to go on from. Give what the run's last round ended with.")
+    gradient_noise, count_noise = split_noise(
+        settings.noise_multiplier, settings.mechanism, settings.quantile_share
+    )
+    return AdaptiveClip(
+        settings.clip_norm if norm is None else norm, first=settings.clip_norm,
+        quantile=settings.clip_quantile, rate=settings.clip_rate, noise_multiplier=gradient_noise,
+        count_noise=count_noise, mechanism=settings.mechanism, expected_batch=settings.expected_batch,
+    )  # fmt: skip
+
+
+def block_shape(settings: DPSGD, most_rows: int) -> tuple[int, int]:
+    """The units and rows of every block of a round: public, and the same whoever is sampled.
+
+    Nearly always one block holds the whole sample, where ``most_rows`` allows.
+    """
+    expected = settings.expected_batch + 4 * math.sqrt(settings.expected_batch)
+    units = max(1, min(math.ceil(expected), most_rows // settings.max_variants))
+    whole = LANES // math.gcd(LANES, settings.max_variants)
+    return math.ceil(units / whole) * whole, settings.max_variants
+
+
+def draw(units: Units, settings: DPSGD, random: Randomness, shape: tuple[int, int]) -> Iterator[Block]:
+    """A Poisson sample of units in padded blocks of ``shape`` (units, rows); none where it is empty.
 
     A unit's weights sum to one over the rows drawn from it and are zero on the padding, so its loss
-    is the mean over those rows. The sample may be empty.
+    is the mean over those rows.
     """
     import torch
 
+    from cordon.gradients import Block
+
     sampled = random.poisson_sample(len(units), settings.sampling_rate)
-    shape = (len(sampled), settings.max_variants)
-    rows = np.zeros(shape, dtype=np.int64)
-    weights = np.zeros(shape, dtype=np.float32)
-    for place, unit in enumerate(sampled):
-        first, last = units.offsets[unit], units.offsets[unit + 1]
-        rows[place] = first  # padding is the unit's own, and weighs nothing
-        drawn = first + random.subset(int(last - first), settings.max_variants)
-        rows[place, : len(drawn)] = drawn
-        weights[place, : len(drawn)] = 1.0 / len(drawn)
-    return (
-        # Opacus' hooks see the gradient of a first layer only where its input has one too.
-        torch.from_numpy(units.features[rows]).requires_grad_(),
-        torch.from_numpy(units.labels[rows]),
-        torch.from_numpy(weights),
-    )
-
-
-def _optimiser(private: Any, settings: DPSGD, random: Randomness) -> Any:
-    """Opacus' DP optimiser over plain SGD, clipping in float64 and with its noise from ``random``."""
-    import torch
-    from opacus.optimizers import DPOptimizer
-
-    class SecureOptimizer(DPOptimizer):  # type: ignore[misc]
-        """Opacus' own secure mode needs a package that is no longer maintained."""
-
-        def clip_and_accumulate(self) -> None:
-            """Sum the units' clipped gradients; a unit whose gradient is not finite adds nothing.
-
-            Parameters and features can be such that a gradient overflows; no noise would hide a NaN.
-            In float64 the sum's own rounding (Casacuberta et al., CCS 2022) is far below
-            the clip norm.
-            """
-            units = torch.cat([gradient.flatten(1) for gradient in self.grad_samples], dim=1).double()
-            units = torch.where(units.isfinite().all(dim=1, keepdim=True), units, 0.0)
-            norms = units.norm(dim=1, keepdim=True).clamp(min=self.max_grad_norm)
-            summed = (units * (self.max_grad_norm / norms)).sum(dim=0)
-            sizes = [parameter.numel() for parameter in self.params]
-            for parameter, part in zip(self.params, summed.split(sizes), strict=True):
-                parameter.summed_grad = part.view_as(parameter)
-
-        def add_noise(self) -> None:
-            deviation = self.noise_multiplier * self.max_grad_norm
-            for parameter in self.params:
-                noise = torch.from_numpy(random.normal(parameter.numel()) * deviation)
-                parameter.grad = (parameter.summed_grad + noise.view_as(parameter)).to(parameter.dtype)
-
-    return SecureOptimizer(
-        torch.optim.SGD(private.parameters(), lr=settings.learning_rate),
-        noise_multiplier=settings.noise_multiplier,
-        max_grad_norm=settings.clip_norm,
-        expected_batch_size=settings.expected_batch,
-        loss_reduction="mean",
-    )
+    for first in range(0, len(sampled), shape[0]):
+        owners = sampled[first : first + shape[0]]
+        rows = np.zeros(shape, dtype=np.int64)
+        weights = np.zeros(shape, dtype=np.float32)
+        starts, sizes = units.offsets[owners], np.diff(units.offsets)[owners]
+        drawn = np.minimum(sizes, shape[1])
+        taken = np.arange(shape[1]) < drawn[:, None]
+        # Padding is the unit's own first row, and weighs nothing.
+        rows[: len(owners)] = starts[:, None] + np.where(taken, np.arange(shape[1]), 0)
+        weights[: len(owners)] = np.where(taken, 1.0 / drawn[:, None], 0.0)
+        for place in np.flatnonzero(sizes > shape[1]):
+            rows[place] = starts[place] + random.subset(int(sizes[place]), shape[1])
+        arrays = (units.features[rows], units.labels[rows], weights)
+        features, labels, weighed = (torch.from_numpy(array).to(device()) for array in arrays)
+        yield Block(features, labels, weighed, units=len(owners))
