@@ -139,10 +139,11 @@ def test_the_module_runs_the_local_double(tmp_path, na12878_bam, na12878_referen
 def image():
     """The double's image; skips with the reason where it cannot be built."""
     if shutil.which("docker") is None:
-        pytest.skip("Docker is not on this machine")
+        pytest.skip("Docker is not on this machine; tests/docker/start sets it up")
     if subprocess.run(["docker", "info"], capture_output=True).returncode:
-        pytest.skip("Docker's daemon cannot be reached")
-    built = subprocess.run(["docker", "build", "--tag", IMAGE, str(DOUBLE)], text=True, capture_output=True)
+        pytest.skip("Docker's daemon cannot be reached; tests/docker/start starts one")
+    build = ["docker", "build", "--network", "host", "--tag", IMAGE, str(DOUBLE)]
+    built = subprocess.run(build, text=True, capture_output=True)
     if built.returncode:
         pytest.skip(f"the double's image cannot be built here: {built.stderr.strip().splitlines()[-1]}")
     return IMAGE

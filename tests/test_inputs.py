@@ -7,8 +7,12 @@ import pysam
 import pytest
 
 from conftest import ROOT, Read
+from cordon import samplesheet, sarek
 from cordon.errors import InputProblems, UserError
+from cordon.features import CALLERS
 from cordon.inputs import Places, check_inputs, read_staged
+from cordon.parameters import read_json
+from cordon.samplesheet import COLUMNS, FILES
 
 SCHEMA = ROOT / "nextflow_schema.json"
 PARAMETERS = {"input": "sheet.csv", "outdir": "out", "reference": "reference.fasta", "min_sites": 1}
@@ -435,3 +439,12 @@ def test_pseudonyms_stay_the_same_for_a_site_and_say_nothing_elsewhere(run):
     run.options = {"state": run.lab.folder / "state"}
     with pytest.raises(UserError, match=r"pseudonym\.salt: is no salt of 64 hex digits"):
         run.check()
+
+
+def test_the_workflow_stages_every_file_that_a_row_names_and_callers_are_the_same_everywhere():
+    staged = (ROOT / "modules" / "inputs.nf").read_text()
+    assert all(f"'{column}'" in staged for column in FILES)
+    assert set(CALLERS) == set(samplesheet.CALLS) == set(sarek.ENDS)
+    assert list(read_json(ROOT / "modules/check_inputs/schema_input.json")["items"]["properties"]) == list(
+        COLUMNS
+    )

@@ -72,6 +72,10 @@ def test_values_that_are_wrong(name, value, expected):
         ({"ploidy": 1}, ["--ploidy 1: is not what deepvariant can call."]),
         ({"ploidy": 4, "callers": "haplotypecaller"}, []),
         ({"labels": "resources", "known_sites": "a.vcf,b.vcf"}, []),
+        (
+            {"labels": "resources", "known_sites": "a.vcf", "privacy_unit": "variant"},
+            ["--labels resources: looks at all rows of a sample"],
+        ),
     ],
 )
 def test_combinations(given, expected):

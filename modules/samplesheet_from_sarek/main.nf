@@ -1,8 +1,10 @@
-// The samplesheet of a results folder of nf-core/sarek; `folder` is where it lies for good.
+// The samplesheet of a results folder of nf-core/sarek; `folder` is where it lies for good. Made anew by every
+// run, because a folder's own date does not tell that files deep inside it are new.
 process SAMPLESHEET_FROM_SAREK {
     tag "${site}"
     label 'process_single'
     container "cordon-python:${workflow.manifest.version}"
+    cache false
 
     input:
     tuple path(sarek, stageAs: 'sarek'), val(folder)

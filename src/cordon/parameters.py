@@ -117,6 +117,9 @@ def combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     if values.get("known_sites") and not by_resources:
         what = "is given, but labels come from the samples' truth."
         yield Problem("--known_sites", what, "Add --labels resources, or leave it out.")
+    if by_resources and values.get("privacy_unit") == "variant":
+        what = "looks at all rows of a sample, so that one variant's label depends on others."
+        yield Problem("--labels resources", what, "Use --privacy_unit patient.")
     diploid = [name for name in ("deepvariant", "bcftools") if name in values.get("callers", "").split(",")]
     if values.get("ploidy", 2) != 2 and diploid:
         what = f"is not what {' and '.join(diploid)} can call."
