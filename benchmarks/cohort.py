@@ -39,7 +39,7 @@ def federated(plan: Plan, sites: dict[str, Units], declared: dict[str, int]) -> 
     parameters = initial_parameters(plan.model, len(FEATURES))
     for _ in range(plan.rounds):
         updates = {
-            site: train(plan.model, parameters, units, plan.settings_for(declared[site]))
+            site: train(plan.model, parameters, units, plan.settings_for(declared[site])).update
             for site, units in sites.items()
         }
         parameters = average(parameters, updates, dict.fromkeys(sites, 1.0))

@@ -38,7 +38,7 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
     from cordon.training import Units
 
     workdir = Path("flower")
-    ledger = SiteLedger(Path(state) / f"{site}.jsonl", epsilon=epsilon, delta=delta)
+    ledger = SiteLedger(Path(state) / f"{site}.sqlite", epsilon=epsilon, delta=delta)
     with progress(progress_file) as say:
         participant = Participant(
             site, lambda unit: Units.read([Path(path) for path in variants], unit=unit), FEATURES,

@@ -113,7 +113,7 @@ class Consortium:
         return pid
 
     def ledger(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in (self.folder / "aggregator" / "ledger.jsonl").open()]
+        return [json.loads(line) for line in (self.folder / "aggregator" / "ledger.sqlite").open()]
 
     def stop(self) -> None:
         for process in self._processes.values():

@@ -23,7 +23,7 @@ process AGGREGATE {
         --plan ${plan} --credentials ${credentials} --address ${address} --state '${state}/aggregator' \\
         --progress '${state}/progress.log' ${args} \\
         --output model.safetensors --record federation.json
-    cp '${state}/aggregator/ledger.jsonl' aggregator.ledger.jsonl
+    python3 -m cordon.cli ledger export '${state}/aggregator/ledger.sqlite' --output aggregator.ledger.jsonl
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

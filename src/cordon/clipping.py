@@ -11,12 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cordon.accountants import GAUSSIAN, LAPLACE, NORMS, check_norm
 from cordon.gradients import Block, LayerGradients, UnitGradients
-from cordon.mechanisms import Randomness
+from cordon.mechanisms import Randomness, on_grid
 
 # Units are clipped so much (relative) below the clip that the noise is scaled by. A sum of n float64 numbers
 # is off by at most n 2^-53 times the sum of their sizes (Higham 2002, eq. 4.4); with blocks of k rows that is
@@ -87,7 +88,8 @@ class AdaptiveClip(Clip):
         span = 2.0 * max(self._quantile, 1.0 - self._quantile)
         count = (self._within - self._quantile * self._sampled) / span
         noise = float(draw_noise(random, self._mechanism, 1)) * self._count_noise
-        error = (count + noise) * span / self._expected_batch
+        noisy = float(on_grid(np.array([count + noise]), self._count_noise)[0])
+        error = noisy * span / self._expected_batch
         # A large draw over a small batch may ask for a leap that no floating-point number holds.
         leap = math.exp(min(max(-self._rate * error, -math.log(REACH)), math.log(REACH)))
         lowest, highest = self._range
@@ -127,7 +129,8 @@ class PrivateMean:
             total = total + self.clipped_sum(block).cpu()
             sampled += block.units
         scale = self.noise_scale()
-        noisy = total + draw_noise(self.random, self.mechanism, parameters) * scale
+        noise = draw_noise(self.random, self.mechanism, parameters) * scale
+        noisy = torch.from_numpy(on_grid((total + noise).numpy(), scale))
         normaliser = self.normaliser(sampled)
         self.clip.move(self.random)
         deviation = scale / normaliser * (math.sqrt(2) if self.mechanism == LAPLACE else 1.0)

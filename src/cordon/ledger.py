@@ -1,132 +1,206 @@
 """What a site has spent, on disk before it is spent; and the chained, signed log under it.
 
-A ledger is a file of JSON lines. Each row carries the SHA-256 of the row before it and an Ed25519
-signature, so a row can be neither changed, removed nor put in between unnoticed.
+A ledger is an SQLite file of rows (see cordon.chain), with its key and its head record beside it.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
+import logging
 import math
-import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from cordon import database
 from cordon.accountants import Event, epsilon_rdp, statement
+from cordon.chain import RESTORE, Chain, hexadecimal, new_key, read_private_key, write_durably
 from cordon.errors import BudgetExceeded, UserError
 
-FIRST = "0" * 64
+SCHEMA = "CREATE TABLE rows (number INTEGER PRIMARY KEY, line TEXT NOT NULL)"
+# Kinds of a site's rows: its budget, a round's cost before it trains, a round's answer before it leaves.
+BUDGET, RESERVED, SENT = "budget", "reserved", "sent"
 
 
 class ChainedLog:
-    """Append-only JSON lines at ``path``, hash-chained and signed with the key beside them.
+    """Append-only rows at ``path``, hash-chained and signed with the key beside them.
 
-    The key file (``.key``) is made on first use, readable by its owner alone. Rows already there
-    are verified on opening; UserError names the first row that does not verify. What it cannot show is
-    that rows are missing at its end: whoever restores an old copy of the file takes spending back.
+    The key (``.key``) is made on first use, readable by its owner alone, and with it the head record
+    (``.head``): how many rows there were, written after each. All rows are verified on opening, new ones
+    whenever the log is locked; UserError names the first row that does not verify or is missing. What
+    this cannot show: that an old copy of the file was put back together with its head record, or that
+    all three files are gone; and the last rows may be missing unnoticed where the process that wrote
+    them died before the head record followed. Whoever holds the key can write whatever history.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._connection: sqlite3.Connection | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._key = _load_or_make_key(path)
-        self.public_key = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
-        self._rows: list[dict[str, Any]] = []
-        self.head = FIRST
-        self._size = 0
-        if path.exists():
-            self._read()
+        if key_path(path).exists() and not path.exists():
+            raise UserError(
+                f"{path}: missing, but its key {key_path(path).name} is there. Restore the ledger from a "
+                "backup: without it, what was spent would be forgotten."
+            )
+        if (kind := database.file_system(path)) not in database.LOCAL:
+            logging.getLogger(__name__).warning(
+                "%s: on a file system of %s SQLite's write-ahead log cannot be used; a rollback journal is, "
+                "which is slower, and needs the file system's locks to work.",
+                path, f"type {kind}" if kind else "unknown type",
+            )  # fmt: skip
+        with database.transaction(path) as connection:
+            if not (database.schema(connection) or key_path(path).exists()):
+                connection.execute(SCHEMA)
+        with database.transaction(path) as connection:
+            self._key = _key(path, connection)
+            self._chain = Chain(path, self._key.public_key())
+            self._catch_up(connection)
+        self.public_key = hexadecimal(self._chain.key)
+
+    @property
+    def head(self) -> str:
+        """The hash of the last row known here."""
+        return self._chain.head
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self._rows)
+        return iter(self._chain.rows)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write ``row`` and wait until it is on disk; UserError where another process wrote since."""
-        body = {**row, "previous": self.head}
-        digest = _digest(body)
-        line = _line({**body, "hash": digest, "signature": self._key.sign(bytes.fromhex(digest)).hex()})
-        with self.path.open("ab", buffering=0) as handle:
-            with suppress(OSError):  # some cluster file systems have no locks
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            if handle.seek(0, os.SEEK_END) != self._size:
-                raise UserError(
-                    f"{self.path}: another process wrote to this ledger. Run one command at a time on it."
-                )
-            try:
-                if handle.write(line) != len(line):
-                    raise OSError(f"{self.path}: the row was written in part")
-                os.fsync(handle.fileno())
-            except OSError:
-                handle.truncate(self._size)
-                raise
-        self._rows.append(row)
-        self.head = digest
-        self._size += len(line)
+        """Write ``row`` and wait until it is on disk, or, within ``locked``, until the block ends.
 
-    def _read(self) -> None:
-        *lines, rest = self.path.read_bytes().split(b"\n")
-        for number, line in enumerate(lines, start=1):
-            self._rows.append(self._verified(line, number))
-            self._size += len(line) + 1
-        if rest:
-            self._recover(rest, len(lines) + 1)
+        UserError (nothing written) where another process wrote since this log was last read: what was
+        decided on the rows known here may not hold with the new ones, which are known here from then on.
+        """
+        if self._connection is None:
+            known = len(self._chain)
+            with self.locked():
+                if len(self._chain) != known:
+                    raise UserError(
+                        f"{self.path}: another process wrote to this ledger. Run one command at a time on it."
+                    )
+                self.append(row)
+            return
+        line = self._chain.signed(row, self._key)
+        number = len(self._chain) + 1
+        self._connection.execute("INSERT INTO rows VALUES (?, ?)", (number, line.decode()))
+        self._chain.add(line)
 
-    def _recover(self, rest: bytes, number: int) -> None:
-        """A crash while a row was being written: nothing was done on the strength of half a row."""
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process from writing, with what they wrote read in; waits for them.
+
+        Rows appended within are written all together when the block ends, or none of them.
+        """
+        assert self._connection is None
+        known = -1
         try:
-            json.JSONDecoder().raw_decode(rest.decode(errors="replace"))
-        except ValueError:
-            keep = b""
-        else:  # the row is whole, but for its end of line
-            self._rows.append(self._verified(rest, number))
-            keep = rest + b"\n"
-        with self.path.open("r+b") as handle:
-            handle.seek(self._size)
-            handle.write(keep)
-            handle.truncate()
-            os.fsync(handle.fileno())
-        self._size += len(keep)
+            with database.transaction(self.path) as connection:
+                self._catch_up(connection)
+                known = len(self._chain)
+                self._connection = connection
+                yield
+        except BaseException:
+            if known >= 0:
+                self._chain.cut(known)
+            raise
+        finally:
+            self._connection = None
+        if len(self._chain) > known:
+            # Locked once more, so that no process puts an older head record over another's newer one.
+            with database.transaction(self.path) as connection:
+                self._catch_up(connection)
 
-    def _verified(self, line: bytes, number: int) -> dict[str, Any]:
-        where = f"{self.path}, row {number}"
-        try:
-            row: dict[str, Any] = json.loads(line)
-            if _line(row) != line + b"\n":
-                raise ValueError("not in the form in which rows are written")
-            signature, digest = row.pop("signature"), row.pop("hash")
-            if signature != (signed := bytes.fromhex(signature)).hex():
-                raise ValueError("not in lower case")
-            self._key.public_key().verify(signed, bytes.fromhex(digest))
-        except (ValueError, KeyError, AttributeError, TypeError, InvalidSignature) as error:
-            raise UserError(f"{where}: the row's signature does not verify. {_RESTORE}") from error
-        if digest != _digest(row) or row.pop("previous") != self.head:
-            raise UserError(f"{where}: the row does not follow the one before it. {_RESTORE}")
-        self.head = digest
-        return row
+    def _catch_up(self, connection: sqlite3.Connection) -> None:
+        """Read in the rows that are on disk, and bring the head record up to them."""
+        read_rows(self._chain, connection)
+        self._chain.check_head(before := _head(self.path))
+        if before != (record := self._chain.head_record(self._key)):
+            write_durably(head_path(self.path), record)
 
 
-_RESTORE = "Restore the ledger from a backup; a ledger that was edited cannot be trusted."
+def key_path(path: Path) -> Path:
+    return path.with_suffix(".key")
+
+
+def head_path(path: Path) -> Path:
+    return path.with_suffix(".head")
+
+
+def read_log(path: Path, key: Ed25519PublicKey) -> tuple[Chain, bool]:
+    """The rows of the ledger at ``path``, or of its export as JSON lines, verified with ``key``.
+
+    Also whether a ledger's head record was there to be held against them. UserError as for ChainedLog.
+    """
+    chain = Chain(path, key)
+    if not database.is_database(path):
+        for line in path.read_bytes().removesuffix(b"\n").split(b"\n"):
+            chain.add(line)
+        return chain, False
+    head = _head(path)  # first: a row may be written in between
+    with database.snapshot(path) as connection:
+        read_rows(chain, connection)
+    chain.check_head(head)
+    return chain, head is not None
+
+
+def read_rows(chain: Chain, connection: sqlite3.Connection) -> None:
+    """Add the rows that ``chain`` does not hold yet; UserError where the file holds anything beside them."""
+    _check_schema(chain.name, connection)
+    known = len(chain)
+    try:
+        rows = connection.execute(
+            "SELECT number, line FROM rows WHERE number > ? OR number < 1 ORDER BY number", (known,)
+        )
+        for number, line in rows:
+            expected = len(chain) + 1
+            if number != expected:
+                fault = f"missing, and a row {number} is" if number > expected else f"a row {number} is"
+                raise UserError(f"{chain.name}, row {expected}: {fault} there. {RESTORE}")
+            chain.add(line)
+        total = connection.execute("SELECT count(*) FROM rows").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        raise UserError(f"{chain.name}, row {len(chain) + 1}: cannot be read ({error}). {RESTORE}") from error
+    if total != len(chain):
+        raise UserError(f"{chain.name}: {len(chain)} rows were read before, and {total} are there. {RESTORE}")
+
+
+def _check_schema(name: object, connection: sqlite3.Connection) -> None:
+    if database.schema(connection) != [SCHEMA.encode()]:
+        raise UserError(f"{name}: holds something else than a ledger. {RESTORE}")
+
+
+def _key(path: Path, connection: sqlite3.Connection) -> Ed25519PrivateKey:
+    """The key of the ledger at ``path``; for a new ledger it is made, after the head record of no rows."""
+    if key_path(path).exists():
+        if not head_path(path).exists():
+            raise UserError(f"{path}: its head record {head_path(path).name} is missing. {RESTORE}")
+        return read_private_key(key_path(path))
+    _check_schema(path, connection)
+    head = _head(path)
+    if connection.execute("SELECT 1 FROM rows").fetchone() or (head is not None and b'"rows": 0' not in head):
+        raise UserError(f"{key_path(path)}: the key of {path.name} is missing. Restore the ledger's own key.")
+    key, pem = new_key()
+    write_durably(head_path(path), Chain(path, key.public_key()).head_record(key))
+    write_durably(key_path(path), pem)
+    return key
+
+
+def _head(path: Path) -> bytes | None:
+    try:
+        return head_path(path).read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 class SiteLedger:
     """A site's privacy spending, over all runs on the same patients.
 
     A round's cost is reserved before the round trains, and marked as sent before its update leaves:
-    a crash can waste budget but never spend it unrecorded.
+    a crash can waste budget but never spend it unrecorded. Two processes may share a ledger: each one's
+    reservations count for the other.
     """
 
     def __init__(self, path: Path, *, epsilon: float, delta: float) -> None:
@@ -140,14 +214,14 @@ class SiteLedger:
 
     def events(self) -> list[Event]:
         """Every event reserved so far, sent or not."""
-        return [_event(row) for row in self._log if row["kind"] == "reserved"]
+        return [_event(row) for row in self._log if row["kind"] == RESERVED]
 
     def spent(self) -> float:
         """Epsilon reserved so far, by RDP at the ledger's delta."""
         return epsilon_rdp(self.events(), self.delta)
 
     def sent(self, run: str, round_number: int) -> bool:
-        return self._holds("sent", run, round_number)
+        return bool(self._rows(SENT, run, round_number))
 
     def reserve(self, run: str, round_number: int, event: Event, *, unit: str) -> None:
         """Record that ``event`` will be spent; BudgetExceeded (nothing recorded) where it may not be.
@@ -155,70 +229,60 @@ class SiteLedger:
         A reservation of the same round is used again if nothing was sent on it. UserError where the
         ledger holds the spending of another privacy ``unit``: the two do not compose into one epsilon.
         """
-        others = {row["unit"] for row in self._log if row["kind"] == "reserved"} - {unit}
-        if others:
-            raise UserError(
-                f"{self._log.path} holds what was spent per {others.pop()}; this run counts per {unit}. "
-                "Use the same --privacy_unit, or another --state_dir for other patients."
-            )
-        if self._holds("sent", run, round_number):
+        with self._log.locked():
+            others = {row["unit"] for row in self._log if row["kind"] == RESERVED} - {unit}
+            if others:
+                raise UserError(
+                    f"{self._log.path} holds what was spent per {others.pop()}; this run counts per {unit}. "
+                    "Use the same --privacy_unit, or another --state_dir for other patients."
+                )
+            self._refuse_if_sent(run, round_number)
+            held = self._rows(RESERVED, run, round_number)
+            if held and _event(held[-1]) == event:
+                return
+            after = epsilon_rdp([*self.events(), event], self.delta)
+            if after > self.epsilon:
+                reached = statement(after, unit=unit, delta=self.delta, mechanism=event.mechanism)
+                raise BudgetExceeded(
+                    f"round {round_number} would bring epsilon to more than the site's budget of "
+                    f"{self.epsilon:.4g}: {reached}, by RDP. Nothing was spent; {self._log.path} holds what "
+                    "was."
+                )
+            self._note_budget()
+            place = {"kind": RESERVED, "run": run, "round": round_number}
+            self._log.append({**place, "unit": unit, "event": event.to_dict()})
+
+    def mark_sent(self, run: str, round_number: int) -> None:
+        """Record that the round's update leaves now; call it before it does.
+
+        UserError (nothing may leave) where the round was not reserved, or was answered by another process.
+        """
+        with self._log.locked():
+            self._refuse_if_sent(run, round_number)
+            if not self._rows(RESERVED, run, round_number):
+                raise UserError(
+                    f"round {round_number} of run {run} was not reserved in {self._log.path}. Reserve it "
+                    "first."
+                )
+            self._log.append({"kind": SENT, "run": run, "round": round_number})
+
+    def _note_budget(self) -> None:
+        """The budget in force is part of the record, and so is any change of it."""
+        budget = {"kind": BUDGET, "epsilon": float(self.epsilon), "delta": self.delta}
+        if budget not in [row for row in self._log if row["kind"] == BUDGET][-1:]:
+            self._log.append(budget)
+
+    def _refuse_if_sent(self, run: str, round_number: int) -> None:
+        if self.sent(run, round_number):
             raise UserError(
                 f"round {round_number} of run {run} was answered before; a second answer would be a second "
                 "release. Start a new run."
             )
-        held = [
-            row
-            for row in self._log
-            if row["kind"] == "reserved" and (row["run"], row["round"]) == (run, round_number)
-        ]
-        if held and _event(held[-1]) == event:
-            return
-        after = epsilon_rdp([*self.events(), event], self.delta)
-        if after > self.epsilon:
-            reached = statement(after, unit=unit, delta=self.delta, mechanism=event.mechanism)
-            raise BudgetExceeded(
-                f"round {round_number} would bring epsilon to more than the site's budget of "
-                f"{self.epsilon:.4g}: {reached}, by RDP. Nothing was spent; {self._log.path} holds what was."
-            )
-        place = {"kind": "reserved", "run": run, "round": round_number}
-        self._log.append({**place, "unit": unit, "event": event.to_dict()})
 
-    def mark_sent(self, run: str, round_number: int) -> None:
-        """Record that the round's update leaves now; call it before it does."""
-        self._log.append({"kind": "sent", "run": run, "round": round_number})
-
-    def _holds(self, kind: str, run: str, round_number: int) -> bool:
-        return any(
-            row["kind"] == kind and row["run"] == run and row["round"] == round_number for row in self._log
-        )
+    def _rows(self, kind: str, run: str, round_number: int) -> list[dict[str, Any]]:
+        place = (kind, run, round_number)
+        return [row for row in self._log if (row["kind"], row.get("run"), row.get("round")) == place]
 
 
 def _event(row: dict[str, Any]) -> Event:
     return Event(**row["event"])
-
-
-def _digest(row: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
-
-
-def _line(row: dict[str, Any]) -> bytes:
-    return json.dumps(row, sort_keys=True).encode() + b"\n"
-
-
-def _load_or_make_key(ledger: Path) -> Ed25519PrivateKey:
-    path = ledger.with_suffix(".key")
-    if path.exists():
-        try:
-            key = load_pem_private_key(path.read_bytes(), password=None)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: not a private key. Restore the ledger's own key.") from error
-        if not isinstance(key, Ed25519PrivateKey):
-            raise UserError(f"{path}: not an Ed25519 key. Restore the ledger's own key.")
-        return key
-    if ledger.exists() and ledger.stat().st_size:
-        raise UserError(f"{path}: the key of {ledger.name} is missing. Restore the ledger's own key.")
-    key = Ed25519PrivateKey.generate()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as handle:
-        handle.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return key

@@ -281,7 +281,7 @@ def serve(
     for site in sites:
         plan.check_delta(site.name, site.declared_patients)
     workdir.mkdir(parents=True, exist_ok=True)
-    ledger = ChainedLog(state / "ledger.jsonl")
+    ledger = ChainedLog(state / "ledger.sqlite")
     with processes.superlink(credentials, host, port, workdir) as link:
         say(f"the aggregator listens on {host}:{port}")
         tasks.register(link, [site.public_key for site in sites])

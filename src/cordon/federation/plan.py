@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from cordon.accountants import ADJACENCY, MECHANISM, Event, calibrate_noise, statement
+from cordon.accountants import ADJACENCY, GAUSSIAN, Event, calibrate_noise, statement
 from cordon.errors import InputProblems, Problem, UserError
 from cordon.model import ARCHITECTURES
 from cordon.training import DPSGD, UNITS
@@ -43,8 +43,14 @@ class Plan:
     clip_norm: float
     learning_rate: float
     max_variants_per_patient: int
-    mechanism: str = MECHANISM
+    mechanism: str = GAUSSIAN
     adjacency: str = ADJACENCY
+    clipping: str = "fixed"
+    clip_quantile: float = 0.9
+    clip_rate: float = 0.2
+    quantile_share: float = 0.1
+    optimiser: str = "sgd"
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
         faults = [
@@ -69,6 +75,7 @@ class Plan:
         if faults:
             raise UserError(f"the plan cannot be run: {'; '.join(faults)}.")
         _ = self.event  # refuses what cannot be accounted
+        _ = self.settings_for(1)  # and what cannot be trained with
 
     @classmethod
     def calibrated(cls, **settings: Any) -> Plan:
@@ -78,6 +85,7 @@ class Plan:
             delta=settings["delta"],
             sampling_rate=settings["sampling_rate"],
             steps=settings["rounds"] * settings["local_steps"],
+            mechanism=settings.get("mechanism", GAUSSIAN),
         )
         return cls(noise_multiplier=noise, **{"run": "", **settings})
 
@@ -113,6 +121,13 @@ class Plan:
             learning_rate=self.learning_rate,
             expected_batch=self.sampling_rate * self.declared_units(declared_patients),
             max_variants=self.max_variants_per_patient if self.unit == "patient" else 1,
+            mechanism=self.mechanism,
+            clipping=self.clipping,
+            clip_quantile=self.clip_quantile,
+            clip_rate=self.clip_rate,
+            quantile_share=self.quantile_share,
+            optimiser=self.optimiser,
+            momentum=self.momentum,
         )
 
     def to_dict(self) -> dict[str, Any]:

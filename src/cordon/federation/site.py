@@ -52,6 +52,8 @@ class Participant:
         self._ledger = ledger
         self._say = say
         self._agreed = agreed
+        # Where the adaptive clip of a run stands; a site that starts anew begins at the plan's first one.
+        self._clips: dict[str, float] = {}
         self.outcome: Outcome | None = None
 
     def handle(self, message: Message) -> RecordDict:
@@ -88,12 +90,15 @@ class Participant:
         except BudgetExceeded as error:
             self._say(f"{self._name} stops by itself: {error}")
             return Reply(STOPPED, plan.run, task.round)
-        update = train(plan.model, task.parameters, self._units, plan.settings_for(self._declared_patients))
+        settings = plan.settings_for(self._declared_patients)
+        carried = self._clips.get(plan.run) if plan.clipping == "adaptive" else None
+        trained = train(plan.model, task.parameters, self._units, settings, clip_norm=carried)
+        self._clips[plan.run] = trained.clip_norm
         self._say(
             f"{self._name}, round {task.round} of {plan.rounds}: trained; "
             f"{plan.statement(self._ledger.spent())} of {self._ledger.epsilon:g} reserved so far"
         )
-        return Reply(TRAINED, plan.run, task.round, plan.event, update)
+        return Reply(TRAINED, plan.run, task.round, plan.event, trained.update)
 
     def _finish(self, message: Message) -> Reply:
         self.outcome = Outcome.from_records(message.content)

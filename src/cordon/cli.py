@@ -1,0 +1,199 @@
+"""`cordon`: what people do with Cordon by hand, beside the commands that the pipeline runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cordon import __version__
+from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.errors import UserError
+
+if TYPE_CHECKING:
+    from cordon.chain import Chain
+    from cordon.spending import Account, Round
+
+COLUMNS = ("run", "round", "state", "mechanism", "noise", "rate", "steps", "epsilon RDP", "epsilon PLD")
+ledger_file = click.argument("ledger_file", metavar="LEDGER", type=EXISTING)
+key_option = click.option(
+    "--key", help="The ledger's public key: 64 hexadecimal digits or a file.  [default: the key beside it]"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+@click.group()
+@click.version_option(__version__, prog_name="cordon")
+def main() -> None:
+    """Federated, differentially private variant scoring."""
+
+
+@main.group()
+def ledger() -> None:
+    """Read the ledgers of what was spent, a site's or the aggregator's.
+
+    LEDGER is the ledger itself, or what `export` wrote.
+    """
+
+
+@ledger.command()
+@ledger_file
+@key_option
+@click.option("--epsilon", type=float, help="The budget.  [default: the one that the ledger records]")
+@click.option("--delta", type=float, help="[default: the one that the ledger records]")
+@json_option
+@reports_errors
+def show(ledger_file: str, key: str | None, epsilon: float | None, delta: float | None,
+         as_json: bool) -> None:  # fmt: skip
+    """Show what was spent, by run and round, and what is left of the budget."""
+    from cordon.spending import accounts
+
+    chain, _ = _read(Path(ledger_file), key)
+    with _progress(len(chain)) as tick:
+        held = accounts(chain.rows, epsilon=epsilon, delta=delta, tick=tick)
+    if as_json:
+        about = {"ledger": ledger_file, "rows": len(chain), "head": chain.head}
+        click.echo(json.dumps(about | {"accounts": [account.to_dict() for account in held]}, indent=2))
+        return
+    click.echo(f"{ledger_file}: {len(chain)} rows, all verified; the last has hash {chain.head}")
+    for account in held:
+        click.echo()
+        for line in _table(account):
+            click.echo(line)
+
+
+@ledger.command()
+@ledger_file
+@key_option
+@click.option("--head", help="Hash of a row, noted earlier, that the ledger must still hold.")
+@json_option
+@reports_errors
+def verify(ledger_file: str, key: str | None, head: str | None, as_json: bool) -> None:
+    """Verify every row's hash and signature: exit status 0, or 2 and the first bad row."""
+    from cordon.chain import hexadecimal
+
+    try:
+        chain, has_head = _read(Path(ledger_file), key)
+        if head is not None and not chain.holds(head):
+            raise UserError(
+                f"{ledger_file}: holds no row of hash {head}. It is an old copy or another ledger: restore "
+                "the one that held it."
+            )
+    except UserError as error:
+        if as_json:
+            refused = {"ledger": ledger_file, "verified": False, "problem": str(error)}
+            click.echo(json.dumps(refused, indent=2))
+        raise
+    found = {
+        "ledger": ledger_file, "verified": True, "rows": len(chain), "head": chain.head,
+        "public_key": hexadecimal(chain.key), "head_record": has_head,
+    }  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(f"{ledger_file}: {len(chain)} rows, all verified")
+    click.echo(f"last hash: {chain.head}")
+    click.echo(f"public key: {found['public_key']}")
+    if head is not None:
+        click.echo("the row noted earlier is there")
+    elif has_head:
+        click.echo("head record: no row is missing at the end, unless both were put back from an old copy")
+    else:
+        click.echo("head record: none here, so rows may be missing at the end; compare a noted hash (--head)")
+
+
+@ledger.command()
+@ledger_file
+@key_option
+@click.option("--output", type=OUTPUT, help="[default: standard output]")
+@reports_errors
+def export(ledger_file: str, key: str | None, output: str | None) -> None:
+    """Write the rows as JSON lines, with the hashes and signatures that `verify` needs."""
+    chain, _ = _read(Path(ledger_file), key)
+    content = b"".join(line + b"\n" for line in chain.lines)
+    if output is None:
+        click.echo(content, nl=False)
+        return
+    partial = Path(f"{output}.part")
+    partial.write_bytes(content)
+    partial.replace(output)
+    click.echo(f"{output}: {len(chain)} rows")
+
+
+def _read(path: Path, key: str | None) -> tuple[Chain, bool]:
+    from cordon.chain import public_key, read_private_key
+    from cordon.ledger import key_path, read_log
+
+    if key is not None:
+        return read_log(path, public_key(key))
+    if not key_path(path).exists():
+        raise UserError(
+            f"{path}: its key is not beside it. Give --key: the public key, which `cordon ledger verify` "
+            "prints where the ledger is kept."
+        )
+    return read_log(path, read_private_key(key_path(path)).public_key())
+
+
+def _table(account: Account) -> Iterator[str]:
+    from cordon.accountants import ADJACENCY, statement
+
+    last = account.rounds[-1]
+    about = f"(unit: one {account.unit}; delta {account.delta:g}; {last.mechanism}; adjacency: {ADJACENCY})"
+    yield f"{account.holder}. Each epsilon composes all events up to its round, over all runs {about}:"
+    table = [COLUMNS, *(_cells(item) for item in account.rounds)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        words = [
+            cell.ljust(width) if name in ("run", "state", "mechanism") else cell.rjust(width)
+            for name, cell, width in zip(COLUMNS, cells, widths, strict=True)
+        ]
+        yield "  " + "  ".join(words).rstrip()
+    for epsilon, accountant in ((last.epsilon_rdp, "RDP"), (last.epsilon_pld, "PLD")):
+        if epsilon is not None:
+            stated = statement(epsilon, unit=account.unit, delta=account.delta, mechanism=last.mechanism)
+            yield f"spent: {stated}, by {accountant}"
+    if account.left is None:
+        yield "budget: not recorded here; give --epsilon to see what is left of it"
+        return
+    rounds = ""
+    if account.further_rounds is not None:
+        rounds = f"; {account.further_rounds} more rounds like the last one fit"
+    left = _three(account.left, ROUND_FLOOR)
+    yield f"left by RDP: {left} of the budget of epsilon {account.budget:g} {about}{rounds}"
+
+
+def _cells(item: Round) -> tuple[str, ...]:
+    def each(value: Callable[[Any], str]) -> str:
+        return ", ".join(value(event) for event in item.events) or "-"
+
+    return (
+        item.run, str(item.round), item.state, each(lambda event: event.mechanism),
+        each(lambda event: f"{event.noise_multiplier:.4g}"), each(lambda event: f"{event.sampling_rate:.4g}"),
+        each(lambda event: str(event.steps)), _three(item.epsilon_rdp, ROUND_CEILING),
+        "-" if item.epsilon_pld is None else _three(item.epsilon_pld, ROUND_CEILING),
+    )  # fmt: skip
+
+
+def _three(value: float, rounding: str) -> str:
+    """Three digits; what was spent is rounded up, what is left down."""
+    return f"{float(Context(prec=3, rounding=rounding).create_decimal_from_float(value)):g}"
+
+
+@contextmanager
+def _progress(length: int) -> Iterator[Callable[[], None]]:
+    """Composition takes up to a second a round by PLD: on a terminal, say how long it will."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    with click.progressbar(length=length, label="composing", file=sys.stderr) as bar:
+        yield lambda: bar.update(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""What a ledger's rows add up to: epsilon round by round, by both accountants, and what is left.
+
+Everything is computed anew from the recorded events; no epsilon that a row states is taken over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cordon.accountants import ADJACENCY, Event, epsilon_pld, epsilon_rdp
+from cordon.errors import UserError
+from cordon.ledger import BUDGET, RESERVED, SENT
+
+# Beyond this epsilon, which promises nothing any more, the PLD accountant can take minutes a round.
+MOST_FOR_PLD = 50.0
+MOST_FURTHER_ROUNDS = 10_000
+DECISION = "decision"  # the kind of an aggregator's rows
+
+
+@dataclass(frozen=True)
+class Round:
+    """One reservation of a site, or one decision on it.
+
+    The epsilons compose every event of the account up to and with this one, over rounds and runs, and
+    ``mechanism`` names all of theirs; ``epsilon_pld`` is None above MOST_FOR_PLD.
+    """
+
+    run: str
+    round: int
+    state: str
+    events: tuple[Event, ...]
+    mechanism: str
+    epsilon_rdp: float
+    epsilon_pld: float | None
+
+
+@dataclass(frozen=True)
+class Account:
+    """What ``holder`` spent: the site whose ledger this is, or one identity in the aggregator's.
+
+    ``left`` is what lies between epsilon by RDP and the budget; epsilons do not add, so
+    ``further_rounds`` says how many more events like the last one the budget allows, counted up to
+    MOST_FURTHER_ROUNDS. Both are None where no budget is known.
+    """
+
+    holder: str
+    unit: str
+    delta: float
+    budget: float | None
+    rounds: tuple[Round, ...]
+    left: float | None
+    further_rounds: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``: unit, delta, mechanism and adjacency are in the same object as each epsilon."""
+        about = {"unit": self.unit, "delta": self.delta, "adjacency": ADJACENCY}
+        last = self.rounds[-1]
+        return {
+            "holder": self.holder, **about, "mechanism": last.mechanism, "budget": self.budget,
+            "epsilon_rdp": last.epsilon_rdp, "epsilon_pld": last.epsilon_pld, "left_by_rdp": self.left,
+            "further_rounds": self.further_rounds,
+            "rounds": [
+                {
+                    "run": item.run, "round": item.round, "state": item.state, **about,
+                    "mechanism": item.mechanism, "events": [event.to_dict() for event in item.events],
+                    "epsilon_rdp": item.epsilon_rdp, "epsilon_pld": item.epsilon_pld,
+                }
+                for item in self.rounds
+            ],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Entry:
+    holder: str
+    run: str
+    round: int
+    state: str
+    unit: str
+    events: tuple[Event, ...]
+
+
+def accounts(
+    rows: Iterable[Mapping[str, Any]], *, epsilon: float | None = None, delta: float | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> list[Account]:  # fmt: skip
+    """One account a holder, in the order of first appearance; ``tick`` is called once a round.
+
+    Budget and delta are those that the ledger recorded last, unless ``epsilon`` or ``delta`` is given.
+    UserError where a row is of no known ledger, or no delta is known.
+    """
+    rows = list(rows)
+    stated = [row for row in rows if row.get("kind") in (BUDGET, DECISION)]
+    if delta is None and stated:
+        delta = float(stated[-1]["delta"])
+    if epsilon is None and stated and stated[-1]["kind"] == BUDGET:
+        epsilon = float(stated[-1]["epsilon"])
+    entries: dict[str, list[_Entry]] = {}
+    for entry in _entries(rows):
+        entries.setdefault(entry.holder, []).append(entry)
+    if not entries:
+        return []
+    if delta is None:
+        raise UserError("the ledger records no delta. Give --delta.")
+    return [_account(items, epsilon, delta, tick) for items in entries.values()]
+
+
+def _entries(rows: list[Mapping[str, Any]]) -> Iterable[_Entry]:
+    sent = {(row["run"], row["round"]) for row in rows if row.get("kind") == SENT}
+    # A round that was asked again at another cost has several reservations; the last one was sent.
+    last = {
+        (row["run"], row["round"]): number
+        for number, row in enumerate(rows) if row.get("kind") == RESERVED
+    }  # fmt: skip
+    for number, row in enumerate(rows):
+        kind = row.get("kind")
+        if kind == RESERVED:
+            place = (row["run"], row["round"])
+            state = SENT if place in sent and last[place] == number else RESERVED
+            yield _Entry("this site", *place, state, row["unit"], (Event(**row["event"]),))
+        elif kind == DECISION:
+            holder = f"{row['site']} (key {row['identity'][:12]})"
+            events = tuple(Event(**event) for event in row["events"])
+            yield _Entry(holder, row["run"], row["round"], row["decision"], row["unit"], events)
+        elif kind not in (BUDGET, SENT):
+            raise UserError(f"row {number + 1} is of kind {kind!r}, which this version does not know.")
+
+
+def _account(entries: list[_Entry], budget: float | None, delta: float, tick: Callable[[], None]) -> Account:
+    events: list[Event] = []
+    rounds = []
+    for entry in entries:
+        events += entry.events
+        rdp = epsilon_rdp(events, delta)
+        pld = epsilon_pld(events, delta) if rdp <= MOST_FOR_PLD else None
+        mechanism = " and ".join(sorted({event.mechanism for event in events})) or "no mechanism"
+        rounds.append(Round(entry.run, entry.round, entry.state, entry.events, mechanism, rdp, pld))
+        tick()
+    left = None if budget is None else max(0.0, budget - rounds[-1].epsilon_rdp)
+    further = _further(events, budget, delta) if budget is not None and events else None
+    first = entries[0]
+    return Account(first.holder, first.unit, delta, budget, tuple(rounds), left, further)
+
+
+def _further(events: list[Event], budget: float, delta: float) -> int:
+    fits, beyond = 0, MOST_FURTHER_ROUNDS + 1
+    while beyond - fits > 1:
+        tried = (fits + beyond) // 2
+        if epsilon_rdp([*events, *events[-1:] * tried], delta) <= budget:
+            fits = tried
+        else:
+            beyond = tried
+    return fits
