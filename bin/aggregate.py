@@ -21,25 +21,32 @@ FOLDER = click.Path(exists=True, file_okay=False)
 @click.option("--join_deadline", default=600.0, show_default=True, help="Seconds to wait for the sites.")
 @click.option("--round_deadline", default=600.0, show_default=True, help="Seconds to wait for a round.")
 @click.option("--state", required=True, type=click.Path(file_okay=False), help="Outlives runs: the ledger.")
+@click.option("--pretrained", type=EXISTING, help="Public model that the plan starts from.")
+@click.option("--public_variants", multiple=True, type=EXISTING,
+              help="Held-out public variants: keep the start where it scores them better; repeatable.")
 @click.option("--progress", "progress_file", type=OUTPUT, help="Progress lines also go here.")
 @click.option("--output", required=True, type=OUTPUT, help="The model (safetensors).")
 @click.option("--record", required=True, type=OUTPUT, help="What happened (federation.json).")
 @reports_errors
 def main(plan_file: str, credentials: str, address: str, min_sites: int, join_deadline: float,
-         round_deadline: float, state: str, progress_file: str | None,
+         round_deadline: float, state: str, pretrained: str | None, public_variants: tuple[str, ...],
+         progress_file: str | None,
          output: str, record: str) -> None:  # fmt: skip
     """Wait for the enrolled sites, train the model with them and write it."""
     from cordon.features import FEATURES
-    from cordon.federation.aggregator import Limits, serve
+    from cordon.federation.aggregator import Limits, PublicStart, serve
     from cordon.federation.plan import read_enrolment, read_plan
+    from cordon.pretraining import public_rows, read_public
 
     sites = read_enrolment(Path(credentials) / "enrolment.json")
+    rows = public_rows([Path(path) for path in public_variants]) if public_variants else None
+    start = PublicStart(read_public(Path(pretrained)), rows) if pretrained else None
     host, _, port = address.rpartition(":")
     with progress(progress_file) as say:
         model, happened = serve(
             read_plan(Path(plan_file)).started(), sites, FEATURES, credentials=Path(credentials),
             host=host, port=int(port), state=Path(state), workdir=Path("flower"),
-            limits=Limits(min_sites, join_deadline, round_deadline), say=say,
+            limits=Limits(min_sites, join_deadline, round_deadline), say=say, start=start,
         )  # fmt: skip
         say(f"model {model.hash[:12]} after {model.privacy['rounds']} rounds")
     model.save(Path(output))

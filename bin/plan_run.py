@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from cordon.accountants import GAUSSIAN, LAPLACE
 from cordon.commands import EXISTING, reports_errors
 from cordon.model import ARCHITECTURES
-from cordon.training import UNITS
+from cordon.training import CLIPPINGS, OPTIMISERS, UNITS
 
+NOISES = {"gaussian": GAUSSIAN, "laplace": LAPLACE}
 FOLDER = click.Path(file_okay=False)
 
 
@@ -26,11 +28,20 @@ FOLDER = click.Path(file_okay=False)
 @click.option("--rounds", required=True, type=click.IntRange(1))
 @click.option("--local_steps", required=True, type=click.IntRange(1), help="DP-SGD steps a round.")
 @click.option("--sampling_rate", required=True, type=float, help="Probability that a unit is in a step.")
-@click.option("--clip_norm", required=True, type=float, help="L2 norm that a unit's gradient is clipped to.")
+@click.option("--mechanism", type=click.Choice(tuple(NOISES)), default="gaussian", show_default=True)
+@click.option("--clipping", type=click.Choice(CLIPPINGS), default="fixed", show_default=True)
+@click.option("--clip_norm", required=True, type=float, help="Norm that a unit's gradient is clipped to.")
+@click.option("--clip_quantile", default=0.9, show_default=True, help="Of the norms, for adaptive clipping.")
+@click.option("--optimiser", type=click.Choice(OPTIMISERS), default="sgd", show_default=True)
 @click.option("--learning_rate", required=True, type=float)
+@click.option("--momentum", default=0.0, show_default=True)
 @click.option("--max_variants_per_patient", required=True, type=click.IntRange(1))
+@click.option("--pretrained", type=EXISTING, help="Public model to start from (cordon pretrain).")
 @reports_errors
-def main(sites: str, host: str, port: int, state: str, outdir: str, **settings: object) -> None:
+def main(
+    sites: str, host: str, port: int, state: str, outdir: str, mechanism: str, pretrained: str | None,
+    **settings: object,
+) -> None:  # fmt: skip
     """Calibrate the noise to the budget, and make a certificate authority, a TLS key and an identity a site.
 
     In production every site makes its own key and the operator enrols its public half.
@@ -38,9 +49,12 @@ def main(sites: str, host: str, port: int, state: str, outdir: str, **settings: 
     from cordon.federation.credentials import enrol
     from cordon.federation.plan import Plan, read_sites
     from cordon.federation.processes import free_port
+    from cordon.pretraining import public_start
 
     declared = read_sites(Path(sites))
-    plan = Plan.calibrated(**settings)
+    if pretrained:
+        settings |= public_start(Path(pretrained))
+    plan = Plan.calibrated(mechanism=NOISES[mechanism], **settings)
     for site in declared:
         plan.check_delta(site.name, site.declared_patients)
     enrol(declared, host, state=Path(state), outdir=Path(outdir))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -19,6 +18,7 @@ from cordon.federation import aggregator
 from cordon.federation.credentials import enrol
 from cordon.federation.plan import Plan, Site, read_enrolment
 from cordon.federation.processes import free_port
+from cordon.ledger import ChainedLog
 from cordon.tables import LABELLED, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,7 +113,7 @@ class Consortium:
         return pid
 
     def ledger(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in (self.folder / "aggregator" / "ledger.sqlite").open()]
+        return list(ChainedLog(self.folder / "aggregator" / "ledger.sqlite"))
 
     def stop(self) -> None:
         for process in self._processes.values():

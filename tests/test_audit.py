@@ -39,7 +39,7 @@ OTHER = Site("h2", 40, 1.0, "-----BEGIN PUBLIC KEY-----\nh2\n-----END PUBLIC KEY
 
 @pytest.fixture
 def log(tmp_path):
-    return ChainedLog(tmp_path / "ledger.jsonl")
+    return ChainedLog(tmp_path / "ledger.sqlite")
 
 
 def auditor(log, plan=PLAN):
@@ -242,7 +242,7 @@ REPLIES = st.one_of(
 @given(st.lists(REPLIES, min_size=1, max_size=3), st.text(max_size=8))
 def test_whatever_a_site_sends_is_a_decision_and_only_the_sound_is_accepted(replies, fault):
     with TemporaryDirectory() as folder:
-        log = ChainedLog(Path(folder) / "ledger.jsonl")
+        log = ChainedLog(Path(folder) / "ledger.sqlite")
         judge = auditor(log)
         decisions = [judge.judge(SITE, 1, one, fault) for one in replies]
         assert [row["decision"] for row in ChainedLog(log.path)] == [d.decision for d in decisions]

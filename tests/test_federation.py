@@ -60,7 +60,7 @@ def test_honest_sites_all_get_the_model_and_send_nothing_beyond_the_allow_list(c
         }  # fmt: skip
         assert message.content["declaration"]["status"] == "trained"
     # Warm processes: a round is far shorter than the imports of torch and Opacus that it does without.
-    assert len(list(ChainedLog(three.folder / "aggregator" / "ledger.jsonl"))) == 9
+    assert len(list(ChainedLog(three.folder / "aggregator" / "ledger.sqlite"))) == 9
 
 
 def test_over_budget_is_quarantined_poison_refused_and_a_site_stops_at_its_own_budget(consortium):

@@ -96,7 +96,7 @@ def test_a_real_reply_holds_what_the_egress_rule_names_and_nothing_else(tmp_path
         source.normal(size=(40, 3)).astype(np.float32), np.ones(40, np.float32),
         [f"secret-patient-{row % 4}" for row in range(40)], unit="patient",
     )  # fmt: skip
-    ledger = SiteLedger(tmp_path / "secret-site.jsonl", epsilon=8, delta=1e-5)
+    ledger = SiteLedger(tmp_path / "secret-site.sqlite", epsilon=8, delta=1e-5)
     participant = Participant(
         "secret-site", lambda unit: units, ("f_a", "f_b", "f_c"), declared_patients=4, ledger=ledger,
         say=lambda words: None,
@@ -278,7 +278,7 @@ def test_a_task_from_a_model_that_is_not_finite_is_refused_before_anything_is_re
     task_message.content["model"] = ArrayRecord({"0.bias": Array.from_numpy_ndarray(np.float32([value]))})
     with pytest.raises(MalformedMessage, match="NaN or infinity"):
         Task.from_records(task_message.content)
-    ledger = SiteLedger(tmp_path / "site.jsonl", epsilon=8, delta=1e-5)
+    ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5)
     participant = Participant(
         "s", lambda unit: pytest.fail("loaded"), (), declared_patients=4, ledger=ledger, say=print
     )

@@ -15,6 +15,7 @@ import click
 from cordon import __version__
 from cordon.commands import EXISTING, OUTPUT, reports_errors
 from cordon.errors import UserError
+from cordon.model import ARCHITECTURES
 
 if TYPE_CHECKING:
     from cordon.chain import Chain
@@ -32,6 +33,23 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 @click.version_option(__version__, prog_name="cordon")
 def main() -> None:
     """Federated, differentially private variant scoring."""
+
+
+@main.command()
+@click.argument("variants", nargs=-1, required=True, type=EXISTING)
+@click.option("--model", type=click.Choice(ARCHITECTURES), default="mlp", show_default=True)
+@click.option("--output", type=OUTPUT, required=True, help="Model (safetensors) to write.")
+@reports_errors
+def pretrain(variants: tuple[str, ...], model: str, output: str) -> None:
+    """Train without noise on labelled VARIANTS of public samples, for runs to start from.
+
+    Give tables of public controls alone, such as Genome in a Bottle: nothing here protects anybody.
+    """
+    from cordon.pretraining import pretrain as fitted
+
+    made = fitted([Path(path) for path in variants], model)
+    made.save(Path(output))
+    click.echo(f"{output}: {model} of {len(variants)} public tables, hash {made.hash}")
 
 
 @main.group()

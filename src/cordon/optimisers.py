@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cordon.errors import UserError
+from cordon.training import OPTIMISERS
 
-OPTIMISERS = ("sgd", "adam")
 # Adam's decay rates (Kingma and Ba 2015, arXiv:1412.6980).
 BETA_1, BETA_2 = 0.9, 0.999
 # The least that Adam takes for a squared gradient, in noise variances: a corrected second moment below that

@@ -6,16 +6,23 @@ on the sites' own data then improves on it is decided on public data that were h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cordon.errors import UserError
-from cordon.model import Model, Parameters, build, initial_parameters, load_parameters, parameters_of
+from cordon.features import FEATURES
+from cordon.model import Model, Parameters, build, initial_parameters, load, load_parameters, parameters_of
+from cordon.tables import LABELLED, matrix, read_table
 
 Floats = npt.NDArray[np.float32]
+# What a model says of the data that it was trained on, where all of them are public.
+PUBLIC = "public"
+REFINE, KEEP = "refine", "keep"
 # Full-batch Adam: steps, first step size (it falls to 0 along half a cosine), weight decay.
 STEPS, LEARNING_RATE, WEIGHT_DECAY = 300, 0.02, 1e-3
 
@@ -52,7 +59,7 @@ class Comparison:
     rows: int
     pretrained_auroc: float
     refined_auroc: float
-    decision: str  # "refine" or "keep"
+    decision: str  # REFINE or KEEP
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -68,4 +75,44 @@ def refine_or_keep(pretrained: Model, refined: Model, features: Floats, labels: 
     if len(np.unique(labels)) < 2:
         raise UserError("the held-out public rows are of one class only. Give rows of both.")
     before, after = (float(roc_auc_score(labels, model.score(features))) for model in (pretrained, refined))
-    return Comparison(len(labels), round(before, 6), round(after, 6), "refine" if after >= before else "keep")
+    return Comparison(len(labels), round(before, 6), round(after, 6), REFINE if after >= before else KEEP)
+
+
+def public_start(path: Path) -> dict[str, str]:
+    """The plan's settings ``model`` and ``start`` for the public model at ``path``.
+
+    Raises UserError where it was trained under a privacy budget, which starting from it would hide.
+    """
+    model = read_public(path)
+    return {"model": model.architecture, "start": model.hash}
+
+
+def read_public(path: Path) -> Model:
+    """The public model at ``path``, as `cordon pretrain` wrote it; UserError where it is none."""
+    model = load(path)
+    if model.privacy.get("data") != PUBLIC:
+        raise UserError(
+            f"{path}: not trained on public data alone, so its own cost would not be in a run's epsilon. "
+            "Give a model that `cordon pretrain` wrote."
+        )
+    if model.features != FEATURES:
+        raise UserError(
+            f"{path}: made for other features. Train it again with this version of `cordon pretrain`."
+        )
+    return model
+
+
+def pretrain(paths: Sequence[Path], architecture: str) -> Model:
+    """A model of the labelled variant tables at ``paths``, which must be of public samples."""
+    features, labels = public_rows(paths)
+    return Model(
+        architecture, FEATURES, fit(architecture, features, labels), {"data": PUBLIC, "epsilon": 0.0}
+    )
+
+
+def public_rows(paths: Sequence[Path]) -> tuple[Floats, Floats]:
+    """Features float32 [n, F] and labels float32 [n] of the labelled rows of the tables at ``paths``."""
+    tables = [read_table(path, LABELLED) for path in paths]
+    tables = [table.filter(table["label"].is_valid()) for table in tables]
+    labels = [table["label"].to_numpy().astype(np.float32) for table in tables]
+    return np.concatenate([matrix(table) for table in tables]), np.concatenate(labels)

@@ -95,8 +95,8 @@ def accounts(
     stated = [row for row in rows if row.get("kind") in (BUDGET, DECISION)]
     if delta is None and stated:
         delta = float(stated[-1]["delta"])
-    if epsilon is None and stated and stated[-1]["kind"] == BUDGET:
-        epsilon = float(stated[-1]["epsilon"])
+    if epsilon is None and stated:
+        epsilon = float(stated[-1]["epsilon" if stated[-1]["kind"] == BUDGET else "budget"])
     entries: dict[str, list[_Entry]] = {}
     for entry in _entries(rows):
         entries.setdefault(entry.holder, []).append(entry)

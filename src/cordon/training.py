@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 UNITS = ("patient", "variant")
 CLIPPINGS = ("fixed", "adaptive")
+OPTIMISERS = ("sgd", "adam")
 # Processors work on so many numbers at once: of a multiple of it, none is left to be rounded otherwise.
 LANES = 16
 

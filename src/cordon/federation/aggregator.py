@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cordon.errors import Unreachable
+import numpy as np
+from numpy.typing import NDArray
+
+from cordon.errors import Unreachable, UserError
 from cordon.federation import processes, tasks
 from cordon.federation.audit import ACCEPTED, QUARANTINED, Auditor, Decision, average
 from cordon.federation.messages import MalformedMessage, Outcome, Reply, Task
 from cordon.federation.plan import Plan, Site
 from cordon.ledger import ChainedLog
 from cordon.model import Model, initial_parameters
+from cordon.pretraining import REFINE, refine_or_keep
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
@@ -44,16 +48,26 @@ class Record:
     rounds: list[dict[str, Any]] = field(default_factory=list)
     sites: list[dict[str, Any]] = field(default_factory=list)
     model_hash: str = ""
+    start: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "run": self.plan.run,
             "plan": self.plan.to_dict(),
             "model_hash": self.model_hash,
+            "start": self.start,
             "seconds": round(self.seconds, 2),
             "rounds": self.rounds,
             "sites": self.sites,
         }
+
+
+@dataclass(frozen=True)
+class PublicStart:
+    """A model of public data to start from, and held-out public rows [n, F], [n] that judge the end."""
+
+    model: Model
+    rows: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
 
 class Aggregation:
@@ -61,15 +75,21 @@ class Aggregation:
 
     def __init__(
         self, grid: Grid, plan: Plan, sites: list[Site], features: tuple[str, ...], *,
-        ledger: ChainedLog, limits: Limits, say: Say,
+        ledger: ChainedLog, limits: Limits, say: Say, start: PublicStart | None = None,
     ) -> None:  # fmt: skip
+        if plan.start != (start.model.hash if start else ""):
+            raise UserError(
+                "the plan starts from another model than the one that the aggregator was given. Give it the "
+                "--pretrained that the plan was made with."
+            )
         self._grid = grid
+        self._start = start
         self._plan = plan
         self._sites = sites
         self._features = features
         self._limits = limits
         self._say = say
-        self.parameters = initial_parameters(plan.model, len(features))
+        self.parameters = start.model.parameters if start else initial_parameters(plan.model, len(features))
         self._auditor = Auditor(plan, ledger, expected=self.parameters)
         self._ended: dict[str, Decision] = {}
         self.record = Record(plan)
@@ -81,7 +101,7 @@ class Aggregation:
             self._gather()
             for number in range(1, self._plan.rounds + 1):
                 self._round(number)
-            model = Model(self._plan.model, self._features, self.parameters, self._privacy())
+            model = self._chosen(Model(self._plan.model, self._features, self.parameters, self._privacy()))
             self.record.model_hash = model.hash
             self._close(model)
         except BaseException as error:
@@ -90,6 +110,26 @@ class Aggregation:
         finally:
             self.record.seconds = time.monotonic() - began
         return model
+
+    def _chosen(self, refined: Model) -> Model:
+        """The refined model, or the public start where that does better on held-out public rows.
+
+        Either way the sites have spent what the model says: the choice looked at the refined one.
+        """
+        if self._start is None:
+            return refined
+        self.record.start = {"model_hash": self._start.model.hash}
+        if self._start.rows is None:
+            return refined
+        compared = refine_or_keep(self._start.model, refined, *self._start.rows)
+        self.record.start |= compared.to_dict()
+        self._say(
+            f"on {compared.rows} held-out public alleles: AUROC {compared.pretrained_auroc:.4f} at the "
+            f"start, {compared.refined_auroc:.4f} now: {compared.decision}"
+        )
+        if compared.decision == REFINE:
+            return refined
+        return replace(self._start.model, privacy=refined.privacy)
 
     def _gather(self) -> None:
         """Wait for all enrolled sites; after the deadline, go on with a quorum or give up."""
@@ -273,6 +313,7 @@ def _read(message: Message | None) -> tuple[Reply | None, str]:
 def serve(
     plan: Plan, sites: list[Site], features: tuple[str, ...], *,
     credentials: Path, host: str, port: int, state: Path, workdir: Path, limits: Limits, say: Say,
+    start: PublicStart | None = None,
 ) -> tuple[Model, Record]:  # fmt: skip
     """Run a SuperLink at ``host:port`` and one aggregation on it, from start to end.
 
@@ -287,6 +328,8 @@ def serve(
         tasks.register(link, [site.public_key for site in sites])
         tasks.start_run(link)
         with tasks.server_task(link) as grid:
-            aggregation = Aggregation(grid, plan, sites, features, ledger=ledger, limits=limits, say=say)
+            aggregation = Aggregation(
+                grid, plan, sites, features, ledger=ledger, limits=limits, say=say, start=start
+            )
             model = aggregation.run()
     return model, aggregation.record

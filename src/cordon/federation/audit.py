@@ -66,6 +66,10 @@ class Auditor:
 
     def judge(self, site: Site, round_number: int, reply: Reply | None, fault: str = "") -> Decision:
         """Decide on ``site``'s reply to ``round_number`` (None: no reply, or one refused for ``fault``)."""
+        with self._ledger.locked():  # what counts as spent cannot change before the decision stands
+            return self._judge(site, round_number, reply, fault)
+
+    def _judge(self, site: Site, round_number: int, reply: Reply | None, fault: str) -> Decision:
         declared = [reply.event] if reply is not None and reply.event is not None else []
         events = [*self._events(site), *declared]
         rdp, pld = self._epsilons(events)
@@ -79,6 +83,7 @@ class Auditor:
                 "run": self._plan.run,
                 "round": round_number,
                 "identity": identity(site),
+                "budget": self._plan.epsilon,
                 "delta": self._plan.delta,
                 "unit": self._plan.unit,
                 "events": [event.to_dict() for event in declared],

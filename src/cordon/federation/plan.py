@@ -15,7 +15,7 @@ from typing import Any
 from cordon.accountants import ADJACENCY, GAUSSIAN, Event, calibrate_noise, statement
 from cordon.errors import InputProblems, Problem, UserError
 from cordon.model import ARCHITECTURES
-from cordon.training import DPSGD, UNITS
+from cordon.training import DPSGD, OPTIMISERS, UNITS
 
 # A block of so many rows for each sampled patient still fits in a site's memory.
 MOST_VARIANTS = 100_000
@@ -51,6 +51,7 @@ class Plan:
     quantile_share: float = 0.1
     optimiser: str = "sgd"
     momentum: float = 0.0
+    start: str = ""  # hash of the public model to start from; empty: the architecture's own start
 
     def __post_init__(self) -> None:
         faults = [
@@ -62,6 +63,8 @@ class Plan:
                 ("epsilon", 0 < self.epsilon < math.inf, "a finite number above 0"),
                 ("delta", 0 < self.delta < 1, "a number in (0, 1)"),
                 ("rounds", self.rounds >= 1, "1 or more"),
+                ("optimiser", self.optimiser in OPTIMISERS, " or ".join(OPTIMISERS)),
+                ("momentum", self.optimiser == "sgd" or self.momentum == 0, "0 beside adam"),
                 ("clip_norm", 0 < self.clip_norm < math.inf, "a finite number above 0"),
                 ("learning_rate", 0 < self.learning_rate < math.inf, "a finite number above 0"),
                 (
