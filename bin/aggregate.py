@@ -22,8 +22,12 @@ FOLDER = click.Path(exists=True, file_okay=False)
 @click.option("--round_deadline", default=600.0, show_default=True, help="Seconds to wait for a round.")
 @click.option("--state", required=True, type=click.Path(file_okay=False), help="Outlives runs: the ledger.")
 @click.option("--pretrained", type=EXISTING, help="Public model that the plan starts from.")
-@click.option("--public_variants", multiple=True, type=EXISTING,
-              help="Held-out public variants: keep the start where it scores them better; repeatable.")
+@click.option(
+    "--public_variants",
+    multiple=True,
+    type=EXISTING,
+    help="Held-out public variants: keep the start where it scores them better; repeatable.",
+)
 @click.option("--progress", "progress_file", type=OUTPUT, help="Progress lines also go here.")
 @click.option("--output", required=True, type=OUTPUT, help="The model (safetensors).")
 @click.option("--record", required=True, type=OUTPUT, help="What happened (federation.json).")

@@ -33,12 +33,14 @@ workflow FEDERATE {
     }
     else {
         names = tables.flatMap { _site, group -> group.collect { table -> table.toString() } }.toSortedList()
-        PLAN_RUN(sites, ['127.0.0.1', params.aggregator_port], names, state)
+        pretrained = params.pretrained ? file(params.pretrained, checkIfExists: true) : []
+        public_variants = params.public_variants ? file(params.public_variants, checkIfExists: true) : []
+        PLAN_RUN(sites, ['127.0.0.1', params.aggregator_port], names, state, pretrained)
         address = PLAN_RUN.out.address.map { file -> file.text.trim() }
         keys = PLAN_RUN.out.sites
             .flatten()
             .map { folder -> [folder.name, folder.resolve('site.key'), folder.resolve('ca.crt')] }
-        AGGREGATE(PLAN_RUN.out.plan, PLAN_RUN.out.aggregator, address, state)
+        AGGREGATE(PLAN_RUN.out.plan, PLAN_RUN.out.aggregator, address, state, pretrained, public_variants)
         TRAIN_SITE(tables.join(keys).combine(address), PLAN_RUN.out.plan, sites, state)
         model = AGGREGATE.out.model
         record = AGGREGATE.out.record

@@ -184,6 +184,12 @@ def command() -> Callable[..., str]:
     return run
 
 
+@pytest.fixture
+def unrounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases as they are before the grid, which is post-processing after the noise."""
+    monkeypatch.setattr("cordon.clipping.on_grid", lambda noisy, scale: noisy)
+
+
 @pytest.fixture(scope="session")
 def na12878() -> Path:
     """The folder of real NA12878 reads, reference and truth on chr20."""

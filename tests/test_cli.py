@@ -141,10 +141,13 @@ def test_an_aggregators_ledger_is_shown_by_identity(aggregator):
     assert [(item["state"], item["epsilon_rdp"]) for item in south["rounds"]] == [
         ("missing", 0.0), ("accepted", epsilon_rdp([EVENT], 1e-5)),
     ]  # fmt: skip
-    assert (north["budget"], north["left_by_rdp"], north["further_rounds"]) == (None, None, None)
-    assert "budget: not recorded here; give --epsilon" in cordon("ledger", "show", aggregator).stdout
-    with_budget = cordon("ledger", "show", aggregator, "--epsilon", "8").stdout
-    assert with_budget.count("of the budget of epsilon 8 (unit: one patient; delta 1e-05") == 2
+    assert north["budget"] == 8.0
+    assert north["left_by_rdp"] == 8.0 - epsilon_rdp([EVENT] * 2, 1e-5)
+    assert north["further_rounds"] > 0
+    shown = cordon("ledger", "show", aggregator).stdout
+    assert shown.count("of the budget of epsilon 8 (unit: one patient; delta 1e-05") == 2
+    with_another = cordon("ledger", "show", aggregator, "--epsilon", "9").stdout
+    assert with_another.count("of the budget of epsilon 9 (unit: one patient; delta 1e-05") == 2
 
 
 def test_the_same_events_are_more_epsilon_at_a_smaller_delta(site):

@@ -11,7 +11,7 @@ from cordon.accountants import GAUSSIAN, LAPLACE, NORMS
 from cordon.clipping import REACH, AdaptiveClip, Clip, PrivateMean, clip_factors, split_noise
 from cordon.errors import UserError
 from cordon.gradients import Block, DenseGradients, unit_gradients
-from cordon.mechanisms import Randomness
+from cordon.mechanisms import GRID_BITS, Randomness
 from cordon.model import build
 
 F, CLIP, NOISE, EXPECTED = 20, 0.3, 1.7, 12.0
@@ -75,6 +75,22 @@ def check_noise(kind, mechanism):
     shape = stats.norm if mechanism == GAUSSIAN else stats.laplace
     assert stats.kstest(noise, shape(scale=NOISE * CLIP / EXPECTED).cdf).pvalue > SIGNIFICANCE
     assert noise.var() == pytest.approx(released[0].noise_variance, rel=0.1)
+
+
+@pytest.fixture(autouse=True)
+def before_the_grid(request):
+    """Only the test of the grid sees it."""
+    if "on_the_grid" not in request.node.name:
+        request.getfixturevalue("unrounded")
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_what_is_released_lies_on_the_grid(mechanism):
+    made = mean_of(PrivateMean, mechanism, Randomness())
+    step = 2.0 ** (math.floor(math.log2(made.noise_scale())) - GRID_BITS)
+    steps = made.release([block(9)], PARAMETERS).mean * EXPECTED / step
+    assert torch.allclose(steps, steps.round(), rtol=0, atol=1e-6)
+    assert len(steps.round().unique()) > PARAMETERS / 2
 
 
 def check_sensitivity(kind, mechanism):

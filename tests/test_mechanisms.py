@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cordon.mechanisms import GRID_BITS, Randomness, on_grid
+from cordon.mechanisms import GRID_BITS, STREAM_FROM, Randomness, fresh_bytes, on_grid
 
 
 def seeded(seed):
@@ -184,8 +184,16 @@ def test_a_subset_takes_each_element_equally_often():
     assert ((counts >= low) & (counts <= high)).all()
 
 
-def test_the_default_source_is_the_operating_systems_and_never_repeats():
-    assert Randomness().source is os.urandom
+def test_the_default_source_is_cryptographic_and_never_repeats(monkeypatch):
+    assert Randomness().source is fresh_bytes
+    for size in (16, STREAM_FROM, 5000):
+        first, second = fresh_bytes(size), fresh_bytes(size)
+        assert len(first) == len(second) == size
+        assert first != second
+    # A long stream is AES in counter mode under a key of the operating system's.
+    monkeypatch.setattr("os.urandom", lambda size: bytes(size))
+    assert fresh_bytes(STREAM_FROM)[:16].hex() == "dc95c078a2408989ad48a21492842087"
+    monkeypatch.undo()
     first, second = Randomness(), Randomness()
     draws = np.concatenate([first.normal(50), second.normal(50), first.normal(50), Randomness().normal(50)])
     assert len(np.unique(draws)) == 200

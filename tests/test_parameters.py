@@ -72,6 +72,9 @@ def test_values_that_are_wrong(name, value, expected):
         ({"ploidy": 1}, ["--ploidy 1: is not what deepvariant can call."]),
         ({"ploidy": 4, "callers": "haplotypecaller"}, []),
         ({"labels": "resources", "known_sites": "a.vcf,b.vcf"}, []),
+        ({"public_variants": "p.parquet"}, ["--public_variants: is given, but there is no public start"]),
+        ({"public_variants": "p.parquet", "pretrained": "m.safetensors"}, []),
+        ({"optimiser": "adam", "momentum": 0.9}, ["--momentum 0.9: is beside adam, which has its own."]),
         (
             {"labels": "resources", "known_sites": "a.vcf", "privacy_unit": "variant"},
             ["--labels resources: looks at all rows of a sample"],

@@ -55,7 +55,9 @@ def test_an_integer_is_no_float_and_a_float_no_integer():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("model", "forest"), ("unit", "sample"), ("mechanism", "Laplace"), ("adjacency", "replace one unit"),
+    [("optimiser", "lbfgs"), ("momentum", 1.0), ("momentum", math.nan), ("clipping", "none"),
+     ("clip_quantile", 1.0), ("clip_rate", 0.0), ("quantile_share", 0.0),
+     ("model", "forest"), ("unit", "sample"), ("mechanism", "Laplace"), ("adjacency", "replace one unit"),
      ("epsilon", 0.0), ("epsilon", math.nan), ("epsilon", math.inf), ("delta", 0.0), ("delta", 1.0),
      ("delta", math.nan), ("delta", -1.0), ("rounds", 0), ("local_steps", 0), ("sampling_rate", 0.0),
      ("sampling_rate", 1.5), ("noise_multiplier", 0.0), ("noise_multiplier", math.nan), ("clip_norm", 0.0),

@@ -23,6 +23,7 @@ from cordon.model import build, initial_parameters, load_parameters
 from cordon.tables import LABELLED, write_table
 from cordon.training import DPSGD, Units, block_shape, descend, draw, train
 
+pytestmark = pytest.mark.usefixtures("unrounded")
 F = 3
 
 

@@ -9,6 +9,8 @@ process AGGREGATE {
     path credentials
     val address
     val state
+    path pretrained
+    path public_variants
 
     output:
     path 'model.safetensors', emit: model
@@ -18,10 +20,12 @@ process AGGREGATE {
 
     script:
     def args = task.ext.args ?: ''
+    def start = pretrained ? "--pretrained ${pretrained}" : ''
+    def judge = public_variants ? "--public_variants ${public_variants}" : ''
     """
     aggregate.py \\
         --plan ${plan} --credentials ${credentials} --address ${address} --state '${state}/aggregator' \\
-        --progress '${state}/progress.log' ${args} \\
+        --progress '${state}/progress.log' ${start} ${judge} ${args} \\
         --output model.safetensors --record federation.json
     python3 -m cordon.cli ledger export '${state}/aggregator/ledger.sqlite' --output aggregator.ledger.jsonl
 

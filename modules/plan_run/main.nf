@@ -10,6 +10,7 @@ process PLAN_RUN {
     tuple val(host), val(port)
     val tables
     val state
+    path pretrained
 
     output:
     path 'run/plan.json', emit: plan
@@ -20,9 +21,10 @@ process PLAN_RUN {
 
     script:
     def args = task.ext.args ?: ''
+    def start = pretrained ? "--pretrained ${pretrained}" : ''
     """
     # trains on: ${tables.join(' ')}
-    plan_run.py --sites ${sites} --host ${host} --port ${port} --state '${state}/keys' ${args} --outdir run
+    plan_run.py --sites ${sites} --host ${host} --port ${port} --state '${state}/keys' ${start} ${args} --outdir run
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

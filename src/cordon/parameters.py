@@ -120,6 +120,13 @@ def combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     if by_resources and values.get("privacy_unit") == "variant":
         what = "looks at all rows of a sample, so that one variant's label depends on others."
         yield Problem("--labels resources", what, "Use --privacy_unit patient.")
+    if values.get("public_variants") and not values.get("pretrained"):
+        what = "is given, but there is no public start to compare with."
+        yield Problem("--public_variants", what, "Add --pretrained, or leave it out.")
+    if values.get("momentum") and values.get("optimiser") == "adam":
+        yield Problem(
+            f"--momentum {values['momentum']}", "is beside adam, which has its own.", "Leave it out."
+        )
     diploid = [name for name in ("deepvariant", "bcftools") if name in values.get("callers", "").split(",")]
     if values.get("ploidy", 2) != 2 and diploid:
         what = f"is not what {' and '.join(diploid)} can call."
