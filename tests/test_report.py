@@ -519,3 +519,18 @@ def test_a_browser_draws_every_figure_and_a_phone_need_not_scroll_sideways(
     width, needed, drawn = (int(number) for number in title.groups())
     assert (width, drawn) == (400, 4)
     assert needed <= width
+
+
+@pytest.mark.parametrize(
+    ("decision", "released"), [("refine", "the refined model"), ("keep", "the public start")]
+)
+def test_a_public_start_is_compared_with_what_came_of_it(
+    tmp_path: Path, decision: str, released: str
+) -> None:
+    start = {"rows": 1234, "pretrained_auroc": 0.9512, "refined_auroc": 0.9498, "decision": decision}
+    written = page(tmp_path, federation={**federation(), "start": start})
+    assert (
+        "AUROC on 1,234 held-out public alleles: 0.9512 at the start, 0.9498 after training" in written.text
+    )
+    assert f"Released: {released}." in written.text
+    assert "public start" not in page(tmp_path, federation=federation()).text

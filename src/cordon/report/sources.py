@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,6 +71,8 @@ class Federation:
     seconds: float
     rounds: tuple[Round, ...]
     sites: tuple[SiteOutcome, ...]
+    # The public model that the run started from, and how it compared with the refined one; empty without.
+    start: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def read_federation(path: Path) -> Federation:
             seconds=float(raw["seconds"]),
             rounds=tuple(_round(item) for item in raw["rounds"]),
             sites=tuple(_pick(SiteOutcome, item) for item in raw["sites"]),
+            start=dict(raw.get("start", {})),
         )
     except KeyError as error:
         raise UserError(
