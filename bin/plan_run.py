@@ -32,6 +32,9 @@ FOLDER = click.Path(file_okay=False)
 @click.option("--clipping", type=click.Choice(CLIPPINGS), default="fixed", show_default=True)
 @click.option("--clip_norm", required=True, type=float, help="Norm that a unit's gradient is clipped to.")
 @click.option("--clip_quantile", default=0.9, show_default=True, help="Of the norms, for adaptive clipping.")
+@click.option(
+    "--per_layer", default=False, show_default=True, help="Clip each layer to its part (true/false)."
+)
 @click.option("--optimiser", type=click.Choice(OPTIMISERS), default="sgd", show_default=True)
 @click.option("--learning_rate", required=True, type=float)
 @click.option("--momentum", default=0.0, show_default=True)

@@ -96,5 +96,5 @@ def test_every_default_of_the_schema_is_valid_and_what_is_boolean_defaults_to_fa
     assert problems == []
     assert values["callers"] == "haplotypecaller,deepvariant"
     booleans = {name for name, rule in properties(schema).items() if rule["type"] == "boolean"}
-    assert booleans == {"gvcf", "pcr_free"}
+    assert booleans == {"gvcf", "pcr_free", "per_layer"}
     assert not any(values[name] for name in booleans)

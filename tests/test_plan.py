@@ -41,6 +41,8 @@ def test_an_extra_setting_is_refused(name):
 @pytest.mark.parametrize("name", sorted(PLAN.to_dict()))
 @pytest.mark.parametrize("value", [None, True, b"1", [1.0], {}, 1 + 0j], ids=repr)
 def test_a_setting_of_another_type_is_refused_and_named(name, value):
+    if type(value) is type(PLAN.to_dict()[name]):
+        value = 1.0  # no setting has every type
     with pytest.raises(UserError, match=f"the plan's {name} is"):
         Plan.from_dict(PLAN.to_dict() | {name: value})
 

@@ -49,6 +49,7 @@ class Plan:
     clip_quantile: float = 0.9
     clip_rate: float = 0.2
     quantile_share: float = 0.1
+    per_layer: bool = False
     optimiser: str = "sgd"
     momentum: float = 0.0
     start: str = ""  # hash of the public model to start from; empty: the architecture's own start
@@ -129,6 +130,7 @@ class Plan:
             clip_quantile=self.clip_quantile,
             clip_rate=self.clip_rate,
             quantile_share=self.quantile_share,
+            per_layer=self.per_layer,
             optimiser=self.optimiser,
             momentum=self.momentum,
         )
