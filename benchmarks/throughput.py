@@ -28,12 +28,15 @@ from torch import nn
 from cordon.clipping import Clip, PrivateMean
 from cordon.devices import device, thread_count
 from cordon.gradients import Block, unit_gradients
+from cordon.images import WITH_IMAGES
 from cordon.mechanisms import Randomness
 from cordon.model import ARCHITECTURES, build
 from cordon.optimisers import SGD
 from cordon.training import DPSGD, Units, block_shape, draw
 
 FEATURES = 45
+# The other paths take features alone.
+DENSE = tuple(name for name in ARCHITECTURES if name not in WITH_IMAGES)
 CLIP, NOISE, RATE = 1.0, 1.0, 0.1
 # Of a population of so many batches, one in so many units is sampled.
 POPULATION = 10
@@ -278,7 +281,7 @@ def measure(paths: list[str], unit: str, model: str, size: int, rows: int, repea
 
 
 @click.command()
-@click.option("--models", default=",".join(ARCHITECTURES), show_default=True)
+@click.option("--models", default=",".join(DENSE), show_default=True)
 @click.option("--batches", default="256,1024,8192", show_default=True, help="Rows in a batch.")
 @click.option("--paths", default=",".join(PATHS), show_default=True, help="Beside plain SGD.")
 @click.option("--units", default="variant,patient", show_default=True)

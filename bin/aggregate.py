@@ -43,12 +43,13 @@ def main(plan_file: str, credentials: str, address: str, min_sites: int, join_de
     from cordon.pretraining import public_rows, read_public
 
     sites = read_enrolment(Path(credentials) / "enrolment.json")
-    rows = public_rows([Path(path) for path in public_variants]) if public_variants else None
+    plan = read_plan(Path(plan_file)).started()
+    rows = public_rows([Path(path) for path in public_variants], plan.model) if public_variants else None
     start = PublicStart(read_public(Path(pretrained)), rows) if pretrained else None
     host, _, port = address.rpartition(":")
     with progress(progress_file) as say:
         model, happened = serve(
-            read_plan(Path(plan_file)).started(), sites, FEATURES, credentials=Path(credentials),
+            plan, sites, FEATURES, credentials=Path(credentials),
             host=host, port=int(port), state=Path(state), workdir=Path("flower"),
             limits=Limits(min_sites, join_deadline, round_deadline), say=say, start=start,
         )  # fmt: skip

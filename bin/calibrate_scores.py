@@ -5,7 +5,7 @@ import click
 
 from cordon.calibration import calibrate_tables, write_calibration
 from cordon.commands import EXISTING, OUTPUT, reports_errors
-from cordon.tables import LABELLED, matrix, read_table
+from cordon.tables import LABELLED, for_model, inputs, read_batches
 
 
 @click.command()
@@ -16,11 +16,13 @@ from cordon.tables import LABELLED, matrix, read_table
 @reports_errors
 def main(model_path: str, variants: tuple[str, ...], site: str, output: str) -> None:
     """Calibrate a released model's scores to a site's own labelled alleles."""
-    from cordon import model
+    from cordon import model as models
 
-    tables = [read_table(path, LABELLED) for path in variants]
-    labelled = [(matrix(table), table["label"].to_pylist()) for table in tables]
-    calibration = calibrate_tables(model.load(model_path), labelled, site)
+    scorer = models.load(model_path)
+    schema = for_model(LABELLED, scorer.architecture)
+    batches = (batch for path in variants for batch in read_batches(path, schema))
+    labelled = ((inputs(batch, scorer.architecture), batch["label"].to_pylist()) for batch in batches)
+    calibration = calibrate_tables(scorer, labelled, site)
     write_calibration(calibration, output)
     click.echo(
         f"site {site}: slope {calibration.slope:.3g}, intercept {calibration.intercept:.3g} "

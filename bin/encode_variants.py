@@ -6,7 +6,7 @@ import click
 from cordon.calls import parse_calls
 from cordon.commands import EXISTING, OUTPUT, reports_errors
 from cordon.encoding import Identity, encode
-from cordon.tables import VARIANTS, write_batches
+from cordon.tables import PILEUP, VARIANTS, write_batches
 
 
 @click.command()
@@ -18,6 +18,7 @@ from cordon.tables import VARIANTS, write_batches
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
 @click.option("--calls", multiple=True, required=True, help="caller=normalised.vcf.gz, once a caller.")
 @click.option("--frequencies", type=EXISTING, help="Normalised sites VCF with INFO/AF of a population.")
+@click.option("--pileups", is_flag=True, help="Add the pileup images that the model pileup_cnn looks at.")
 @click.option("--output", type=OUTPUT, required=True, help="Variant table (Parquet) to write.")
 @reports_errors
 def main(
@@ -29,6 +30,7 @@ def main(
     reference: str,
     calls: tuple[str, ...],
     frequencies: str | None,
+    pileups: bool,
     output: str,
 ) -> None:
     """Join the callers' candidates of a sample into one variant table with features."""
@@ -40,8 +42,9 @@ def main(
         reference=reference,
         calls=paths,
         frequencies=frequencies,
+        pileups=pileups,
     )
-    rows = write_batches(output, VARIANTS, batches)
+    rows = write_batches(output, VARIANTS.append(PILEUP) if pileups else VARIANTS, batches)
     click.echo(f"{sample}: {rows} candidates of {', '.join(sorted(paths))}")
 
 

@@ -6,8 +6,8 @@ import click
 from cordon.calibration import read_calibration
 from cordon.calls import parse_calls
 from cordon.commands import EXISTING, OUTPUT, reports_errors
-from cordon.scoring import score_table, write_scored
-from cordon.tables import read_any, write_table
+from cordon.scoring import score_file, write_scored
+from cordon.tables import write_table
 
 
 @click.command()
@@ -37,7 +37,7 @@ def main(
 
     model, calibration = models.load(model_path), read_calibration(calibration_path)
     sensitivity = f"{truth_sensitivity:g}"
-    scored = score_table(model, calibration, read_any(variants), truth_sensitivity=sensitivity)
+    scored = score_file(model, calibration, variants, truth_sensitivity=sensitivity)
     passing = write_scored(
         scored,
         model=model,

@@ -37,11 +37,11 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
     from cordon.ledger import SiteLedger
     from cordon.training import Units
 
-    workdir = Path("flower")
+    workdir, tables = Path("flower"), [Path(path) for path in variants]
     ledger = SiteLedger(Path(state) / f"{site}.sqlite", epsilon=epsilon, delta=delta)
     with progress(progress_file) as say:
         participant = Participant(
-            site, lambda unit: Units.read([Path(path) for path in variants], unit=unit), FEATURES,
+            site, lambda plan: Units.read(tables, unit=plan.unit, architecture=plan.model), FEATURES,
             declared_patients=find_site(Path(sites), site).declared_patients, ledger=ledger, say=say,
             agreed=read_plan(Path(plan_file)) if plan_file else None,
         )  # fmt: skip

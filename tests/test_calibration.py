@@ -19,6 +19,7 @@ from cordon.features import FEATURES
 class Fake:
     """A model that scores by its first feature."""
 
+    architecture = "mlp"
     hash = "abc123"
     features = FEATURES
     privacy = {}  # noqa: RUF012

@@ -18,9 +18,10 @@ from conftest import Lab
 from cordon.encoding import Identity, encode
 from cordon.errors import UserError
 from cordon.features import FEATURES
+from cordon.images import SIZE
 from cordon.known_sites import CONTEXT, FEWEST, Selection, label_by_known_sites
 from cordon.resources import allele_keys, known
-from cordon.tables import LABELLED, VARIANTS, read_table, write_batches
+from cordon.tables import LABELLED, PILEUP, VARIANTS, read_table, write_batches, write_table
 
 
 def rows(count: int, real: int, start: int = 1, kind: str = "SNV") -> pa.Table:
@@ -61,6 +62,17 @@ def test_known_are_real_odd_unknown_are_false_and_ordinary_unknown_have_no_label
     assert found[300:400].count(None) >= 90
     assert 1 not in found[300:]
     assert missing == ["indels"]
+
+
+def test_labels_leave_the_images_where_there_are_some(lab: Lab) -> None:
+    images = pa.array([bytes([place % 256]) * SIZE for place in range(450)], PILEUP.type)
+    write_table(rows(450, 400).append_column(PILEUP, images), lab.folder / "v.parquet")
+    label_by_known_sites(
+        lab.folder / "v.parquet", lab.folder / "l.parquet", known_sites=[resource(lab, range(1, 301))]
+    )
+    again = read_table(lab.folder / "l.parquet", LABELLED.append(PILEUP))
+    assert again["pileup"].combine_chunks().equals(images)
+    assert again["label"].to_pylist()[:300] == [1] * 300
 
 
 def test_a_kind_with_too_few_known_sites_has_no_label_at_all(lab: Lab) -> None:

@@ -12,9 +12,10 @@ from cordon import labels
 from cordon.encoding import Identity, encode
 from cordon.errors import InputProblems, UserError
 from cordon.features import FEATURES
+from cordon.images import SIZE
 from cordon.labels import label_variants
 from cordon.regions import read_regions
-from cordon.tables import LABELLED, VARIANTS, read_table, write_batches, write_table
+from cordon.tables import LABELLED, PILEUP, VARIANTS, read_table, write_batches, write_table
 from cordon.variants import bcftools_call, normalise_variants
 
 
@@ -63,6 +64,22 @@ def test_real_false_and_outside(lab):
     assert table["label"].to_pylist() == [1, 0, None]
     assert table.schema.metadata[b"cordon.truth_alleles"] == b"1"
     assert table.schema.metadata[b"cordon.truth_found"] == b"1"
+
+
+def test_labels_leave_the_images_where_there_are_some(lab):
+    alleles = [snv(lab, position) for position in (100, 200)]
+    images = [bytes([place]) * SIZE for place in (1, 2)]
+    table = candidates(*alleles).append_column(PILEUP, pa.array(images, PILEUP.type))
+    write_table(table, lab.folder / "v.parquet")
+    files = {
+        "truth": lab.vcf("truth.vcf.gz", [record(alleles[0])], indexed=False),
+        "confident": lab.bed("confident.bed", ("chr1", 0, 1500)),
+        "reference": lab.reference,
+    }
+    label_variants(lab.folder / "v.parquet", lab.folder / "l.parquet", sample="s1", **files)
+    again = read_table(lab.folder / "l.parquet", LABELLED.append(PILEUP))
+    assert again["label"].to_pylist() == [1, 0]
+    assert again["pileup"].to_pylist() == images
 
 
 def test_the_last_base_inside_and_the_first_outside(lab):

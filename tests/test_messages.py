@@ -98,7 +98,7 @@ def test_a_real_reply_holds_what_the_egress_rule_names_and_nothing_else(tmp_path
     )  # fmt: skip
     ledger = SiteLedger(tmp_path / "secret-site.sqlite", epsilon=8, delta=1e-5)
     participant = Participant(
-        "secret-site", lambda unit: units, ("f_a", "f_b", "f_c"), declared_patients=4, ledger=ledger,
+        "secret-site", lambda plan: units, ("f_a", "f_b", "f_c"), declared_patients=4, ledger=ledger,
         say=lambda words: None,
     )  # fmt: skip
     sent, content = on_the_wire(participant.handle(task_message), task_message)
@@ -280,7 +280,7 @@ def test_a_task_from_a_model_that_is_not_finite_is_refused_before_anything_is_re
         Task.from_records(task_message.content)
     ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5)
     participant = Participant(
-        "s", lambda unit: pytest.fail("loaded"), (), declared_patients=4, ledger=ledger, say=print
+        "s", lambda plan: pytest.fail("loaded"), (), declared_patients=4, ledger=ledger, say=print
     )
     with pytest.raises(MalformedMessage):
         participant.handle(task_message)

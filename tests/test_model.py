@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from cordon.errors import UserError
-from cordon.model import ARCHITECTURES, PRIOR_LOG_ODDS, Model, check_parameters, initial_parameters, load
+from cordon.model import (
+    ARCHITECTURES,
+    PRIOR_LOG_ODDS,
+    Model,
+    check_parameters,
+    initial_parameters,
+    load,
+    width,
+)
 
 NAMES = ("f_a", "f_b", "f_c")
 PRIVACY = {"unit": "patient", "epsilon": 7.9, "delta": 1e-5, "rounds": 10}
@@ -30,7 +38,7 @@ def test_a_saved_model_comes_back_whole(tmp_path, architecture):
     again = load(tmp_path / "model.safetensors")
     assert (again.architecture, again.features, again.privacy) == (architecture, NAMES, PRIVACY)
     assert again.hash == model.hash
-    rows = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
+    rows = np.random.default_rng(1).normal(size=(5, width(architecture, 3))).astype(np.float32)
     assert np.array_equal(again.score(rows), model.score(rows))
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
@@ -93,7 +101,7 @@ def test_the_start_is_public_the_same_for_all_and_scores_the_prior(architecture)
     second = initial_parameters(architecture, 7)
     assert all(np.array_equal(first[name], second[name]) for name in first)
     names = tuple(f"f_{number}" for number in range(7))
-    scores = Model(architecture, names, first).score(np.ones((3, 7), dtype=np.float32))
+    scores = Model(architecture, names, first).score(np.ones((3, width(architecture, 7)), dtype=np.float32))
     assert scores == pytest.approx(PRIOR_LOG_ODDS)
     if architecture == "mlp":  # hidden units that start alike would stay alike
         assert len(np.unique(first["0.weight"])) == first["0.weight"].size

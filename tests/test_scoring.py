@@ -22,6 +22,7 @@ from cordon.tables import LABELLED, VARIANTS, read_table
 class Fake:
     """A model whose score is one feature."""
 
+    architecture = "mlp"
     hash = "abc123"
     features = FEATURES
     privacy = {  # noqa: RUF012

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -31,6 +31,10 @@ class Scorer(Protocol):
     """A released model. Its scores are log-odds of the training mix, not calibrated for any site."""
 
     @property
+    def architecture(self) -> str:
+        """What decides which of a table's columns it takes (`cordon.tables.inputs`)."""
+
+    @property
     def hash(self) -> str:
         """What identifies the model's weights."""
 
@@ -43,11 +47,11 @@ class Scorer(Protocol):
         """The privacy statement: unit, epsilon, delta, mechanism, adjacency and more."""
 
     def score(self, features: NDArray[np.float32]) -> Floats:
-        """Natural-log odds [n] that alleles with features [n, F] are real."""
+        """Natural-log odds [n] that alleles with inputs [n, F] are real."""
 
 
 def raw_scores(model: Scorer, features: NDArray[np.float32]) -> Floats:
-    """The model's scores [n] of features [n, F] in the order of ``features.FEATURES``.
+    """The model's scores [n] of inputs [n, F] (`cordon.tables.inputs`), features in the order of FEATURES.
 
     Raises UserError where the model was trained on other features, or a score is not finite.
     """
@@ -129,9 +133,9 @@ def _platt(scores: Floats, labels: NDArray[np.int8], real: int, false: int) -> t
 
 
 def calibrate_tables(
-    model: Scorer, tables: Sequence[tuple[NDArray[np.float32], Sequence[int | None]]], site: str
+    model: Scorer, tables: Iterable[tuple[NDArray[np.float32], Sequence[int | None]]], site: str
 ) -> Calibration:
-    """`calibrate` over several samples' features [n, F] and labels; rows without a label do not count."""
+    """`calibrate` over several tables' inputs [n, F] and labels; rows without a label do not count."""
     scores = [np.empty(0)]
     labels = [np.empty(0, dtype=np.int8)]
     for features, given in tables:

@@ -16,8 +16,9 @@ from cordon.calls import CallSet
 from cordon.candidates import Candidates, union
 from cordon.errors import UserError
 from cordon.features import CALLERS, FEATURES, features
+from cordon.images import Images
 from cordon.reads import open_alignments
-from cordon.tables import VARIANTS
+from cordon.tables import PILEUP, VARIANTS
 
 StrPath = str | os.PathLike[str]
 
@@ -39,8 +40,11 @@ def encode(
     calls: Mapping[str, StrPath],
     bam: StrPath | None = None,
     frequencies: StrPath | None = None,
+    pileups: bool = False,
 ) -> Iterator[pa.Table]:
     """The variant table (schema ``tables.VARIANTS``) of one sample, in parts; memory is bounded.
+
+    With ``pileups`` its last column is ``tables.PILEUP``, all 0 without ``bam``.
 
     ``sample`` is the name in the files. ``calls`` maps callers to their normalised, indexed VCFs; ``bam``
     is sorted, indexed and duplicate-marked, and without it the features of the reads are missing;
@@ -60,7 +64,9 @@ def encode(
             if contig in used:
                 sequence = fasta.fetch(contig).upper().encode()
                 for candidates in union(sets, contig):
-                    yield _rows(identity, candidates, sequence, alignments, frequencies)
+                    images = Images(candidates.alleles.starts, sequence) if pileups else None
+                    table = _rows(identity, candidates, sequence, alignments, frequencies, images)
+                    yield table if images is None else table.append_column(PILEUP, _packed(images))
 
 
 def _rows(
@@ -69,6 +75,7 @@ def _rows(
     sequence: bytes,
     alignments: pysam.AlignmentFile | None,
     frequencies: StrPath | None,
+    images: Images | None,
 ) -> pa.Table:
     contig, keys, alleles = candidates.contig, candidates.keys, candidates.alleles
     rows = keys.num_rows
@@ -77,7 +84,7 @@ def _rows(
     elif contig not in alignments.references:
         reads = pileup.nothing(rows)
     else:
-        reads = pileup.gather(alignments, contig, sequence, alleles)
+        reads = pileup.gather(alignments, contig, sequence, alleles, images)
     around = context.describe(sequence, alleles, candidates.before - 1, candidates.after - 1)
     annotations = candidates.annotations()
     values = features(candidates.quals(), annotations, reads, around)
@@ -107,6 +114,11 @@ def _rows(
 
 
 _ZYGOSITIES = [np.array("homozygous"), np.array("heterozygous")]
+
+
+def _packed(images: Images) -> pa.Array:
+    pixels = images.pixels()
+    return pa.Array.from_buffers(PILEUP.type, len(pixels), [None, pa.py_buffer(pixels)])
 
 
 def _constant(value: str, rows: int) -> pa.Array:

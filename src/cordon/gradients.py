@@ -8,14 +8,15 @@ What one unit's gradient is should not depend on who else was sampled, not even 
 product may round otherwise for another number of rows, so the caller cuts batches into blocks of one public
 shape (`cordon.training`); with layers as wide as those of `cordon.model` (1 or 16) a unit's float32 gradient
 is then the same wherever it stands. A test holds that for the processor and library that it runs on; for
-other widths some libraries round by position, which moves a gradient by parts in 10^7 of itself. Sums run
-in float64, see `cordon.clipping.MARGIN`.
+other widths, and for convolutions, some libraries round by position, which moves a gradient by parts in 10^7
+of itself. Sums run in float64, see `cordon.clipping.MARGIN`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -200,17 +201,29 @@ class HookedGradients:
             for _, layer in groupby(module.named_parameters(), key=lambda named: named[0].rpartition(".")[0])
         ]
 
+    def of(self, block: Block) -> list[LayerGradients]:
+        # Where a unit has more rows than fit, some of every unit's at a time.
+        units, rows = block.labels.shape
+        step = max(1, self.most_rows // units)
+        arrays = (block.features, block.labels, block.weights)
+        by_part = []
+        for first in range(0, rows, step):
+            features, labels, weights = (array[:, first : first + step] for array in arrays)
+            by_part.append(self._by_layer_of(Block(features, labels, weights, block.units)))
+        return [Whole(reduce(torch.add, layer)) for layer in zip(*by_part, strict=True)]
+
     @torch.inference_mode(False)
     @torch.enable_grad()
-    def of(self, block: Block) -> list[LayerGradients]:
+    def _by_layer_of(self, block: Block) -> list[Tensor]:
+        """Each layer's gradients, float32 [U, parameters of the layer]."""
         units, rows, _ = block.features.shape
         # The hooks see the gradient of a first layer only where its input has one too.
         scores = self._private(block.features.flatten(0, 1).detach().requires_grad_())
         scores.backward(_score_gradients(scores.detach(), block).view_as(scores))
-        found: list[LayerGradients] = []
+        found = []
         for layer in self._by_layer:
             by_row: list[Any] = [parameter.grad_sample for parameter in layer]  # type: ignore[attr-defined]
-            found.append(Whole(torch.cat([x.view(units, rows, -1).sum(1) for x in by_row], dim=1)))
+            found.append(torch.cat([x.view(units, rows, -1).sum(1) for x in by_row], dim=1))
         self._private.zero_grad(set_to_none=True)
         return found
 

@@ -16,7 +16,7 @@ from cordon.errors import UserError
 from cordon.features import FEATURES
 from cordon.labels import KNOWN_SITES, SOURCE_KEY, batches_of_one_sample, by_contig, with_labels
 from cordon.strata import SNV
-from cordon.tables import LABELLED, VARIANTS, matrix, read_batches, write_batches
+from cordon.tables import LABELLED, VARIANTS, matrix, read_batches, with_images_of, write_batches
 
 StrPath = str | os.PathLike[str]
 Bools = NDArray[np.bool_]
@@ -82,11 +82,11 @@ def label_by_known_sites(variants: StrPath, output: StrPath, *, known_sites: Seq
             f"than {FEWEST} indels are in {', '.join(map(str, known_sites))}. Give known sites of the same "
             "reference that cover the called regions, or label with a truth VCF and confident BED."
         )
+    batches = read_batches(variants, with_images_of(variants, VARIANTS))
     labelled = (
-        with_labels(batch, _labels(batch, held, judges))
-        for batch, held in zip(read_batches(variants, VARIANTS), known, strict=True)
+        with_labels(batch, _labels(batch, held, judges)) for batch, held in zip(batches, known, strict=True)
     )
-    write_batches(output, LABELLED, labelled, metadata={SOURCE_KEY: KNOWN_SITES})
+    write_batches(output, with_images_of(variants, LABELLED), labelled, metadata={SOURCE_KEY: KNOWN_SITES})
     return missing
 
 

@@ -26,6 +26,7 @@ from cordon.tables import (
     TRUTH_FOUND_KEY,
     VARIANTS,
     read_batches,
+    with_images_of,
     write_batches,
 )
 from cordon.variants import normalise_variants
@@ -106,10 +107,9 @@ def label_variants(
         TRUTH_FOUND_KEY: str(found).encode(),
         SOURCE_KEY: TRUTH_SET,
     }
-    labelled = (
-        with_labels(batch, _labels(batch, known, regions)) for batch in read_batches(variants, VARIANTS)
-    )
-    write_batches(output, LABELLED, labelled, metadata=metadata)
+    batches = read_batches(variants, with_images_of(variants, VARIANTS))
+    labelled = (with_labels(batch, _labels(batch, known, regions)) for batch in batches)
+    write_batches(output, with_images_of(variants, LABELLED), labelled, metadata=metadata)
 
 
 def read_truth(
@@ -150,8 +150,8 @@ def batches_of_one_sample(variants: StrPath) -> Iterator[pa.Table]:
 
 
 def with_labels(batch: pa.Table, labels: pa.Array) -> pa.Table:
-    """The batch of a table of VARIANTS as one of LABELLED."""
-    return batch.append_column(LABELLED.field("label"), labels)
+    """The batch of a table of VARIANTS as one of LABELLED; any images stay behind."""
+    return batch.add_column(len(VARIANTS), LABELLED.field("label"), labels)
 
 
 def by_contig(batch: pa.Table) -> Iterator[tuple[str, Bools | slice, pa.Table]]:

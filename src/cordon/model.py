@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,28 +15,62 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from cordon.devices import device
 from cordon.errors import UserError
+from cordon.images import SIZE, WITH_IMAGES
 
 if TYPE_CHECKING:
     from torch import nn
 
-ARCHITECTURES = ("logistic", "mlp")
+ARCHITECTURES = ("logistic", "mlp", "pileup_cnn")
 HIDDEN = 16
 # Natural-log odds that a raw call is real before anything is known of it: about four in five are. Starting
 # there, the first gradients point at what tells real from false, not at how many are real.
 PRIOR_LOG_ODDS = 1.386
 
+# Numbers of a model's inputs that are scored at a time (256 MiB).
+MOST_NUMBERS = 2**26
+
 Parameters = dict[str, npt.NDArray[np.float32]]
 
 
-def build(architecture: str, features: int) -> nn.Module:
-    """A fresh module that maps float32 [..., features] to float32 [...] log odds.
+def width(architecture: str, features: int) -> int:
+    """The numbers of one row that ``architecture`` takes, with so many features."""
+    return features + SIZE if architecture in WITH_IMAGES else features
 
-    Its start is public and the same everywhere: every score is PRIOR_LOG_ODDS; the mlp's hidden layer
-    comes from a generator with a fixed seed. No layer mixes examples.
+
+def features_of(architecture: str, width: int) -> int:
+    """The features in rows of ``width`` numbers; UserError where ``architecture`` takes no such rows."""
+    features = width - SIZE if architecture in WITH_IMAGES else width
+    if features < 1:
+        raise UserError(
+            f"rows of {width} numbers are no inputs of {architecture}. Read the tables for this model."
+        )
+    return features
+
+
+def slices(rows: int, width: int) -> Iterator[slice]:
+    """Stretches of ``rows`` rows of ``width`` numbers that are few enough to be computed with at once."""
+    step = max(1, MOST_NUMBERS // width)
+    return (slice(first, first + step) for first in range(0, rows, step))
+
+
+def build(architecture: str, features: int) -> nn.Module:
+    """A fresh module that maps float32 [..., width(architecture, features)] to float32 [...] log odds.
+
+    Its start is public and the same everywhere: every score is PRIOR_LOG_ODDS; the layers before the last
+    come from a generator with a fixed seed. No layer mixes examples.
     """
     import torch
     from torch import nn
+
+    if architecture == "pileup_cnn":
+        from cordon.pileup_cnn import PileupCNN
+
+        network = PileupCNN(features, HIDDEN)
+        network.start(torch.Generator().manual_seed(0))
+        _start_output(network.output)
+        return network
 
     if architecture == "logistic":
         layers: list[nn.Module] = [nn.Linear(features, 1)]
@@ -51,9 +85,15 @@ def build(architecture: str, features: int) -> nn.Module:
         raise UserError(f"no model is called {architecture!r}. Choose one of: {', '.join(ARCHITECTURES)}.")
     output = layers[-1]
     assert isinstance(output, nn.Linear)
+    _start_output(output)
+    return nn.Sequential(*layers, nn.Flatten(-2))
+
+
+def _start_output(output: nn.Linear) -> None:
+    from torch import nn
+
     nn.init.zeros_(output.weight)
     nn.init.constant_(output.bias, PRIOR_LOG_ODDS)
-    return nn.Sequential(*layers, nn.Flatten(-2))
 
 
 def initial_parameters(architecture: str, features: int) -> Parameters:
@@ -100,18 +140,26 @@ class Model:
         return digest.hexdigest()
 
     def score(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Log odds (nats) for float32 ``features`` [n, F], as float64 [n]."""
+        """Log odds (nats) for the float32 inputs ``features`` [n, width(...)], as float64 [n].
+
+        Images are looked at on a GPU where there is one.
+        """
         import torch
 
-        if features.ndim != 2 or features.shape[1] != len(self.features):
+        found = features_of(self.architecture, features.shape[-1])
+        if features.ndim != 2 or found != len(self.features):
             raise UserError(
-                f"the model takes {len(self.features)} features, the table has {features.shape[-1]}. "
+                f"the model takes {len(self.features)} features, the table has {found}. "
                 "Encode the variants with the version of Cordon that trained the model."
             )
         module = build(self.architecture, len(self.features))
         load_parameters(module, self.parameters)
+        where = device() if self.architecture in WITH_IMAGES else torch.device("cpu")
+        module.to(where)
+        scores = np.empty(len(features))
         with torch.no_grad():
-            scores: npt.NDArray[np.float64] = module(torch.from_numpy(features)).double().numpy()
+            for part in slices(*features.shape):
+                scores[part] = module(torch.from_numpy(features[part]).to(where)).double().cpu().numpy()
         return scores
 
     def save(self, path: Path) -> None:

@@ -14,6 +14,7 @@ import pysam
 from numpy.typing import NDArray
 
 from cordon.context import FLANK, Alleles, shift_room
+from cordon.images import Images
 from cordon.segments import Reads
 
 # What `gather` returns, all float64 [n]. Means over no read are NaN.
@@ -49,15 +50,17 @@ Array = NDArray[np.float64]
 
 
 def gather(
-    alignments: pysam.AlignmentFile, contig: str, sequence: bytes, alleles: Alleles
-) -> dict[str, Array]:
+    alignments: pysam.AlignmentFile, contig: str, sequence: bytes, alleles: Alleles,
+    images: Images | None = None,
+) -> dict[str, Array]:  # fmt: skip
     """Evidence of the reads for alleles on one contig of the given whole sequence, in upper case.
 
     Every read near a candidate is read once; duplicates, secondary and supplementary alignments do not
     count. A read supports an indel when it holds the same indel anywhere in the repeat where that can be
-    written; it counts for or against only when it covers that whole repeat.
+    written; it counts for or against only when it covers that whole repeat. ``images`` of the same alleles
+    are drawn from the reads that count.
     """
-    tally = _Tally(alleles, sequence)
+    tally = _Tally(alleles, sequence, images)
     for first, last in _fetches(alleles.starts):
         end = min(int(tally.rightmost[first:last].max()) + 1, len(sequence))
         starts = [*alleles.starts[first:last].tolist(), end]
@@ -96,8 +99,8 @@ def _fetches(starts: Ints) -> Iterator[tuple[int, int]]:
 class _Tally:
     """Sums over the reads at n alleles."""
 
-    def __init__(self, alleles: Alleles, sequence: bytes) -> None:
-        self.alleles, self.sequence = alleles, sequence
+    def __init__(self, alleles: Alleles, sequence: bytes, images: Images | None = None) -> None:
+        self.alleles, self.sequence, self.images = alleles, sequence, images
         # The last reference base that a read must cover to tell ref from alt, and the last base before
         # which the indel can be written.
         self.rightmost, self.last_anchors = alleles.ends - 1, alleles.starts.copy()
@@ -127,6 +130,8 @@ class _Tally:
         read, row = read[covered], row[covered]
         query = reads.query_at(read, self.alleles.starts[row])
         seen, name = self._support(reads, read, row, query)
+        if self.images is not None:
+            self.images.add(reads, read, row, seen)
         other = seen == OTHER
         self.others.append(row[other] << 32 | name[other])
         self._sum("depth", row)

@@ -14,10 +14,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cordon.devices import device
 from cordon.errors import UserError
 from cordon.features import FEATURES
-from cordon.model import Model, Parameters, build, initial_parameters, load, load_parameters, parameters_of
-from cordon.tables import LABELLED, matrix, read_table
+from cordon.images import WITH_IMAGES
+from cordon.model import (
+    Model,
+    Parameters,
+    build,
+    features_of,
+    load,
+    load_parameters,
+    parameters_of,
+    slices,
+)
+from cordon.tables import LABELLED, for_model, inputs, read_table
 
 Floats = npt.NDArray[np.float32]
 # What a model says of the data that it was trained on, where all of them are public.
@@ -25,28 +36,36 @@ PUBLIC = "public"
 REFINE, KEEP = "refine", "keep"
 # Full-batch Adam: steps, first step size (it falls to 0 along half a cosine), weight decay.
 STEPS, LEARNING_RATE, WEIGHT_DECAY = 300, 0.02, 1e-3
+# With larger steps the first ones, which move all scores alike, can bring the convolutions to a standstill.
+IMAGES_LEARNING_RATE = 0.005
 
 
 def fit(
     architecture: str, features: Floats, labels: Floats, *, start: Parameters | None = None
 ) -> Parameters:
-    """The parameters of ``architecture`` fitted to public rows: features [n, F], labels [n] of 0 or 1.
+    """The parameters of ``architecture`` fitted to public rows: inputs [n, F], labels [n] of 0 or 1.
 
-    No noise and no clipping: never for data of patients. Deterministic; UserError where a class is missing.
+    No noise and no clipping: never for data of patients. Deterministic on a CPU; UserError where a class is
+    missing.
     """
     import torch
 
     if len(np.unique(labels)) < 2:
         raise UserError("the public rows are of one class only. Give rows with real and with false alleles.")
-    module = build(architecture, features.shape[1])
-    load_parameters(module, start or initial_parameters(architecture, features.shape[1]))
+    module = build(architecture, features_of(architecture, features.shape[1]))
+    if start:
+        load_parameters(module, start)
+    where = device() if architecture in WITH_IMAGES else torch.device("cpu")
+    module.to(where)
     rows, real = torch.from_numpy(features), torch.from_numpy(labels.astype(np.float32))
-    optimiser = torch.optim.Adam(module.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    rate = IMAGES_LEARNING_RATE if architecture in WITH_IMAGES else LEARNING_RATE
+    optimiser = torch.optim.Adam(module.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
-    loss = torch.nn.BCEWithLogitsLoss()
+    loss = torch.nn.BCEWithLogitsLoss(reduction="sum")
     for _ in range(STEPS):
         optimiser.zero_grad()
-        loss(module(rows), real).backward()
+        for part in slices(*features.shape):
+            (loss(module(rows[part].to(where)), real[part].to(where)) / len(rows)).backward()
         optimiser.step()
         schedule.step()
     return parameters_of(module)
@@ -104,15 +123,15 @@ def read_public(path: Path) -> Model:
 
 def pretrain(paths: Sequence[Path], architecture: str) -> Model:
     """A model of the labelled variant tables at ``paths``, which must be of public samples."""
-    features, labels = public_rows(paths)
+    features, labels = public_rows(paths, architecture)
     return Model(
         architecture, FEATURES, fit(architecture, features, labels), {"data": PUBLIC, "epsilon": 0.0}
     )
 
 
-def public_rows(paths: Sequence[Path]) -> tuple[Floats, Floats]:
-    """Features float32 [n, F] and labels float32 [n] of the labelled rows of the tables at ``paths``."""
-    tables = [read_table(path, LABELLED) for path in paths]
+def public_rows(paths: Sequence[Path], architecture: str) -> tuple[Floats, Floats]:
+    """Inputs float32 [n, F] of ``architecture`` and labels float32 [n]: the tables' labelled rows."""
+    tables = [read_table(path, for_model(LABELLED, architecture)) for path in paths]
     tables = [table.filter(table["label"].is_valid()) for table in tables]
     labels = [table["label"].to_numpy().astype(np.float32) for table in tables]
-    return np.concatenate([matrix(table) for table in tables]), np.concatenate(labels)
+    return np.concatenate([inputs(table, architecture) for table in tables]), np.concatenate(labels)

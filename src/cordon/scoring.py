@@ -14,7 +14,7 @@ from cordon.features import PREFERENCE
 from cordon.headers import merged_header
 from cordon.reads import quiet
 from cordon.reference import read_fai
-from cordon.tables import matrix, written_beside
+from cordon.tables import PILEUP, for_model, inputs, read_batches, schema_of, written_beside
 from cordon.variants import index
 
 StrPath = str | os.PathLike[str]
@@ -29,12 +29,22 @@ def score_table(
 ) -> pa.Table:
     """The table with ``cordon``, float64 log-odds (nats) that the allele is real, and ``cordon_pass``.
 
-    An allele passes from the threshold of ``truth_sensitivity`` on; UserError where there is none.
+    Images are left out. An allele passes from the threshold of ``truth_sensitivity`` on; UserError where
+    there is none.
     """
-    values = calibration.apply(raw_scores(model, matrix(table)))
+    values = calibration.apply(raw_scores(model, inputs(table, model.architecture)))
     passes = values >= _threshold(calibration, truth_sensitivity)
-    scored = table.append_column(pa.field("cordon", pa.float64(), nullable=False), pa.array(values))
+    scored = table.select([name for name in table.schema.names if name != PILEUP.name])
+    scored = scored.append_column(pa.field("cordon", pa.float64(), nullable=False), pa.array(values))
     return scored.append_column(pa.field("cordon_pass", pa.bool_(), nullable=False), pa.array(passes))
+
+
+def score_file(model: Scorer, calibration: Calibration, path: StrPath, *, truth_sensitivity: str) -> pa.Table:
+    """`score_table` of the variant table at ``path``, labelled or not; never all its images are in memory."""
+    batches = read_batches(path, for_model(schema_of(path), model.architecture))
+    return pa.concat_tables(
+        score_table(model, calibration, batch, truth_sensitivity=truth_sensitivity) for batch in batches
+    )
 
 
 def _threshold(calibration: Calibration, truth_sensitivity: str) -> float:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import chain
+from zlib import crc32
 
 import numpy as np
 import pysam
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
 
 # CIGAR operations by what they use up (SAM specification, section 1.4.6), in the order MIDNSHP=X.
 USES_REFERENCE = np.array([1, 0, 1, 1, 0, 0, 0, 1, 1], dtype=np.int64)
@@ -41,6 +44,7 @@ class Reads:
         if None in scores:  # a read without qualities counts as of phred 0
             scores = [told or "!" * len(text) for told, text in zip(scores, texts, strict=True)]
         self.qualities = np.frombuffer("".join(scores).encode(), dtype=np.uint8) - ord("!")
+        self._segments = segments
         self._lay_out([segment.cigartuples for segment in segments])
         self.edits = self._edit_distances(segments, sequence)
 
@@ -69,6 +73,40 @@ class Reads:
         """The bases ``first`` to ``last`` (both of them) of a read."""
         begin = int(self.offsets[read])
         return self.bases[begin + first : begin + last + 1].tobytes().decode()
+
+    @cached_property
+    def checksums(self) -> Ints:
+        """CRC-32 of each read's name: an order of the reads that nothing else about them decides."""
+        names = (crc32((segment.query_name or "").encode()) for segment in self._segments)
+        return _ints(names, len(self._segments))
+
+    def along_reference(self, sequence: bytes) -> tuple[Ints, Bytes, Bytes, NDArray[np.bool_]]:
+        """What each read has at every reference base from its start to its end, all reads one after another.
+
+        Where each read begins in them [n]; then bases (ASCII) and qualities (phred), both 0 where the read
+        has none; and whether it differs: another base, none, or an indel after this one.
+        """
+        spans = self.ends - self.starts
+        offsets = np.cumsum(spans) - spans
+        reads, queries, positions = self._aligned(np.ones(len(spans), dtype=np.bool_))
+        at = offsets[reads] + positions - self.starts[reads]
+        bases, qualities = (np.zeros(int(spans.sum()), dtype=np.uint8) for _ in range(2))
+        bases[at], qualities[at] = self.bases[queries], self.qualities[queries]
+        differs = np.ones(len(bases), dtype=np.bool_)
+        differs[at] = bases[at] != np.frombuffer(sequence, dtype=np.uint8)[positions]
+        within = self._indel_anchors - self.starts[self._indel_reads]
+        anchored = (within >= 0) & (within < spans[self._indel_reads])
+        differs[(offsets[self._indel_reads] + within)[anchored]] = True
+        return offsets, bases, qualities, differs
+
+    def _aligned(self, wanted: NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
+        """Every aligned base of the ``wanted`` reads [n]: read, place in ``bases``, reference position."""
+        blocks = wanted[self._block_reads]
+        reads, lengths = self._block_reads[blocks], self._block_lengths[blocks]
+        into = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        queries = np.repeat(self.offsets[reads] + self._block_queries[blocks], lengths) + into
+        positions = np.repeat(self._block_starts[blocks], lengths) + into
+        return np.repeat(reads, lengths), queries, positions
 
     def _lay_out(self, cigars: Sequence[Sequence[tuple[int, int]]]) -> None:
         """Walk all CIGARs at once: blocks of aligned bases, and indels by the reference base before them."""
@@ -120,15 +158,9 @@ class Reads:
             counted = np.bincount(
                 self._indel_reads, np.abs(self._indel_lengths), minlength=len(edits)
             ).astype(np.int64)
-            wanted = untold[self._block_reads]
-            reads, lengths = self._block_reads[wanted], self._block_lengths[wanted]
-            into = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-            query = np.repeat(self.offsets[reads] + self._block_queries[wanted], lengths) + into
-            place = np.repeat(self._block_starts[wanted], lengths) + into
-            mismatched = self.bases[query] != np.frombuffer(sequence, dtype=np.uint8)[place]
-            counted += np.bincount(np.repeat(reads, lengths), mismatched, minlength=len(edits)).astype(
-                np.int64
-            )
+            reads, queries, positions = self._aligned(untold)
+            mismatched = self.bases[queries] != np.frombuffer(sequence, dtype=np.uint8)[positions]
+            counted += np.bincount(reads, mismatched, minlength=len(edits)).astype(np.int64)
             edits = np.where(untold, counted, edits)
         return edits
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cordon.errors import UserError
 from cordon.features import CALLERS, FEATURES
+from cordon.images import SIZE, WITH_IMAGES
 
 SCHEMA_VERSION = b"2"
 VERSION_KEY = b"cordon.schema"
@@ -23,6 +24,8 @@ TRUTH_FOUND_KEY = b"cordon.truth_found"
 
 # Rows of one row group: with 60 columns about 10 MB in memory.
 BATCH_ROWS = 1 << 16
+# With images: 40 MB, and four times as much as a model's inputs.
+IMAGE_ROWS = 1 << 12
 
 _IDENTITY = [
     pa.field("site", pa.string(), nullable=False),
@@ -54,27 +57,51 @@ _FEATURES = [pa.field(name, pa.float32(), nullable=False) for name in FEATURES]
 
 VARIANTS = pa.schema([*_IDENTITY, *_STRATA, *_CALLS, *_FEATURES], metadata={VERSION_KEY: SCHEMA_VERSION})
 LABELLED = VARIANTS.append(pa.field("label", pa.int8()))
+# The optional last column, for models that look at the reads: `cordon.images`, flattened.
+PILEUP = pa.field("pileup", pa.binary(SIZE), nullable=False)
+WANTED = "encode the variants with --pileups (in the pipeline: --model pileup_cnn)"
+
+
+def for_model(schema: pa.Schema, architecture: str) -> pa.Schema:
+    """``schema`` with all that `inputs` needs of a table for ``architecture``."""
+    return schema.append(PILEUP) if architecture in WITH_IMAGES else schema
+
+
+def schema_of(path: str | os.PathLike[str]) -> pa.Schema:
+    """LABELLED where the file at ``path`` has labels, else VARIANTS."""
+    return LABELLED if "label" in _columns(path) else VARIANTS
+
+
+def with_images_of(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Schema:
+    """``schema``, with the images where the file at ``path`` has them."""
+    return schema.append(PILEUP) if PILEUP.name in _columns(path) else schema
 
 
 def read_table(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
-    """Read a variant table and check it against ``schema`` (VARIANTS or LABELLED).
+    """Read a variant table and check it against ``schema`` (VARIANTS or LABELLED, maybe with PILEUP).
 
     Columns come back in the schema's order; columns beyond it are left out, the file's metadata kept.
     Raises UserError naming the file when it is no Parquet, of another version, lacks a column, has one
     of another type, or has a null where the schema allows none.
     """
-    return _checked(_read(path), path, schema)
+    with _opened(path) as file:
+        return _checked(file.read(_present(file, schema)), path, schema)
 
 
 def read_any(path: str | os.PathLike[str]) -> pa.Table:
-    """`read_table` with LABELLED where the file has labels, else with VARIANTS."""
-    table = _read(path)
-    return _checked(table, path, LABELLED if "label" in table.schema.names else VARIANTS)
+    """`read_table` with LABELLED where the file has labels, else with VARIANTS; without images."""
+    return read_table(path, schema_of(path))
 
 
-def _read(path: str | os.PathLike[str]) -> pa.Table:
+def _columns(path: str | os.PathLike[str]) -> list[str]:
     with _opened(path) as file:
-        return file.read()
+        names: list[str] = file.schema_arrow.names
+    return names
+
+
+def _present(file: pq.ParquetFile, schema: pa.Schema) -> list[str]:
+    """The columns of ``schema`` that the file has: no other one is read, and images are most of a table."""
+    return [name for name in schema.names if name in file.schema_arrow.names]
 
 
 @contextmanager
@@ -109,7 +136,7 @@ def read_batches(path: str | os.PathLike[str], schema: pa.Schema) -> Iterator[pa
         if not file.num_row_groups:
             yield _checked(file.schema_arrow.empty_table(), path, schema)
         for group in range(file.num_row_groups):
-            yield _checked(file.read_row_group(group), path, schema)
+            yield _checked(file.read_row_group(group, _present(file, schema)), path, schema)
 
 
 def write_table(table: pa.Table, path: str | os.PathLike[str]) -> None:
@@ -128,14 +155,14 @@ def write_batches(
     ``metadata`` is read after the last batch, so that it may be filled while they are made; it is added to
     the schema's. The file appears whole or not at all.
     """
-    rows = 0
+    rows, most = 0, IMAGE_ROWS if PILEUP.name in schema.names else BATCH_ROWS
     with (
         written_beside(path) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
         for batch in batches:
             if batch.num_rows:
-                writer.write_table(batch.cast(schema), row_group_size=BATCH_ROWS)
+                writer.write_table(batch.cast(schema), row_group_size=most)
                 rows += batch.num_rows
         writer.add_key_value_metadata(dict(metadata or {}))
     return rows
@@ -147,6 +174,36 @@ def matrix(table: pa.Table) -> NDArray[np.float32]:
         return np.empty((0, len(FEATURES)), dtype=np.float32)
     columns = [table.column(name).to_numpy() for name in FEATURES]
     return np.ascontiguousarray(np.stack(columns, axis=1), dtype=np.float32)
+
+
+def inputs(table: pa.Table, architecture: str) -> NDArray[np.float32]:
+    """What ``architecture`` takes of each row, float32 [rows, F]: `matrix`, then any image in [0, 1].
+
+    Raises UserError where it needs images and the table has none.
+    """
+    if architecture not in WITH_IMAGES:
+        return matrix(table)
+    if PILEUP.name not in table.schema.names:
+        raise UserError(f"the table lacks the pileup images that {architecture} looks at: {WANTED}.")
+    return joined(matrix(table), pixels(table))
+
+
+def pixels(table: pa.Table) -> NDArray[np.uint8]:
+    """The images of a table, uint8 [rows, SIZE]."""
+    found = [np.empty((0, SIZE), dtype=np.uint8)]
+    for chunk in table.column(PILEUP.name).chunks:
+        held = np.frombuffer(chunk.buffers()[1] or b"", dtype=np.uint8)
+        found.append(held[chunk.offset * SIZE : (chunk.offset + len(chunk)) * SIZE].reshape(-1, SIZE))
+    return np.concatenate(found)
+
+
+def joined(features: NDArray[np.float32], images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Features [..., F] and behind them images [..., SIZE] in [0, 1], float32 [..., F + SIZE]."""
+    columns = features.shape[-1]
+    found = np.empty((*features.shape[:-1], columns + SIZE), dtype=np.float32)
+    found[..., :columns] = features
+    np.multiply(images, np.float32(1 / 255), out=found[..., columns:])
+    return found
 
 
 @contextmanager
@@ -167,6 +224,9 @@ def written_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
 def _faults(table: pa.Table, schema: pa.Schema) -> Iterator[str]:
     """What keeps ``table`` from being one of ``schema``, one sentence part a fault."""
     for field in schema:
+        if field.name == PILEUP.name and field.name not in table.schema.names:
+            yield f"it lacks the pileup images that the model looks at: {WANTED}"
+            continue
         if field.name not in table.schema.names:
             yield f"column {field.name} is missing"
             continue

@@ -19,11 +19,19 @@ from cordon.accountants import GAUSSIAN, Event
 from cordon.devices import device, thread_count
 from cordon.errors import UserError
 from cordon.mechanisms import Randomness
-from cordon.model import Parameters, build, check_parameters, load_parameters, parameters_of
+from cordon.model import (
+    Parameters,
+    build,
+    check_parameters,
+    features_of,
+    load_parameters,
+    parameters_of,
+)
 
 if TYPE_CHECKING:
     from cordon.clipping import Clip
     from cordon.gradients import Block
+    from cordon.rows import Rows
 
 UNITS = ("patient", "variant")
 CLIPPINGS = ("fixed", "adaptive")
@@ -36,11 +44,11 @@ LANES = 16
 class Units:
     """Labelled rows, grouped by privacy unit.
 
-    ``features`` float32 [rows, F], ``labels`` float32 [rows] in {0, 1}, both sorted by unit;
-    unit ``u`` owns the rows ``offsets[u]:offsets[u + 1]``.
+    ``features`` float32 [rows, F], a model's inputs (`cordon.tables.inputs`, `cordon.rows`), and ``labels``
+    float32 [rows] in {0, 1} are both sorted by unit; unit ``u`` owns the rows ``offsets[u]:offsets[u + 1]``.
     """
 
-    features: npt.NDArray[np.float32]
+    features: Rows
     labels: npt.NDArray[np.float32]
     offsets: npt.NDArray[np.int64]
 
@@ -50,7 +58,7 @@ class Units:
     @classmethod
     def group(
         cls,
-        features: npt.NDArray[np.float32],
+        features: Rows,
         labels: npt.NDArray[np.float32],
         patients: Sequence[str],
         *,
@@ -73,23 +81,14 @@ class Units:
             raise UserError(f"no privacy unit is called {unit!r}. Choose one of: {', '.join(UNITS)}.")
         order = np.argsort(codes, kind="stable")
         offsets = np.concatenate([[0], np.cumsum(np.bincount(codes))])
-        return cls(features[order], labels[order], offsets)
+        return cls(features.take(order, 0), labels[order], offsets)
 
     @classmethod
-    def read(cls, paths: Sequence[Path], *, unit: str) -> Units:
-        """The labelled rows of all the variant tables at ``paths``, grouped by ``unit``."""
-        from cordon.tables import LABELLED, matrix, read_table
+    def read(cls, paths: Sequence[Path], *, unit: str, architecture: str = "mlp") -> Units:
+        """The labelled rows of the variant tables at ``paths``, grouped by ``unit``, for ``architecture``."""
+        from cordon.rows import read_rows
 
-        if not paths:
-            return cls.group(np.empty((0, 0), np.float32), np.empty(0, np.float32), [], unit=unit)
-        tables = [read_table(path, LABELLED) for path in paths]
-        labelled = [table.filter(table.column("label").is_valid()) for table in tables]
-        return cls.group(
-            np.concatenate([matrix(table) for table in labelled]),
-            np.concatenate([table.column("label").to_numpy() for table in labelled]).astype(np.float32),
-            [patient for table in labelled for patient in table.column("patient").to_pylist()],
-            unit=unit,
-        )
+        return cls.group(*read_rows(paths, architecture), unit=unit)
 
 
 @dataclass(frozen=True)
@@ -184,8 +183,8 @@ def descend(
     from cordon.gradients import unit_gradients
     from cordon.optimisers import optimiser
 
-    features = units.features.shape[1]
-    module = build(architecture, features)
+    width = units.features.shape[1]
+    module = build(architecture, features_of(architecture, width))
     try:
         check_parameters(start, expected=parameters_of(module))
     except ValueError as error:
@@ -194,7 +193,7 @@ def descend(
         ) from error
     load_parameters(module, start)
     module.to(device())
-    gradients = unit_gradients(module, features)
+    gradients = unit_gradients(module, width)
     clip = _clip(settings, clip_norm)
     mean = PrivateMean(
         gradients, clip, mechanism=settings.mechanism, expected_batch=settings.expected_batch,

@@ -35,13 +35,13 @@ Say = Callable[[str], None]
 class Participant:
     """Answers tasks with a site's own units, within its own budget.
 
-    ``load_units`` makes the privacy units for the plan's kind of unit, once it is known. Where the site
-    agreed on a plan beforehand (``agreed``), it trains by no other. ``outcome`` is the aggregator's last
-    word, when it came.
+    ``load_units`` makes the privacy units for the plan's model and kind of unit, once they are known.
+    Where the site agreed on a plan beforehand (``agreed``), it trains by no other. ``outcome`` is the
+    aggregator's last word, when it came.
     """
 
     def __init__(
-        self, name: str, load_units: Callable[[str], Units], features: tuple[str, ...], *,
+        self, name: str, load_units: Callable[[Plan], Units], features: tuple[str, ...], *,
         declared_patients: int, ledger: SiteLedger, say: Say, agreed: Plan | None = None,
     ) -> None:  # fmt: skip
         self._name = name
@@ -84,7 +84,7 @@ class Participant:
             )
         plan.check_delta(self._name, self._declared_patients)
         if self._units is None:
-            self._units = self._load_units(plan.unit)
+            self._units = self._load_units(plan)
         try:
             self._ledger.reserve(plan.run, task.round, plan.event, unit=plan.unit)
         except BudgetExceeded as error:
