@@ -5,9 +5,9 @@
 
 Every model is trained as a run trains it (the same DP-SGD, accounting and averaging, without the network)
 on four fifths of the genome and scores the fifth that it has not seen, five times over. Blocks of 50 kb stand
-for patients where the unit is a patient, and are what sites hold. The calls' own reference is not needed:
-without ``--reference`` one with the files' REF bases and N elsewhere takes its place, and features of the
-reference are left out.
+for patients where the unit is a patient, and are what sites hold; no block is cut by a fold. Where several
+callers' calls are given, the other's are the public control of a warm start, without the tested blocks.
+Without ``--reference``, one with the files' REF bases and N elsewhere serves, and its features are left out.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import pysam
 
-from cordon.accountants import GAUSSIAN, LAPLACE, calibrate_noise, statement
+from cordon.accountants import ADJACENCY, GAUSSIAN, LAPLACE, calibrate_noise, statement
 from cordon.encoding import Identity, encode
 from cordon.features import FEATURES
 from cordon.federation.audit import average
@@ -36,11 +37,15 @@ from cordon.variants import normalise_variants
 
 OF_REFERENCE = ("f_homopolymer", "f_repeat_unit", "f_repeat_length", "f_gc")
 FOLDS, BLOCK, DELTA = 5, 50_000, 1e-5
+IDENTITY = Identity("site", "patient", "sample")
 
 
 @dataclass(frozen=True)
 class Data:
-    """Labelled rows in the genome's order: features [n, F], real [n], 50 kb block [n], strata by name."""
+    """Labelled rows in the genome's order: features [n, F], real [n], and the 50 kb block's name [n].
+
+    ``strata`` holds rows (bool [n]) and ``scores`` a caller's own scores (float [n]) by name.
+    """
 
     features: np.ndarray
     real: np.ndarray
@@ -50,12 +55,17 @@ class Data:
 
     @property
     def fold(self) -> np.ndarray:
-        return np.arange(len(self.real)) * FOLDS // len(self.real)
+        """The fold [n] of each row: stretches of about equal numbers of rows, cut between blocks."""
+        _, first, codes = np.unique(self.block, return_index=True, return_inverse=True)
+        return (first * FOLDS // len(self.real))[codes]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to train; ``epsilon`` None is without noise and clipping."""
+    """One way to train; ``epsilon`` None is without noise and clipping, ``start`` public without training.
+
+    ``late_rounds``: the result is the mean of the models after so many last rounds, which costs nothing.
+    """
 
     epsilon: float | None
     unit: str = "variant"
@@ -67,17 +77,20 @@ class Setting:
     rounds: int = 20
     local_steps: int = 10
     sampling_rate: float = 0.5
-    clip_norm: float = 1.0
-    learning_rate: float = 2.0
-    optimiser: str = "sgd"
+    clip_norm: float = 2.0
+    learning_rate: float = 0.02
+    optimiser: str = "adam"
     momentum: float = 0.0
     clip_quantile: float = 0.9
     max_variants: int = 256
+    late_rounds: int = 10
 
     def name(self) -> str:
         """What tells it from the others, in words."""
+        if self.start == "public":
+            return "the public start alone"
         if self.epsilon is None:
-            return "no noise, pooled" + (", warm" if self.start == "warm" else "")
+            return f"no noise, pooled, {self.start}"
         place = "central" if self.sites == 1 else f"{self.sites} sites"
         noise = "Laplace" if self.mechanism == LAPLACE else "Gaussian"
         return f"{place}, {noise}, {self.clipping} clip, {self.start}, {self.model}"
@@ -106,42 +119,45 @@ def read(
     fasta = reference or scaffold(scaffolded, folder)
     normal, table, labelled = (folder / f"{caller}.{name}" for name in ("vcf.gz", "parquet", "l.parquet"))
     normalise_variants(vcf=vcf, reference=fasta, sample=sample, output=normal)
-    parts = encode(
-        identity=Identity("site", "patient", "sample"), sample=sample, reference=fasta, calls={caller: normal}
-    )
-    write_batches(table, VARIANTS, parts)
+    rows = encode(identity=IDENTITY, sample=sample, reference=fasta, calls={caller: normal})
+    write_batches(table, VARIANTS, rows)
     if confident is None:
         confident = folder / "everywhere.bed"
         with pysam.FastaFile(str(fasta)) as file:
             regions = zip(file.references, file.lengths, strict=True)
             confident.write_text("".join(f"{name}\t0\t{length}\n" for name, length in regions))
     label_variants(table, labelled, sample=sample, reference=fasta, truth=truth, confident=confident)
-    rows = read_table(labelled, LABELLED)
-    rows = rows.filter(rows["label"].is_valid())
-    features = matrix(rows)
+    known = read_table(labelled, LABELLED)
+    known = known.filter(known["label"].is_valid())
+    features = matrix(known)
     if reference is None:
         features[:, [FEATURES.index(name) for name in OF_REFERENCE]] = 0.0
-    contig = np.unique(rows["contig"].to_numpy(zero_copy_only=False), return_inverse=True)[1]
-    kind = np.array(rows["variant_type"].to_pylist())
-    het = np.array(rows["zygosity"].to_pylist()) == "heterozygous"
+    places = zip(known["contig"].to_pylist(), known["position"].to_pylist(), strict=True)
+    kind, zygosity = (np.array(known[name].to_pylist()) for name in ("variant_type", "zygosity"))
     fraction = features[:, FEATURES.index("f_alt_fraction")] * 0.25 + 0.5
     return Data(
-        features, rows["label"].to_numpy() == 1,
-        contig * 10_000_000 + rows["position"].to_numpy() // BLOCK,
-        {"SNV": kind == "SNV", "indel": kind != "SNV", "het, balance < 0.25": het & (fraction < 0.25)},
-        {name: rows[f"{caller}_{name.lower()}"].to_numpy() for name in ("QUAL", "QD")},
+        features, known["label"].to_numpy() == 1,
+        np.array([f"{contig}:{position // BLOCK}" for contig, position in places]),
+        {
+            "SNV": kind == "SNV", "indel": kind != "SNV",
+            "insertion": kind == "insertion", "deletion": kind == "deletion",
+            "het, balance < 0.25": (zygosity == "heterozygous") & (fraction < 0.25),
+        },
+        {name: known[f"{caller}_{name.lower()}"].to_numpy() for name in ("QUAL", "QD")},
     )  # fmt: skip
 
 
 def trained(data: Data, rows: np.ndarray, setting: Setting, warm: Parameters | None) -> Parameters:
     """The parameters after training on ``rows`` of the data as ``setting`` says."""
     features, real = data.features[rows], data.real[rows].astype(np.float32)
+    if setting.start == "public" and warm:
+        return warm
     if setting.epsilon is None:
         return fit(setting.model, features, real, start=warm)
-    site = np.random.default_rng(0).permutation(np.unique(data.block).size)
-    site = site[np.unique(data.block, return_inverse=True)[1][rows]] % setting.sites
+    blocks, codes = np.unique(data.block, return_inverse=True)
+    site = np.random.default_rng(0).permutation(blocks.size)[codes[rows]] % setting.sites
     units = [
-        Units.group(features[at], real[at], [str(b) for b in data.block[rows][at]], unit=setting.unit)
+        Units.group(features[at], real[at], data.block[rows][at].tolist(), unit=setting.unit)
         for at in (site == number for number in range(setting.sites))
     ]
     noise = calibrate_noise(
@@ -150,6 +166,7 @@ def trained(data: Data, rows: np.ndarray, setting: Setting, warm: Parameters | N
     )  # fmt: skip
     parameters = warm or initial_parameters(setting.model, len(FEATURES))
     clips: list[float | None] = [None] * setting.sites
+    models = []
     for _ in range(setting.rounds):
         updates = {}
         for number, own in enumerate(units):
@@ -165,7 +182,9 @@ def trained(data: Data, rows: np.ndarray, setting: Setting, warm: Parameters | N
             clips[number] = done.clip_norm if setting.clipping == "adaptive" else None
             updates[str(number)] = done.update
         parameters = average(parameters, updates, dict.fromkeys(updates, 1.0))
-    return parameters
+        models.append(parameters)
+    late = models[-setting.late_rounds :]
+    return {name: np.mean([model[name] for model in late], axis=0) for name in parameters}
 
 
 def measure(data: Data, score: np.ndarray) -> dict[str, float]:
@@ -190,8 +209,8 @@ def evaluate(data: Data, setting: Setting, public: Data | None) -> dict[str, flo
     for fold in range(FOLDS):
         rows = data.fold != fold
         warm = None
-        if setting.start == "warm" and public is not None:
-            # The control holds the same person's genome: blocks of the fold that is tested are left out.
+        if setting.start != "cold" and public is not None:
+            # The control is the same genome: blocks of the fold that is tested are left out.
             elsewhere = ~np.isin(public.block, np.unique(data.block[~rows]))
             warm = fit(setting.model, public.features[elsewhere], public.real[elsewhere].astype(np.float32))
         parameters = trained(data, rows, setting, warm)
@@ -202,13 +221,14 @@ def evaluate(data: Data, setting: Setting, public: Data | None) -> dict[str, flo
 def grid(base: Setting, epsilons: list[float], sites: list[int], units: list[str]) -> Iterator[Setting]:
     """The settings that are compared: the base, then one thing changed at a time."""
     yield replace(base, epsilon=None)
+    yield replace(base, epsilon=None, start="warm")
+    yield replace(base, epsilon=None, start="public")
     for unit in units:
         own = replace(base, unit=unit)
         for epsilon in epsilons:
             yield from (replace(own, epsilon=epsilon, sites=number) for number in (1, *sites))
         middle = replace(own, epsilon=3.0 if 3.0 in epsilons else epsilons[0], sites=sites[0])
-        other = "adaptive" if base.clipping == "fixed" else "fixed"
-        yield replace(middle, clipping=other)
+        yield replace(middle, clipping="adaptive" if base.clipping == "fixed" else "fixed")
         yield replace(middle, mechanism=LAPLACE)
         yield replace(middle, start="warm")
 
@@ -233,47 +253,47 @@ def main(
     base = Setting(epsilon=None)
     for change in changes:
         name, _, value = change.partition("=")
+        if name == "epsilon" or not hasattr(base, name):
+            raise click.BadParameter(f"no setting is called {name!r}", param_hint="--set")
         base = replace(base, **{name: type(getattr(base, name))(value)})
     given = {caller: Path(path) for caller, _, path in (text.partition("=") for text in calls)}
     with tempfile.TemporaryDirectory() as scratch:
         common = (truth, confident, sample, reference, Path(scratch), [*given.values(), truth])
         data = {caller: read(caller, vcf, *common) for caller, vcf in given.items()}
-    table = []
+    table: list[dict[str, Any]] = []
     for caller, own in data.items():
         public = next((other for name, other in data.items() if name != caller), None)
-        rows = [(f"{caller} {name}", None, measure(own, score)) for name, score in own.scores.items()]
-        ways = grid(
-            base,
-            [float(e) for e in epsilons.split(",")],
-            [int(s) for s in sites.split(",")],
-            units.split(","),
-        )
-        for setting in ways:
-            if setting.start == "warm" and public is None:
+        for name, score in own.scores.items():
+            table.append({"calls": caller, "way": f"{name} alone", "epsilon": None, **measure(own, score)})
+        numbers = [float(e) for e in epsilons.split(",")], [int(s) for s in sites.split(",")]
+        for setting in grid(base, *numbers, units.split(",")):
+            if setting.start != "cold" and public is None:
                 continue
             began = time.monotonic()
             runs = [evaluate(own, setting, public) for _ in range(1 if setting.epsilon is None else repeats)]
             median = {name: float(np.median([run[name] for run in runs])) for name in runs[0]}
-            rows.append((setting.name(), setting, median | {"seconds": time.monotonic() - began}))
+            row = {"calls": caller, "way": setting.name(), **cost(setting), "setting": asdict(setting)}
+            spread = {"auroc_range": float(np.ptp([run["auroc"] for run in runs])), "runs": len(runs)}
+            table.append(row | median | spread | {"seconds": time.monotonic() - began})
             if not as_json:
                 show(caller, setting, median)
-        table += [
-            {"calls": caller, "way": name, "unit": setting.unit if setting else None,
-             "epsilon": setting.epsilon if setting else None, "delta": DELTA if setting else None, **found}
-            for name, setting, found in rows
-        ]  # fmt: skip
     if as_json:
         click.echo(json.dumps(table, indent=1))
 
 
+def cost(setting: Setting) -> dict[str, Any]:
+    """Epsilon and all that must stand beside it, where there is one."""
+    beside = {"unit": setting.unit, "delta": DELTA, "mechanism": setting.mechanism, "adjacency": ADJACENCY}
+    return {"epsilon": setting.epsilon} | (beside if setting.epsilon is not None else {})
+
+
 def show(caller: str, setting: Setting, found: dict[str, float]) -> None:
     """One line; every epsilon with its unit, delta, mechanism and adjacency."""
-    if setting.epsilon is None:
-        cost = "not private"
-    else:
-        cost = statement(setting.epsilon, unit=setting.unit, delta=DELTA, mechanism=setting.mechanism)
+    spent = "not private"
+    if setting.epsilon is not None:
+        spent = statement(setting.epsilon, unit=setting.unit, delta=DELTA, mechanism=setting.mechanism)
     figures = "  ".join(f"{name} {value:.4f}" for name, value in found.items())
-    click.echo(f"{caller}: {setting.name()}; {cost}\n    {figures}")
+    click.echo(f"{caller}: {setting.name()}; {spent}\n    {figures}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import throughput
 from cordon.model import build
 
 
+@pytest.mark.usefixtures("unrounded")
 @pytest.mark.parametrize("rows", [1, 4])
 @pytest.mark.parametrize("path", [path for path in throughput.PATHS if path != "cordon_sampled"])
 def test_every_path_makes_the_same_step_but_for_clipping_and_noise(monkeypatch, path, rows):
