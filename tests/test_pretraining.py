@@ -14,11 +14,11 @@ from conftest import table_row
 from cordon.cli import main
 from cordon.errors import UserError
 from cordon.features import FEATURES
-from cordon.federation.aggregator import Aggregation, Limits, PublicStart
+from cordon.federation.aggregator import Aggregation, Limits
 from cordon.federation.plan import Plan
 from cordon.ledger import ChainedLog
 from cordon.model import Model, initial_parameters, load
-from cordon.pretraining import KEEP, REFINE, fit, public_start, read_public, refine_or_keep
+from cordon.pretraining import KEEP, REFINE, PublicStart, fit, public_start, read_public, refine_or_keep
 from cordon.tables import LABELLED, write_table
 
 F = len(FEATURES)

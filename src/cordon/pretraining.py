@@ -72,6 +72,14 @@ def fit(
 
 
 @dataclass(frozen=True)
+class PublicStart:
+    """A model of public data to start from, and held-out public rows [n, F], [n] that judge the end."""
+
+    model: Model
+    rows: tuple[Floats, Floats] | None = None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A refined model against its public start on held-out public rows: AUROC of each, and which is kept."""
 

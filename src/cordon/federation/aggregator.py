@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cordon.errors import Unreachable, UserError
 from cordon.federation import processes, tasks
 from cordon.federation.audit import ACCEPTED, QUARANTINED, Auditor, Decision, average
 from cordon.federation.messages import MalformedMessage, Outcome, Reply, Task
 from cordon.federation.plan import Plan, Site
+from cordon.federation.record import Record
 from cordon.ledger import ChainedLog
 from cordon.model import Model, initial_parameters
-from cordon.pretraining import REFINE, refine_or_keep
+from cordon.pretraining import REFINE, PublicStart, refine_or_keep
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
@@ -37,37 +35,6 @@ class Limits:
     min_sites: int
     join_deadline: float
     round_deadline: float
-
-
-@dataclass
-class Record:
-    """What happened in a run: the content of federation.json."""
-
-    plan: Plan
-    seconds: float = 0.0
-    rounds: list[dict[str, Any]] = field(default_factory=list)
-    sites: list[dict[str, Any]] = field(default_factory=list)
-    model_hash: str = ""
-    start: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "run": self.plan.run,
-            "plan": self.plan.to_dict(),
-            "model_hash": self.model_hash,
-            "start": self.start,
-            "seconds": round(self.seconds, 2),
-            "rounds": self.rounds,
-            "sites": self.sites,
-        }
-
-
-@dataclass(frozen=True)
-class PublicStart:
-    """A model of public data to start from, and held-out public rows [n, F], [n] that judge the end."""
-
-    model: Model
-    rows: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
 
 class Aggregation:
