@@ -73,7 +73,7 @@ def test_callers_raw_calls_hold_a_real_share_of_false_positives(demo):
 
 
 def test_the_federated_model_beats_quality_scores_and_any_site_alone_on_held_out_patients(demo):
-    """Loosely: one private training is one draw of its noise. benchmarks/utility.py has the distribution."""
+    """Loosely: one private training is one draw of its noise. benchmarks/cohort.py has the distribution."""
     evaluation = json.loads((demo / "evaluation.json").read_text())
     auroc = {score["name"]: score["auroc"] for score in evaluation["scores"]}
     for name in ("haplotypecaller QUAL", "haplotypecaller QD", "bcftools QUAL"):
@@ -82,7 +82,7 @@ def test_the_federated_model_beats_quality_scores_and_any_site_alone_on_held_out
     tables = sorted(str(path) for path in (demo / "variants").glob("*.parquet"))
     benchmark = [
         str(ROOT / ".venv/bin/python"),
-        str(ROOT / "benchmarks/utility.py"),
+        str(ROOT / "benchmarks/cohort.py"),
         "--repeats",
         "5",
         "--json",
