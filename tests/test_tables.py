@@ -17,7 +17,6 @@ from cordon.tables import (
     for_model,
     inputs,
     matrix,
-    read_any,
     read_batches,
     read_table,
     schema_of,
@@ -31,14 +30,14 @@ def test_a_table_comes_back_as_it_was_written(tmp_path):
     table = pa.Table.from_pylist([row(), row(position=2)], schema=VARIANTS)
     write_table(table, tmp_path / "a.parquet")
     assert read_table(tmp_path / "a.parquet", VARIANTS).equals(table, check_metadata=True)
-    assert read_any(tmp_path / "a.parquet").num_columns == len(VARIANTS)
+    assert read_table(tmp_path / "a.parquet", VARIANTS).num_columns == len(VARIANTS)
 
 
 def test_labels_and_their_metadata_are_kept(tmp_path):
     schema = LABELLED.with_metadata({**LABELLED.metadata, b"cordon.truth_alleles": b"7"})
     table = pa.Table.from_pylist([row(label=1), row(label=None)], schema=schema)
     write_table(table, tmp_path / "a.parquet")
-    again = read_any(tmp_path / "a.parquet")
+    again = read_table(tmp_path / "a.parquet", LABELLED)
     assert again["label"].to_pylist() == [1, None]
     assert again.schema.metadata[b"cordon.truth_alleles"] == b"7"
 
@@ -58,7 +57,7 @@ def test_other_versions_and_other_files_are_refused(tmp_path):
         read_table(tmp_path / "old.parquet", VARIANTS)
     (tmp_path / "text.parquet").write_text("no")
     with pytest.raises(UserError, match="not a readable Parquet"):
-        read_any(tmp_path / "text.parquet")
+        read_table(tmp_path / "text.parquet", VARIANTS)
 
 
 def test_the_matrix_has_the_features_in_order():
@@ -81,7 +80,7 @@ def test_images_come_back_where_they_are_asked_for(tmp_path):
     write_table(table, path := tmp_path / "a.parquet")
     assert read_table(path, for_model(LABELLED, "pileup_cnn")).equals(table, check_metadata=True)
     assert read_table(path, for_model(LABELLED, "mlp")).equals(table.drop_columns(["pileup"]))
-    assert "pileup" not in read_any(path).schema.names
+    assert "pileup" not in read_table(path, VARIANTS).schema.names
     assert schema_of(path).equals(LABELLED)
     assert with_images_of(path, VARIANTS).equals(VARIANTS.append(PILEUP))
     write_table(table.drop_columns(["pileup", "label"]), path)

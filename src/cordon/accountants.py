@@ -92,12 +92,15 @@ def check_norm(mechanism: str, norm: int) -> None:
     )
 
 
+def three_digits(value: float, rounding: str) -> str:
+    """Three digits; what was spent is rounded up (decimal.ROUND_CEILING), what is left down."""
+    return f"{float(Context(prec=3, rounding=rounding).create_decimal_from_float(value)):g}"
+
+
 def statement(epsilon: float, *, unit: str, delta: float, mechanism: str = GAUSSIAN) -> str:
     """``epsilon``, rounded up to three digits, with everything that must stand beside it."""
-    shown = Context(prec=3, rounding=ROUND_CEILING).create_decimal_from_float(epsilon)
-    return (
-        f"epsilon {float(shown):g} (unit: one {unit}; delta {delta:g}; {mechanism}; adjacency: {ADJACENCY})"
-    )
+    shown = three_digits(epsilon, ROUND_CEILING)
+    return f"epsilon {shown} (unit: one {unit}; delta {delta:g}; {mechanism}; adjacency: {ADJACENCY})"
 
 
 def epsilon_rdp(events: Iterable[Event], delta: float) -> float:

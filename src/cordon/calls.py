@@ -22,7 +22,6 @@ from cordon.reads import quiet, samtools
 StrPath = str | os.PathLike[str]
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-Key = tuple[int, str, str]  # 1-based position, ref, alt
 
 # Where a caller writes an annotation: FORMAT or INFO, and the field. bcftools query reads them.
 INFO_FIELDS = {

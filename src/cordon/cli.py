@@ -6,13 +6,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cordon import __version__
+from cordon.accountants import ADJACENCY, statement, three_digits
 from cordon.commands import EXISTING, OUTPUT, reports_errors
 from cordon.errors import UserError
 from cordon.model import ARCHITECTURES
@@ -159,7 +160,6 @@ def _read(path: Path, key: str | None) -> tuple[Chain, bool]:
 
 
 def _table(account: Account) -> Iterator[str]:
-    from cordon.accountants import ADJACENCY, statement
 
     last = account.rounds[-1]
     about = f"(unit: one {account.unit}; delta {account.delta:g}; {last.mechanism}; adjacency: {ADJACENCY})"
@@ -182,7 +182,7 @@ def _table(account: Account) -> Iterator[str]:
     rounds = ""
     if account.further_rounds is not None:
         rounds = f"; {account.further_rounds} more rounds like the last one fit"
-    left = _three(account.left, ROUND_FLOOR)
+    left = three_digits(account.left, ROUND_FLOOR)
     yield f"left by RDP: {left} of the budget of epsilon {account.budget:g} {about}{rounds}"
 
 
@@ -193,14 +193,9 @@ def _cells(item: Round) -> tuple[str, ...]:
     return (
         item.run, str(item.round), item.state, each(lambda event: event.mechanism),
         each(lambda event: f"{event.noise_multiplier:.4g}"), each(lambda event: f"{event.sampling_rate:.4g}"),
-        each(lambda event: str(event.steps)), _three(item.epsilon_rdp, ROUND_CEILING),
-        "-" if item.epsilon_pld is None else _three(item.epsilon_pld, ROUND_CEILING),
+        each(lambda event: str(event.steps)), three_digits(item.epsilon_rdp, ROUND_CEILING),
+        "-" if item.epsilon_pld is None else three_digits(item.epsilon_pld, ROUND_CEILING),
     )  # fmt: skip
-
-
-def _three(value: float, rounding: str) -> str:
-    """Three digits; what was spent is rounded up, what is left down."""
-    return f"{float(Context(prec=3, rounding=rounding).create_decimal_from_float(value)):g}"
 
 
 @contextmanager

@@ -34,6 +34,18 @@ ANNOTATIONS = (
     "dosage",
 )
 
+# The sequence around an allele, its type and its company: nothing of the evidence for it.
+CONTEXT = (
+    "f_homopolymer",
+    "f_repeat_unit",
+    "f_repeat_length",
+    "f_gc",
+    "f_indel_length",
+    "f_snv",
+    "f_transition",
+    "f_nearest_candidate",
+)
+
 FEATURES: tuple[str, ...] = (
     # which callers made the candidate, and how sure they were
     *(f"f_called_{caller}" for caller in CALLERS),
@@ -69,15 +81,7 @@ FEATURES: tuple[str, ...] = (
     "f_alt_mismatches",
     "f_other_alleles",
     "f_improper_pairs",
-    # the sequence around it
-    "f_homopolymer",
-    "f_repeat_unit",
-    "f_repeat_length",
-    "f_gc",
-    "f_indel_length",
-    "f_snv",
-    "f_transition",
-    "f_nearest_candidate",
+    *CONTEXT,
 )
 
 # Constants: centre and scale of each transform, in the unit of the quantity.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cordon import resources
 from cordon.errors import UserError
-from cordon.features import FEATURES
+from cordon.features import CONTEXT, FEATURES
 from cordon.labels import KNOWN_SITES, SOURCE_KEY, batches_of_one_sample, by_contig, with_labels
 from cordon.strata import SNV
 from cordon.tables import LABELLED, VARIANTS, matrix, read_batches, with_images_of, write_batches
@@ -31,17 +31,6 @@ KINDS = ("SNVs", "indels")
 SENSITIVITY = 0.975
 # Known sites of a kind: with fewer there are no labels for the kind; of more, an even selection is enough.
 FEWEST, MOST = 100, 50_000
-# What says nothing about a call's evidence: sequence, type, and the company that it keeps.
-CONTEXT = (
-    "f_homopolymer",
-    "f_repeat_unit",
-    "f_repeat_length",
-    "f_gc",
-    "f_indel_length",
-    "f_snv",
-    "f_transition",
-    "f_nearest_candidate",
-)
 _EVIDENCE = [place for place, name in enumerate(FEATURES) if name not in CONTEXT]
 
 

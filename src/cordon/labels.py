@@ -183,7 +183,7 @@ def _truth_contig(alleles: pa.Table, contig: str, regions: Regions) -> TruthCont
     starts = alleles["position"].to_numpy()
     ends = starts + pc.binary_length(alleles["ref"]).to_numpy()
     keys = allele_keys(alleles["position"], alleles["ref"], alleles["alt"])
-    return TruthContig(starts, ends, keys, _inside(regions, contig, starts, ends))
+    return TruthContig(starts, ends, keys, regions.hold(contig, starts - 1, ends - 1))
 
 
 def _find(batch: pa.Table, truth: Truth) -> None:
@@ -206,7 +206,7 @@ def _labels(batch: pa.Table, truth: Truth, regions: Regions) -> pa.Array:
             real = truth[contig].places(starts, _keys(part)).is_valid().to_numpy(zero_copy_only=False)
             near = _near(*truth[contig].missed(), starts, ends)
         labels[rows] = real
-        unknown[rows] = ~_inside(regions, contig, starts, ends) | (near & ~real)
+        unknown[rows] = ~regions.hold(contig, starts - 1, ends - 1) | (near & ~real)
     return pa.array(labels, mask=unknown)
 
 
@@ -216,15 +216,6 @@ def _near(missed: Ints, reach: Ints, starts: Ints, ends: Ints) -> Bools:
     furthest = np.concatenate([[NOWHERE], reach])[before]
     near: Bools = furthest > starts - AMBIGUOUS_WITHIN
     return near
-
-
-def _inside(regions: Regions, contig: str, starts: Ints, ends: Ints) -> Bools:
-    """Whether [n] each whole stretch, 1-based from ``starts`` to before ``ends``, lies in one region."""
-    if contig not in regions.starts:
-        return np.zeros(len(starts), dtype=np.bool_)
-    at = np.searchsorted(regions.starts[contig], starts - 1, side="right") - 1
-    inside: Bools = (at >= 0) & (ends - 1 <= regions.ends[contig][at])
-    return inside
 
 
 def _keys(part: pa.Table) -> pa.Array:

@@ -132,9 +132,7 @@ def read_public(path: Path) -> Model:
 def pretrain(paths: Sequence[Path], architecture: str) -> Model:
     """A model of the labelled variant tables at ``paths``, which must be of public samples."""
     features, labels = public_rows(paths, architecture)
-    return Model(
-        architecture, FEATURES, fit(architecture, features, labels), {"data": PUBLIC, "epsilon": 0.0}
-    )
+    return Model(architecture, FEATURES, fit(architecture, features, labels), {"data": PUBLIC})
 
 
 def public_rows(paths: Sequence[Path], architecture: str) -> tuple[Floats, Floats]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cordon.errors import InputProblems, Problem
 from cordon.reference import opened
@@ -24,12 +24,13 @@ class Regions:
     starts: Mapping[str, NDArray[np.int64]]
     ends: Mapping[str, NDArray[np.int64]]
 
-    def hold(self, contig: str, start: int, end: int) -> bool:
-        """Whether the whole stretch [start, end) lies inside one region."""
+    def hold(self, contig: str, starts: ArrayLike, ends: ArrayLike) -> NDArray[np.bool_]:
+        """Whether [n] each whole stretch [start, end) lies inside one region."""
         if contig not in self.starts:
-            return False
-        at = int(np.searchsorted(self.starts[contig], start, side="right")) - 1
-        return at >= 0 and end <= int(self.ends[contig][at])
+            return np.zeros(np.shape(starts), dtype=np.bool_)
+        at = np.searchsorted(self.starts[contig], starts, side="right") - 1
+        held: NDArray[np.bool_] = (at >= 0) & (np.asarray(ends) <= self.ends[contig][at])
+        return held
 
     @property
     def contigs(self) -> list[str]:

@@ -88,11 +88,6 @@ def read_table(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
         return _checked(file.read(_present(file, schema)), path, schema)
 
 
-def read_any(path: str | os.PathLike[str]) -> pa.Table:
-    """`read_table` with LABELLED where the file has labels, else with VARIANTS; without images."""
-    return read_table(path, schema_of(path))
-
-
 def _columns(path: str | os.PathLike[str]) -> list[str]:
     with _opened(path) as file:
         names: list[str] = file.schema_arrow.names
