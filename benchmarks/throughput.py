@@ -30,7 +30,7 @@ from cordon.devices import device, thread_count
 from cordon.gradients import Block, unit_gradients
 from cordon.images import WITH_IMAGES
 from cordon.mechanisms import Randomness
-from cordon.model import ARCHITECTURES, build
+from cordon.model import ARCHITECTURES, build, flattened
 from cordon.optimisers import SGD
 from cordon.training import DPSGD, Units, block_shape, draw
 
@@ -100,12 +100,13 @@ def cordon(module: nn.Module, batch: Batch, *, sampled: bool = False) -> Step:
         np.arange(0, batch.labels.numel() * (POPULATION if sampled else 1) + 1, batch.labels.shape[1]),
     )
     blocks = [] if sampled else cut(batch, shape)
-    position = nn.utils.parameters_to_vector(module.parameters()).detach().double().cpu()
+    position = flattened(module)
+    moved = position.double().cpu()
 
     def step() -> None:
         drawn = draw(whole, settings, random, shape) if sampled else blocks
-        position.add_(optimiser.change(*mean.release(drawn, len(position))))
-        nn.utils.vector_to_parameters(position.float().to(device()), module.parameters())
+        moved.add_(optimiser.change(*mean.release(drawn, len(moved))))
+        position.copy_(moved)
 
     return step
 

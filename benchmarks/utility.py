@@ -25,9 +25,10 @@ import numpy as np
 import pysam
 
 from cordon.accountants import ADJACENCY, GAUSSIAN, LAPLACE, calibrate_noise, statement
+from cordon.calls import parse_calls
 from cordon.encoding import Identity, encode
 from cordon.features import FEATURES
-from cordon.federation.audit import average
+from cordon.federation.audit import average, mean_of
 from cordon.labels import label_variants
 from cordon.model import Model, Parameters, initial_parameters
 from cordon.pretraining import fit
@@ -64,7 +65,8 @@ class Data:
 class Setting:
     """One way to train; ``epsilon`` None is without noise and clipping, ``start`` public without training.
 
-    ``late_rounds``: the result is the mean of the models after so many last rounds, which costs nothing.
+    ``warm_rate`` is the learning rate from a warm start, which has less to learn. The result is the mean of
+    the models after the last ``averaged_rounds``, as in a run.
     """
 
     epsilon: float | None
@@ -79,11 +81,12 @@ class Setting:
     sampling_rate: float = 0.5
     clip_norm: float = 2.0
     learning_rate: float = 0.02
+    warm_rate: float = 0.01
     optimiser: str = "adam"
     momentum: float = 0.0
     clip_quantile: float = 0.9
     max_variants: int = 256
-    late_rounds: int = 10
+    averaged_rounds: int = 10
 
     def name(self) -> str:
         """What tells it from the others, in words."""
@@ -183,8 +186,7 @@ def trained(data: Data, rows: np.ndarray, setting: Setting, warm: Parameters | N
             updates[str(number)] = done.update
         parameters = average(parameters, updates, dict.fromkeys(updates, 1.0))
         models.append(parameters)
-    late = models[-setting.late_rounds :]
-    return {name: np.mean([model[name] for model in late], axis=0) for name in parameters}
+    return mean_of(models[-setting.averaged_rounds :])
 
 
 def measure(data: Data, score: np.ndarray) -> dict[str, float]:
@@ -227,10 +229,10 @@ def grid(base: Setting, epsilons: list[float], sites: list[int], units: list[str
         own = replace(base, unit=unit)
         for epsilon in epsilons:
             yield from (replace(own, epsilon=epsilon, sites=number) for number in (1, *sites))
+            yield replace(own, epsilon=epsilon, sites=sites[0], start="warm", learning_rate=base.warm_rate)
         middle = replace(own, epsilon=3.0 if 3.0 in epsilons else epsilons[0], sites=sites[0])
         yield replace(middle, clipping="adaptive" if base.clipping == "fixed" else "fixed")
         yield replace(middle, mechanism=LAPLACE)
-        yield replace(middle, start="warm")
 
 
 @click.command()
@@ -256,7 +258,7 @@ def main(
         if name == "epsilon" or not hasattr(base, name):
             raise click.BadParameter(f"no setting is called {name!r}", param_hint="--set")
         base = replace(base, **{name: type(getattr(base, name))(value)})
-    given = {caller: Path(path) for caller, _, path in (text.partition("=") for text in calls)}
+    given = parse_calls(calls)
     with tempfile.TemporaryDirectory() as scratch:
         common = (truth, confident, sample, reference, Path(scratch), [*given.values(), truth])
         data = {caller: read(caller, vcf, *common) for caller, vcf in given.items()}

@@ -38,6 +38,13 @@ FOLDER = click.Path(file_okay=False)
 @click.option("--optimiser", type=click.Choice(OPTIMISERS), default="sgd", show_default=True)
 @click.option("--learning_rate", required=True, type=float)
 @click.option("--momentum", default=0.0, show_default=True)
+@click.option(
+    "--averaged_rounds",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="The model is the mean of those after so many last rounds, or of all.",
+)
 @click.option("--max_variants_per_patient", required=True, type=click.IntRange(1))
 @click.option("--pretrained", type=EXISTING, help="Public model to start from (cordon pretrain).")
 @reports_errors

@@ -8,7 +8,16 @@ import torch
 from scipy import stats
 
 from cordon.accountants import GAUSSIAN, LAPLACE, NORMS
-from cordon.clipping import REACH, AdaptiveClip, Clip, PrivateMean, clip_factors, split_noise
+from cordon.clipping import (
+    MOST_DRAWS,
+    REACH,
+    AdaptiveClip,
+    Clip,
+    NoiseStream,
+    PrivateMean,
+    clip_factors,
+    split_noise,
+)
 from cordon.errors import UserError
 from cordon.gradients import Block, DenseGradients, unit_gradients
 from cordon.mechanisms import GRID_BITS, Randomness
@@ -75,6 +84,17 @@ def check_noise(kind, mechanism):
     shape = stats.norm if mechanism == GAUSSIAN else stats.laplace
     assert stats.kstest(noise, shape(scale=NOISE * CLIP / EXPECTED).cdf).pvalue > SIGNIFICANCE
     assert noise.var() == pytest.approx(released[0].noise_variance, rel=0.1)
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_no_step_gets_noise_that_another_got_before(mechanism):
+    """Steps beyond those that are drawn at a time, and of two streams, from the real generator."""
+    for size in (5, PARAMETERS, 3 * MOST_DRAWS):
+        streams = [NoiseStream(Randomness(), mechanism) for _ in range(2)]
+        steps = [stream.take(size) for _ in range(2 * MOST_DRAWS // size + 2) for stream in streams]
+        drawn = torch.cat(steps)
+        assert len(drawn.unique()) == len(drawn)
+        assert {len(step) for step in steps} == {size}
 
 
 @pytest.fixture(autouse=True)

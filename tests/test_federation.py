@@ -31,15 +31,20 @@ def consortium(tmp_path):
 
 def test_honest_sites_all_get_the_model_and_send_nothing_beyond_the_allow_list(consortium, monkeypatch):
     """The messages are those that crossed the wire, taken at the aggregator before they are read."""
-    seen = []
-    read = aggregator._read
+    seen, after = [], []
+    read, average = aggregator._read, aggregator.average
     monkeypatch.setattr(aggregator, "_read", lambda message: seen.append(message) or read(message))
+    monkeypatch.setattr(aggregator, "average", lambda *given: after.append(average(*given)) or after[-1])
     three = consortium("north", "south", "west")
     for site in ("north", "south", "west"):
         three.start(site)
-    model, record = three.aggregate(plan(3))
+    model, record = three.aggregate(plan(3, averaged_rounds=2))
 
     assert [three.finish(site) for site in ("north", "south", "west")] == [0, 0, 0]
+    assert len(after) == 3
+    for name, value in model.parameters.items():
+        assert value == pytest.approx((after[1][name] + after[2][name]) / 2, rel=1e-6)
+        assert not np.allclose(value, after[2][name], rtol=1e-3)
     assert [site["status"] for site in record.sites] == ["finished"] * 3
     assert [len(entry["sites"]) for entry in record.rounds] == [3, 3, 3]
     for site in record.sites:

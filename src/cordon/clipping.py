@@ -7,7 +7,7 @@ hides a change as long as it is in the norm that the noise is for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,6 +27,8 @@ from cordon.mechanisms import Randomness, on_grid
 MARGIN = 1e-6
 # How far, as a factor, an adaptive clip may move from the run's first one, down and up.
 REACH = 100.0
+# Numbers of noise that are drawn at a time, where a step needs fewer.
+MOST_DRAWS = 8192
 
 
 def split_noise(noise_multiplier: float, mechanism: str, share: float) -> tuple[float, float]:
@@ -44,6 +46,27 @@ def split_noise(noise_multiplier: float, mechanism: str, share: float) -> tuple[
 def draw_noise(random: Randomness, mechanism: str, size: int) -> Tensor:
     """``size`` draws of scale 1 (standard deviation of the Gaussian, b of the Laplace), float64."""
     return torch.from_numpy(random.laplace(size) if mechanism == LAPLACE else random.normal(size))
+
+
+class NoiseStream:
+    """Noise of scale 1 for one step after the other, each number drawn afresh and given out once.
+
+    Several steps' are drawn at a time, which takes half the time of as many small draws. A stream belongs
+    to one round's training, in one process: a copy of it in a forked child would give the same noise.
+    """
+
+    def __init__(self, random: Randomness, mechanism: str) -> None:
+        self._random, self._mechanism = random, mechanism
+        self._drawn: Iterator[Tensor] = iter(())
+
+    def take(self, size: int) -> Tensor:
+        """The next step's ``size`` draws, float64; the same size every time."""
+        step = next(self._drawn, None)
+        if step is None:
+            steps = max(1, MOST_DRAWS // size)
+            self._drawn = iter(draw_noise(self._random, self._mechanism, steps * size).view(steps, size))
+            step = next(self._drawn)
+        return step
 
 
 @dataclass
@@ -120,21 +143,21 @@ class PrivateMean:
         self.mechanism, self.order = mechanism, NORMS.get(mechanism, 0)
         check_norm(mechanism, self.order)
         self.expected_batch, self.per_layer = expected_batch, per_layer
+        self._noise = NoiseStream(random, mechanism)
 
     def release(self, blocks: Iterable[Block], parameters: int) -> Release:
         """The mean over the sampled units in ``blocks`` (none: noise alone), and the clip's next step."""
-        total = torch.zeros(parameters, dtype=torch.float64)
+        total: Tensor | float = 0.0
         sampled = 0
         for block in blocks:
             total = total + self.clipped_sum(block).cpu()
             sampled += block.units
         scale = self.noise_scale()
-        noise = draw_noise(self.random, self.mechanism, parameters) * scale
-        noisy = torch.from_numpy(on_grid((total + noise).numpy(), scale))
+        noisy = on_grid((self._noise.take(parameters) * scale + total).numpy(), scale)
         normaliser = self.normaliser(sampled)
         self.clip.move(self.random)
         deviation = scale / normaliser * (math.sqrt(2) if self.mechanism == LAPLACE else 1.0)
-        return Release(noisy / normaliser, deviation**2)
+        return Release(torch.from_numpy(noisy / normaliser), deviation**2)
 
     @torch.inference_mode()
     def clipped_sum(self, block: Block) -> Tensor:

@@ -20,7 +20,7 @@ from cordon.errors import UserError
 from cordon.images import SIZE, WITH_IMAGES
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 ARCHITECTURES = ("logistic", "mlp", "pileup_cnn")
 HIDDEN = 16
@@ -114,6 +114,18 @@ def load_parameters(module: nn.Module, parameters: Mapping[str, npt.NDArray[np.f
     import torch
 
     module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in parameters.items()})
+
+
+def flattened(module: nn.Module) -> Tensor:
+    """The module's parameters as one float32 vector, whose parts they are from now on: set it to set them."""
+    import torch
+
+    parameters = list(module.parameters())
+    vector = torch.cat([parameter.detach().flatten() for parameter in parameters])
+    parts = torch.split(vector, [parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.data = part.view_as(parameter)
+    return vector
 
 
 @dataclass(frozen=True)

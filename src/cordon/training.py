@@ -24,6 +24,7 @@ from cordon.model import (
     build,
     check_parameters,
     features_of,
+    flattened,
     load_parameters,
     parameters_of,
 )
@@ -177,7 +178,6 @@ def descend(
 ) -> Trained:  # fmt: skip
     """`train` with a given source of randomness, for tests: what comes of another one is not private."""
     import torch
-    from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
     from cordon.clipping import PrivateMean
     from cordon.gradients import unit_gradients
@@ -201,13 +201,14 @@ def descend(
     )  # fmt: skip
     steps = optimiser(settings.optimiser, learning_rate=settings.learning_rate, momentum=settings.momentum)
     shape = block_shape(settings, gradients.most_rows)
-    first = parameters_to_vector(module.parameters()).detach().double().cpu()
+    position = flattened(module)
+    first = position.double().cpu()
     moved = torch.zeros_like(first)
     for _ in range(settings.steps):
         release = mean.release(draw(units, settings, random, shape), len(moved))
         moved += steps.change(*release)
         # The module computes in float32; what has moved is not lost in its rounding.
-        vector_to_parameters((first + moved).float().to(device()), module.parameters())
+        position.copy_(first + moved)
     update = {name: np.zeros_like(value) for name, value in start.items()}
     sizes = [parameter.numel() for parameter in module.parameters()]
     for (name, parameter), part in zip(module.named_parameters(), torch.split(moved, sizes), strict=True):

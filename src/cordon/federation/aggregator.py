@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from cordon.errors import Unreachable, UserError
 from cordon.federation import processes, tasks
-from cordon.federation.audit import ACCEPTED, QUARANTINED, Auditor, Decision, average
+from cordon.federation.audit import ACCEPTED, QUARANTINED, Auditor, Decision, average, mean_of
 from cordon.federation.messages import MalformedMessage, Outcome, Reply, Task
 from cordon.federation.plan import Plan, Site
 from cordon.federation.record import Record
 from cordon.ledger import ChainedLog
-from cordon.model import Model, initial_parameters
+from cordon.model import Model, Parameters, initial_parameters
 from cordon.pretraining import REFINE, PublicStart, refine_or_keep
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Aggregation:
         self._limits = limits
         self._say = say
         self.parameters = start.model.parameters if start else initial_parameters(plan.model, len(features))
+        self._late: deque[Parameters] = deque(maxlen=plan.averaged_rounds)
         self._auditor = Auditor(plan, ledger, expected=self.parameters)
         self._ended: dict[str, Decision] = {}
         self.record = Record(plan)
@@ -68,7 +70,8 @@ class Aggregation:
             self._gather()
             for number in range(1, self._plan.rounds + 1):
                 self._round(number)
-            model = self._chosen(Model(self._plan.model, self._features, self.parameters, self._privacy()))
+            final = mean_of(self._late)
+            model = self._chosen(Model(self._plan.model, self._features, final, self._privacy()))
             self.record.model_hash = model.hash
             self._close(model)
         except BaseException as error:
@@ -151,6 +154,7 @@ class Aggregation:
                 + " ".join(f"{d.site}: {d.decision}, {d.reason}." for d in decisions if d.reason)
             )
         self.parameters = average(self.parameters, updates, {site.name: site.weight for site in self._sites})
+        self._late.append(self.parameters)
 
     def _note_round(self, number: int, decisions: list[Decision], seconds: float) -> None:
         self.record.rounds.append(

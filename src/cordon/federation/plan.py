@@ -52,6 +52,7 @@ class Plan:
     per_layer: bool = False
     optimiser: str = "sgd"
     momentum: float = 0.0
+    averaged_rounds: int = 1  # the model is the mean of those after the last rounds, at most so many
     start: str = ""  # hash of the public model to start from; empty: the architecture's own start
 
     def __post_init__(self) -> None:
@@ -64,6 +65,7 @@ class Plan:
                 ("epsilon", 0 < self.epsilon < math.inf, "a finite number above 0"),
                 ("delta", 0 < self.delta < 1, "a number in (0, 1)"),
                 ("rounds", self.rounds >= 1, "1 or more"),
+                ("averaged_rounds", self.averaged_rounds >= 1, "1 or more"),
                 ("optimiser", self.optimiser in OPTIMISERS, " or ".join(OPTIMISERS)),
                 ("momentum", self.optimiser == "sgd" or self.momentum == 0, "0 beside adam"),
                 ("clip_norm", 0 < self.clip_norm < math.inf, "a finite number above 0"),
