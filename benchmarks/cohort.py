@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from cordon.evaluation import caller_scores
 from cordon.features import FEATURES
-from cordon.federation.audit import average
+from cordon.federation.audit import average, mean_of
 from cordon.federation.plan import Plan
 from cordon.model import Model, Parameters, initial_parameters
 from cordon.tables import LABELLED, matrix, read_table
@@ -36,14 +36,15 @@ def held_out_rows(paths: list[Path]) -> pa.Table:
 
 def federated(plan: Plan, sites: dict[str, Units], declared: dict[str, int]) -> Parameters:
     """The parameters after all rounds with every site in each."""
-    parameters = initial_parameters(plan.model, len(FEATURES))
+    parameters, models = initial_parameters(plan.model, len(FEATURES)), []
     for _ in range(plan.rounds):
         updates = {
             site: train(plan.model, parameters, units, plan.settings_for(declared[site])).update
             for site, units in sites.items()
         }
         parameters = average(parameters, updates, dict.fromkeys(sites, 1.0))
-    return parameters
+        models.append(parameters)
+    return mean_of(models[-plan.averaged_rounds :])
 
 
 @click.command()
@@ -59,6 +60,8 @@ def federated(plan: Plan, sites: dict[str, Units], declared: dict[str, int]) -> 
 @click.option("--sampling_rate", default=0.5, show_default=True)
 @click.option("--clip_norm", default=0.05, show_default=True)
 @click.option("--learning_rate", default=2.0, show_default=True)
+@click.option("--optimiser", default="sgd", show_default=True)
+@click.option("--averaged_rounds", default=5, show_default=True)
 @click.option("--max_variants_per_patient", default=256, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 def main(tables: tuple[Path, ...], held_out: int, repeats: int, as_json: bool, **settings: object) -> None:

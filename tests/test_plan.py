@@ -61,8 +61,9 @@ def test_an_integer_is_no_float_and_a_float_no_integer():
      ("clip_quantile", 1.0), ("clip_rate", 0.0), ("quantile_share", 0.0),
      ("model", "forest"), ("unit", "sample"), ("mechanism", "Laplace"), ("adjacency", "replace one unit"),
      ("epsilon", 0.0), ("epsilon", math.nan), ("epsilon", math.inf), ("delta", 0.0), ("delta", 1.0),
-     ("delta", math.nan), ("delta", -1.0), ("rounds", 0), ("averaged_rounds", 0), ("local_steps", 0), ("sampling_rate", 0.0),
-     ("sampling_rate", 1.5), ("noise_multiplier", 0.0), ("noise_multiplier", math.nan), ("clip_norm", 0.0),
+     ("delta", math.nan), ("delta", -1.0), ("rounds", 0), ("local_steps", 0), ("sampling_rate", 0.0),
+     ("averaged_rounds", 0), ("sampling_rate", 1.5), ("noise_multiplier", 0.0),
+     ("noise_multiplier", math.nan), ("clip_norm", 0.0),
      ("clip_norm", math.nan), ("clip_norm", math.inf), ("learning_rate", -0.1), ("learning_rate", math.inf),
      ("max_variants_per_patient", 0), ("max_variants_per_patient", 10**9)],
 )  # fmt: skip
