@@ -13,6 +13,7 @@ import re
 from binascii import Error as Base64Error
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,8 @@ class Gate:
         if not self._clients.take(client_of(request.scope["client"])):
             # A SuperNode tries again after a 503, and gives up at a 429.
             raise Refused(503, "too many requests from this address; try again later")
+        if sum(map(len, chain(*request.scope["headers"], [request.scope["raw_path"]]))) > self._bounds.head:
+            raise Refused(431, f"a request's head may have {self._bounds.head} bytes")
         # The path as it stood on the wire: nothing is decoded, joined or corrected before it is compared.
         method, path, query = request.method, request.scope["raw_path"], request.scope["query_string"]
         if request.scope["http_version"] != "1.1" or "upgrade" in request.headers:

@@ -1,0 +1,735 @@
+"""The gate: what a SuperNode asks passes within bounds, and nothing else does."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from base64 import b64encode
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cordon.errors import UserError
+from cordon.federation import gate, listener, loopback, processes
+from cordon.federation.bounds import Bounds, Rate, client_of
+from cordon.federation.credentials import enrol
+from cordon.federation.plan import Site, read_enrolment
+from served_gate import ALLOWED_PATH, ServedGate, everything, post, status
+
+pytestmark = pytest.mark.timeout(120)
+
+BOUNDS = Bounds(body=100_000, head_time=1.0, body_time=1.5, upstream_time=1.0, handshake_time=1.0)
+FUZZ_SECONDS = float(os.environ.get("CORDON_FUZZ_SECONDS", "5"))
+
+
+@pytest.fixture(scope="module")
+def shared():
+    with ServedGate(BOUNDS) as served:
+        yield served
+
+
+@pytest.fixture
+def served(shared):
+    shared.upstream.__init__()
+    yield shared
+    assert shared.healthy()
+
+
+def superlink_routes() -> set[tuple[str, str]]:
+    """Every method and path that Flower's SuperLink serves, by its own application."""
+    from fastapi.routing import iter_route_contexts
+    from flwr.superlink.main import create_app
+
+    return {
+        (method, re.sub(r"\{.*?\}", "x", context.path))
+        for context in iter_route_contexts(create_app().routes)
+        for method in context.route.methods
+    }
+
+
+def passed_on(routes: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    return {("POST", path.decode()) for path in gate.ALLOWED} & routes
+
+
+# What passes
+
+
+def test_the_allowed_paths_are_those_that_flowers_supernode_calls_with_a_key():
+    from flwr.supernode import fleet_http_client
+
+    called = set(re.findall(r'"(/v1/fleet/[^"]+)"', inspect.getsource(fleet_http_client)))
+    identities = {"/v1/fleet/register-node", "/v1/fleet/unregister-node"}
+    assert {path.decode() for path in gate.ALLOWED} == called - identities
+
+
+def test_a_call_passes_unchanged_with_the_headers_that_it_needs_and_no_other(served):
+    body = os.urandom(BOUNDS.body)
+    served.upstream.reply = lambda body: (200, body[::-1])
+    with served.client() as client:
+        for path in sorted(gate.ALLOWED):
+            answer = client.post(
+                path.decode(), content=body, headers={
+                    "content-type": "application/x-protobuf", "flwr-public-key": "key",
+                    "flwr-task-token": "token", "x-forwarded-for": "127.0.0.1", "cookie": "a=b",
+                    "authorization": "Basic YTpi", "content-encoding": "gzip", "flwr-superexec-ts": "1",
+                },
+            )  # fmt: skip
+            assert (answer.status_code, answer.content) == (200, body[::-1])
+            assert set(answer.headers) == {"content-type", "content-length"}
+    assert [path for _, path, _, _ in served.upstream.seen] == [p.decode() for p in sorted(gate.ALLOWED)]
+    for method, _, headers, received in served.upstream.seen:
+        assert (method, received) == ("POST", body)
+        assert headers["flwr-public-key"] == "key"
+        assert set(headers) <= {
+            "host", "content-type", "content-length", "accept", "accept-encoding", "connection", "user-agent",
+            "flwr-public-key",
+        }  # fmt: skip
+
+
+def test_what_the_superlink_refuses_a_supernode_hears(served):
+    served.upstream.reply = lambda body: (400, b'{"code": 2004}')
+    with served.client() as client:
+        answer = client.post(ALLOWED_PATH)
+    assert (answer.status_code, answer.content) == (400, b'{"code": 2004}')
+
+
+# What does not
+
+
+def test_no_other_route_of_the_superlink_is_reached(served):
+    routes = superlink_routes()
+    assert len(routes) > 80
+    assert len(passed_on(routes)) == len(gate.ALLOWED)
+    refused = routes - passed_on(routes) - {("GET", "/health")}
+    assert ("POST", "/v1/control/start-run") in refused
+    with served.client() as client:
+        for method, path in refused:
+            answer = client.request(method, path, content=b"x" if method == "POST" else None)
+            assert answer.status_code == 403, (method, path)
+            assert method == "HEAD" or set(answer.json()) == {"detail"}
+    assert served.upstream.seen == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "//v1/fleet/pull-messages", "/v1//fleet/pull-messages", "/v1/fleet/../control/start-run",
+        "/v1/fleet/%2e%2e/control/start-run", "/v1/fleet/pull-messages/../../control/start-run",
+        "/v1/fleet/pull-messages/", "/v1/fleet/pull-messages.", "/v1/fleet/pull-messages%00",
+        "/v1/fleet/pull-messages;x", "/V1/fleet/pull-messages", "/v1/Fleet/pull-messages",
+        "/v1/fleet/Pull-Messages", "/v1/fleet/pull%2dmessages", "/v1%2ffleet%2fpull-messages",
+        "/v1/fleet/pull-messages?x=1", "/v1/fleet/pull-messages?/v1/control/start-run",
+        "/v1/fleet/pull-messages#x", "http://gate/v1/fleet/pull-messages", "https://127.0.0.1/v1/control/x",
+        "\\v1\\fleet\\pull-messages", "/v1/fleet/", "/v1/fleet", "/", "*", "v1/fleet/pull-messages",
+        "/docs", "/openapi.json", "/v1/fleet/register-node", "/v1/fleet/unregister-node", "/health?x",
+    ],
+)  # fmt: skip
+def test_a_path_that_is_not_exactly_an_allowed_one_is_refused(served, target):
+    assert status(served.raw(post(target))) == 403
+    assert served.upstream.seen == []
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "expected"),
+    [
+        (post(version="1.0"), 403),
+        (post(version="0.9"), 403),
+        (post(version="2.0"), 403),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 403),
+        (b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: gate\r\n\r\n", 403),
+        (b"GET " + ALLOWED_PATH.encode() + b" HTTP/1.1\r\nHost: gate\r\n\r\n", 403),
+        (b"TRACE / HTTP/1.1\r\nHost: gate\r\n\r\n", 403),
+        (post(head="Connection: Upgrade\r\nUpgrade: websocket\r\n"), 403),
+        (post(head="Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"), 403),
+        (b"POST /v1/fleet/pull-messages HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 400),
+        (post(head="Host: another\r\n"), 400),
+        (post(head="Content-Length: 7\r\n"), 400),
+        (post(head="Content-Length : 0\r\n"), 400),
+        (post(head="Content-Length: -1\r\n"), 400),
+        (post(head="Transfer-Encoding: chunked\r\n"), 411),
+        (post(head="Transfer-Encoding: xchunked\r\n"), 400),
+        (post(head="Transfer-Encoding: chunked, identity\r\n"), 400),
+        (post(head="X: a\r\n folded: b\r\n Transfer-Encoding: chunked\r\n"), 200),
+        (post(head="X: a\rContent-Length: 9\r\n"), 400),
+        (post(head="flwr-public-key: a\r\nflwr-public-key: b\r\n"), 403),
+        (b"POST /v1/fleet/pull-messages HTTP/1.1\r\nHost: gate\r\n\r\n", 411),
+        (post(head=f"X: {'a' * 20_000}\r\n"), 431),
+        (post("/" + "a" * 20_000), 431),
+        (post(head=f"X: {'a' * 500_000}\r\n"), 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"GET / HTTP/1.1\nHost: gate\n\n", 403),
+    ],
+)  # fmt: skip
+def test_what_is_no_plain_request_is_refused(served, request_bytes, expected):
+    """An obsolete folded header is one header's value, which goes no further: the SuperLink sees ours."""
+    assert status(served.raw(request_bytes)) == expected
+    assert [(method, path) for method, path, _, _ in served.upstream.seen] == (
+        [("POST", ALLOWED_PATH)] if expected == 200 else []
+    )
+    assert not any("x" in headers for _, _, headers, _ in served.upstream.seen)
+
+
+def test_no_request_is_smuggled_behind_another(served):
+    """However the framing is twisted, the SuperLink never sees a request that the gate did not judge."""
+    hidden = post("/v1/control/start-run", b"x")
+    chunked = b"0\r\n\r\n" + hidden
+    twisted = [
+        post(body=b"") + hidden,
+        post(head="Transfer-Encoding: chunked\r\n", body=chunked),
+        post(head="Transfer-Encoding: chunked\r\n").replace(b"Content-Length: 0\r\n", b"") + chunked,
+        post(body=hidden),
+        post(head=f"Content-Length: {len(hidden)}\r\n") + hidden,
+        post(head="Connection: content-length\r\n") + hidden,
+        post(head="Expect: 100-continue\r\n", body=hidden),
+    ]
+    for request in twisted:
+        served.raw(request)
+    assert {path for _, path, _, _ in served.upstream.seen} == {ALLOWED_PATH}
+    assert len(served.upstream.seen) == 4
+
+
+# Bounds
+
+
+def test_a_body_above_the_bound_is_refused_before_it_is_sent(served):
+    head = post(body=b"")[:-4].replace(b"Length: 0", b"Length: %d" % (BOUNDS.body + 1)) + b"\r\n\r\n"
+    assert status(served.raw(head)) == 413
+    huge = post(head="Transfer-Encoding: chunked\r\n").replace(b"Content-Length: 0\r\n", b"")
+    assert status(served.raw(huge + b"ffffffffffff\r\n" + b"x" * 100_000)) == 411
+    assert served.upstream.seen == []
+
+
+def test_a_slow_head_body_or_handshake_ends_the_connection(served):
+    def seconds_until_the_end(connection: socket.socket, drip: bytes) -> float:
+        began = time.monotonic()
+        connection.settimeout(0.2)
+        while time.monotonic() - began < 10:
+            try:
+                connection.sendall(drip)
+                if not connection.recv(1000):
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        return time.monotonic() - began
+
+    with served.connect() as connection:
+        connection.sendall(b"POST " + ALLOWED_PATH.encode() + b" HTTP/1.1\r\n")
+        assert 0.8 < seconds_until_the_end(connection, b"X: y\r\n") < 3
+    with served.connect() as connection:
+        connection.sendall(post(body=b"x" * 1000)[:-900])
+        assert 1.2 < seconds_until_the_end(connection, b"x") < 5
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        assert 0.8 < seconds_until_the_end(connection, b"") < 4
+    with served.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: gate\r\n\r\n")
+        assert 0.8 < seconds_until_the_end(connection, b"") < 4
+    with served.connect() as connection:
+        connection.sendall(post(body=b"x" * 1000)[:-900])
+        assert status(everything(connection, 5)) == 408
+    assert all(len(body) < 1000 for _, _, _, body in served.upstream.seen)
+
+
+def test_too_many_requests_of_one_client_are_refused_and_another_is_served():
+    with ServedGate(Bounds(rate=1, burst=20)) as served, served.client() as client:
+        answers = [client.post(ALLOWED_PATH).status_code for _ in range(40)]
+        assert answers[:20] == [200] * 20
+        assert 18 <= answers.count(503) <= 20
+        assert status(served.raw(post(), source="127.0.0.2")) == 200
+        time.sleep(1.1)
+        assert client.post(ALLOWED_PATH).status_code == 200
+
+
+def test_a_hundred_sites_behind_one_address_that_poll_ten_times_a_second_are_all_served():
+    now = [0.0]
+    rate = Rate(Bounds.rate, Bounds.burst, clock=lambda: now[0])
+    for _ in range(100 * 50):  # a message comes to all of them at once
+        assert rate.take("nat")
+    for tick in range(600):
+        now[0] = 1 + tick / 10
+        assert all(rate.take("nat") for _ in range(100))
+    assert not all(rate.take("nat") for _ in range(10_000))
+
+
+def test_clients_that_ask_once_do_not_fill_the_memory():
+    rate = Rate(1, 2)
+    for number in range(30_000):
+        assert rate.take(str(number))
+    assert len(rate._levels) == 10_000
+
+
+def test_an_ipv6_customer_is_one_client():
+    assert client_of(("2001:db8::1", 1)) == client_of(("2001:db8::ffff:1", 2)) == "2001:db8::/64"
+    assert client_of(("::ffff:192.0.2.1", 1)) == client_of(("192.0.2.1", 1)) == "192.0.2.1"
+    assert client_of(("fe80::1%eth0", 1)) == "fe80::/64"
+
+
+def test_one_client_holds_only_so_many_connections():
+    with ServedGate(Bounds(connections_per_client=5, connections=8)) as served:
+        held = [served.connect() for _ in range(5)]
+        with served.connect() as sixth:
+            assert everything(sixth) == b""
+        assert status(served.raw(post(), source="127.0.0.2")) == 200
+        for connection in held:
+            connection.close()
+        time.sleep(0.2)
+        assert served.healthy()
+
+
+@pytest.mark.parametrize(("inner", "outer"), [(500, 500), (503, 503)])
+def test_an_inner_failure_shows_nothing_of_the_superlink(served, inner, outer):
+    served.upstream.reply = lambda body: (inner, b"Traceback: /srv/superlink.db secret-of-the-superlink")
+    answer = served.raw(post())
+    assert status(answer) == outer
+    assert b"secret" not in answer
+    assert b"Traceback" not in answer
+
+
+def test_a_superlink_that_hangs_or_is_gone_is_told_as_such(served):
+    served.upstream.pause = 3
+    assert status(served.raw(post())) == 504
+    gone = ServedGate(BOUNDS)
+    gone.upstream_url = f"http://127.0.0.1:{processes.free_port()}"
+    with gone:
+        answer = gone.raw(post())
+        assert status(answer) == 503
+        assert gone.upstream_url[7:].encode() not in answer
+
+
+# The log
+
+
+def test_a_refused_request_is_a_short_escaped_line(served, caplog):
+    served.raw(post("/%1b[31m" + "a" * 500))
+    served.raw(b"POST /\x1b[31m HTTP/1.1\r\nHost: gate\r\n\r\n")
+    lines = [record.getMessage() for record in caplog.records]
+    assert re.fullmatch(r"refused 127\.0\.0\.1 'POST' '/%1b\[31ma{72}' with 403: not for the world", lines[0])
+    assert lines[1] == "refused 127.0.0.1 with 400: no HTTP"
+
+
+def test_a_flood_does_not_fill_the_log(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(listener.time, "monotonic", lambda: now[0])
+    sparse = listener.Sparse(3)
+    record = logging.makeLogRecord({"msg": "refused"})
+    assert [sparse.filter(record) for _ in range(1000)] == [True] * 3 + [False] * 997
+    now[0] = 61.0
+    assert sparse.filter(record)
+    assert record.getMessage() == "997 lines left out; refused"
+
+
+# Evidence
+
+
+def test_without_a_provider_there_is_no_evidence(served):
+    answer = served.raw(b"GET /attestation?nonce=" + b"0" * 64 + b" HTTP/1.1\r\nHost: gate\r\n\r\n")
+    assert status(answer) == 404
+    assert b"without attestation" in answer
+
+
+def test_evidence_is_for_the_nonce_and_its_cost_is_bounded():
+    running, most, lock = [0], [0], threading.Lock()
+
+    def evidence(nonce: bytes) -> str:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.05)
+        with lock:
+            running[0] -= 1
+        if nonce == bytes(32):
+            raise RuntimeError("firmware secret")
+        return f'{{"nonce": "{nonce.hex()}"}}'
+
+    bounds = Bounds(evidence_burst=30, evidence_rate=0.1, evidence_at_once=2)
+    with ServedGate(bounds, evidence=evidence) as served, served.client() as client:
+        for bad in ("", "?nonce=", "?nonce=00", "?nonce=" + "0" * 66, "?nonce=" + "g" * 64,
+                    f"?nonce={'1' * 64}&x=1", f"?nonce={'1' * 64}&nonce={'1' * 64}"):  # fmt: skip
+            assert client.get("/attestation" + bad).status_code == 400
+        failed = client.get("/attestation?nonce=" + "0" * 64)
+        assert failed.status_code == 503
+        assert "secret" not in failed.text
+        nonces = [os.urandom(32).hex() for _ in range(40)]
+        answers: dict[str, httpx.Response] = {}
+
+        def ask(nonce: str) -> None:
+            with served.client() as one:
+                answers[nonce] = one.get("/attestation", params={"nonce": nonce})
+
+        threads = [threading.Thread(target=ask, args=(nonce,)) for nonce in nonces]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        good = {nonce: a for nonce, a in answers.items() if a.status_code == 200}
+        assert all(answer.json() == {"nonce": nonce} for nonce, answer in good.items())
+        assert len(good) == 29
+        assert [a.status_code for a in answers.values()].count(503) == 11
+        assert most[0] == 2
+
+
+def test_an_unknown_provider_is_named():
+    pytest.importorskip("cordon.attestation.binding")
+    with pytest.raises(UserError, match="no evidence comes from 'tpm'"):
+        gate.evidence_source("tpm", b"")
+
+
+def test_evidence_binds_the_nonce_to_the_key_that_tls_shows(tmp_path):
+    """The emulator's report, asked for over the connection whose key it must name."""
+    import json
+    import ssl
+
+    binding = pytest.importorskip("cordon.attestation.binding")
+    from cordon.attestation.emulator import Emulator
+
+    made = []
+
+    class Watched:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def collect(self, report_data: bytes):
+            made.append(report_data)
+            return self.inner.collect(report_data)
+
+    identity = listener.Identity.made("127.0.0.1", ())
+    watched = Watched(Emulator.load(tmp_path))
+    bounds = Bounds()
+    served = ServedGate(
+        bounds, evidence=lambda nonce: watched.collect(binding.report_data(identity.spki, nonce)).to_json()
+    )
+    served.identity = identity
+    with served, served.connect() as connection:
+        nonce = os.urandom(32)
+        connection.sendall(f"GET /attestation?nonce={nonce.hex()} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        answer = everything(connection)
+        shown = connection.getpeercert(binary_form=True)
+    assert shown == ssl.PEM_cert_to_DER_cert(identity.certificate.decode())
+    assert made == [binding.report_data(identity.spki, nonce)]
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+# The key
+
+
+def test_the_made_certificate_is_for_its_names_and_a_key_of_this_process():
+    from cryptography import x509
+
+    identity = listener.Identity.made("0.0.0.0", ["aggregator.example", "192.0.2.7"])
+    leaf = x509.load_pem_x509_certificate(identity.certificate)
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["aggregator.example"]
+    assert [str(one) for one in names.get_values_for_type(x509.IPAddress)] == ["192.0.2.7"]
+    assert identity.key != listener.Identity.made("127.0.0.1", ()).key
+    with pytest.raises(UserError, match="--name"):
+        listener.Identity.made("0.0.0.0", ())
+
+
+def test_an_older_tls_is_refused(served):
+    import ssl
+
+    old = ssl.create_default_context(cadata=served.identity.certificate.decode())
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        socket.create_connection(("127.0.0.1", served.port)) as plain,
+        pytest.raises(ssl.SSLError, match=r"PROTOCOL_VERSION|EOF"),
+        old.wrap_socket(plain, server_hostname="127.0.0.1"),
+    ):
+        pass
+
+
+def test_a_key_that_does_not_match_is_a_users_error():
+    one, other = (listener.Identity.made("127.0.0.1", ()) for _ in range(2))
+    with pytest.raises(UserError, match="that match"):
+        listener.Identity(one.certificate, other.key).context()
+
+
+# Fuzzing
+
+FRAGMENTS = st.sampled_from(
+    [
+        *(b"POST ", b"GET ", b"PRI ", ALLOWED_PATH.encode(), b"/health", b"/attestation?nonce=" + b"a" * 64),
+        *(b" HTTP/1.1", b" HTTP/1.0", b"\r\n", b"\n", b"\r", b"Host: a", b"Content-Length: 5", b"\r\n\r\n"),
+        *(b"Content-Length: 99999999999", b"Transfer-Encoding: chunked", b"Connection: close", b"\0"),
+        *(b"Connection: upgrade", b"Upgrade: websocket", b"Expect: 100-continue", b"0\r\n\r\n", b"hello"),
+        *(b"5\r\nhello\r\n", post(), post(body=b"x" * 9), b"flwr-public-key: ", b": ", b"?", b"%2e%2e/"),
+    ]
+)
+
+
+def test_no_bytes_bring_the_gate_down_or_reach_another_path():
+    bounds = Bounds(rate=1e9, burst=1e9, body=1000, head_time=1.0, body_time=1.0, upstream_time=1.0)
+    errors: list[str] = []
+    with ServedGate(bounds) as served:
+        failing = logging.Handler(logging.ERROR)
+        failing.emit = lambda record: errors.append(record.getMessage())  # type: ignore[method-assign]
+        for name in ("cordon.gate", "asyncio", "uvicorn.error"):
+            logging.getLogger(name).addHandler(failing)
+
+        deadline = time.monotonic() + FUZZ_SECONDS
+
+        @settings(
+            max_examples=60 if FUZZ_SECONDS <= 5 else 10**6, deadline=None, database=None,
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        @given(st.lists(st.one_of(FRAGMENTS, FRAGMENTS, FRAGMENTS, st.binary(max_size=40)), max_size=25))
+        def attack(pieces: list[bytes]) -> None:
+            if time.monotonic() > deadline:
+                return
+            with served.connect() as connection:
+                try:
+                    for piece in pieces:
+                        connection.sendall(piece)
+                except OSError:
+                    return
+                answer = everything(connection, 0.05)
+            assert not answer or re.match(rb"HTTP/1\.1 \d{3} ", answer)
+            assert b" 500 " not in answer.partition(b"\r\n")[0]
+
+        attack()
+        assert served.healthy()
+        assert {(method, path) for method, path, _, _ in served.upstream.seen} <= {("POST", ALLOWED_PATH)}
+        for name in ("cordon.gate", "asyncio", "uvicorn.error"):
+            logging.getLogger(name).removeHandler(failing)
+    assert errors == []
+
+
+# A real SuperLink behind a real gate
+
+
+class Behind:
+    def __init__(self, folder: Path, tasks, port: int, keys: list[Path]) -> None:
+        self.folder, self.tasks, self.port, self.keys = folder, tasks, port, keys
+
+    def trust(self):
+        import ssl
+
+        return ssl.create_default_context(cafile=str(self.folder / "gate.crt"))
+
+    def direct(self):
+        import ssl
+
+        return ssl.create_default_context(cadata=self.tasks.certificate.decode())
+
+    def fleet(self, key):
+        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+        from flwr.supernode.fleet_http_client import FleetHttpClient
+        from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+        return FleetHttpClient.from_server_address(
+            f"127.0.0.1:{self.port}", False, (self.folder / "gate.crt").read_bytes(),
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+                NodeAuthHttpInterceptor(key, key.public_key()),
+            ],
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def behind(tmp_path_factory):
+    """An enrolled site and a gate with a key of its own: the credentials hold no certificate."""
+    folder = tmp_path_factory.mktemp("behind")
+    enrol([Site("north", 6, 1.0)], None, state=folder / "keys", outdir=folder / "run")
+    aggregator = folder / "run" / "aggregator"
+    assert [file.name for file in aggregator.iterdir()] == ["enrolment.json"]
+    port = processes.free_port()
+    work = folder / "work"
+    work.mkdir()
+    with processes.superlink(aggregator, "127.0.0.1", port, work) as tasks:
+        from cordon.federation import tasks as control
+
+        control.register(tasks, [site.public_key for site in read_enrolment(aggregator / "enrolment.json")])
+        yield Behind(work, tasks, port, [folder / "run" / "sites" / "north" / "site.key"])
+
+
+def enrolled_key(behind):
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+    return load_ssh_private_key(behind.keys[0].read_bytes(), password=None)
+
+
+@pytest.mark.federation
+def test_the_rogue_client_reaches_no_route_of_a_real_superlink(behind):
+    routes = superlink_routes()
+    log = (behind.folder / "superlink.log").read_text()
+    with httpx.Client(base_url=f"https://127.0.0.1:{behind.port}", verify=behind.trust()) as client:
+        for method, path in routes - passed_on(routes) - {("GET", "/health")}:
+            answer = client.request(method, path)
+            assert answer.status_code == 403, (method, path)
+        for method, path in passed_on(routes):
+            answer = client.request(method, path, content=b"")
+            assert (answer.status_code, path) == (401, path)
+            assert "not enrolled" in answer.json()["detail"]
+    assert (behind.folder / "superlink.log").read_text() == log
+
+
+@pytest.mark.federation
+def test_what_the_gate_refuses_would_have_worked_on_the_superlink_itself(behind):
+    """Without the gate anybody starts runs, lists them, adds identities: the refusals mean something."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from flwr.common.serde import fab_to_proto
+    from flwr.proto.control_pb2 import ListRunsRequest, RegisterNodeRequest, StartRunRequest
+    from flwr.proto.runtime_pb2 import AcquireTaskRequest
+    from flwr.supercore.fab import Fab
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+    from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+
+    from cordon.federation.tasks import bundle
+
+    content, digest = bundle()
+    mine = public_key_to_bytes(ec.generate_private_key(ec.SECP384R1()).public_key())
+    calls = {
+        "/v1/control/list-runs": (ListRunsRequest(), 200),
+        "/v1/control/start-run": (StartRunRequest(fab=fab_to_proto(Fab(digest, content, {}))), 200),
+        "/v1/control/register-node": (RegisterNodeRequest(public_key=mine), 200),
+        "/v1/runtime/acquire-task": (AcquireTaskRequest(supported_task_types=["flwr-serverapp"]), 401),
+    }
+    protobuf = {"content-type": PROTOBUF_MEDIA_TYPE, "accept": PROTOBUF_MEDIA_TYPE}
+    for path, (request, direct) in calls.items():
+        body = request.SerializeToString()
+        inner = httpx.post(
+            f"https://{behind.tasks.address}{path}", content=body, headers=protobuf, verify=behind.direct()
+        )
+        assert (inner.status_code, path) == (direct, path)
+        outer = httpx.post(
+            f"https://127.0.0.1:{behind.port}{path}", content=body, headers=protobuf, verify=behind.trust()
+        )
+        assert (outer.status_code, path) == (403, path)
+
+
+@pytest.mark.federation
+def test_an_enrolled_key_comes_in_and_no_other_even_for_the_same_call(behind):
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from flwr.proto.fleet_pb2 import (
+        ActivateNodeRequest,
+        DeactivateNodeRequest,
+        RegisterNodeFleetRequest,
+        UnregisterNodeFleetRequest,
+    )
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+
+    key, stranger = enrolled_key(behind), ec.generate_private_key(ec.SECP384R1())
+    own = ActivateNodeRequest(public_key=public_key_to_bytes(key.public_key()), heartbeat_interval=30)
+    with behind.fleet(key) as node:
+        identity = node.ActivateNode(own).node_id
+        assert identity
+        for call in (
+            lambda: node.RegisterNode(RegisterNodeFleetRequest(public_key=own.public_key)),
+            lambda: node.UnregisterNode(UnregisterNodeFleetRequest(node_id=identity)),
+        ):
+            with pytest.raises(httpx.HTTPStatusError, match="403"):
+                call()
+        with behind.fleet(stranger) as other, pytest.raises(httpx.HTTPStatusError, match="401"):
+            other.DeactivateNode(DeactivateNodeRequest(node_id=identity))
+        node.DeactivateNode(DeactivateNodeRequest(node_id=identity))
+
+
+@pytest.mark.federation
+def test_a_signature_of_another_time_or_key_is_refused(behind):
+    import datetime
+
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from flwr.supercore.date import now
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
+
+    key = enrolled_key(behind)
+    pem = public_key_to_bytes(key.public_key())
+    enrolled = gate.enrolled_keys(behind.folder.parent / "run" / "aggregator" / "enrolment.json")
+
+    def headers(signer, age: float = 0, public: bytes = pem):
+        from starlette.datastructures import Headers
+
+        stamp = (now() - datetime.timedelta(seconds=age)).isoformat()
+        signature = sign_message(signer, stamp.encode())
+        return Headers(
+            {
+                "flwr-public-key": b64encode(public).decode(), "flwr-timestamp": stamp,
+                "flwr-signature": b64encode(signature).decode(),
+            }
+        )  # fmt: skip
+
+    assert gate._authentic(headers(key), enrolled)
+    assert not gate._authentic(headers(ec.generate_private_key(ec.SECP384R1())), enrolled)
+    assert not gate._authentic(headers(key, age=400), enrolled)
+    assert not gate._authentic(headers(key, age=-60), enrolled)
+    assert not gate._authentic(headers(key, public=b"\xff"), enrolled)
+
+
+def test_the_kernel_says_who_is_at_the_other_end_and_a_closed_one_is_nobody():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = listening.getsockname()
+        client = socket.create_connection(server)
+        accepted, name = listening.accept()
+        with accepted:
+            assert loopback.sender(name, server) == os.geteuid()
+            assert loopback.sender((name[0], 0), server) is None
+            assert loopback.sender(("::1", name[1]), server) is None
+            client.close()
+            assert loopback.sender(name, server) is None
+
+
+@pytest.mark.federation
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can act as another user")
+def test_another_user_of_the_machine_does_not_reach_the_superlink(behind):
+    attack = """
+import os, socket, ssl, sys
+os.setuid(int(sys.argv[2]))
+plain = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+connection = ssl._create_unverified_context().wrap_socket(plain)
+connection.sendall(
+    b"POST /v1/control/list-runs HTTP/1.1\\r\\nHost: x\\r\\nX-Forwarded-For: 127.0.0.1\\r\\n"
+    b"Content-Type: application/protobuf\\r\\nContent-Length: 0\\r\\n\\r\\n"
+)
+print(connection.recv(1000).split(b" ")[1].decode())
+"""
+    port = behind.tasks.address.rpartition(":")[2]
+
+    def as_user(user: int) -> str:
+        command = [sys.executable, "-c", attack, port, str(user)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert as_user(0) == "200"
+    assert as_user(65534) == "403"
+
+
+@pytest.mark.federation
+def test_no_private_key_is_left_in_a_file(behind):
+    files = [file for file in behind.folder.rglob("*") if file.is_file()]
+    assert behind.folder / "gate.crt" in files
+    assert not [file for file in files if b"PRIVATE KEY" in file.read_bytes()]
+
+
+@pytest.mark.federation
+def test_the_gate_ends_with_the_process_that_started_it(tmp_path):
+    enrol([Site("north", 6, 1.0)], "127.0.0.1", state=tmp_path / "keys", outdir=tmp_path / "run")
+    port = processes.free_port()
+    script = (
+        "import sys, time; from pathlib import Path; from cordon.federation import processes\n"
+        "with processes.superlink(Path(sys.argv[1]), '127.0.0.1', int(sys.argv[2]), Path(sys.argv[3])):\n"
+        "    print('ready', flush=True); time.sleep(60)\n"
+    )
+    arguments = [str(tmp_path / "run" / "aggregator"), str(port), str(tmp_path)]
+    parent = subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == b"ready\n"
+    socket.create_connection(("127.0.0.1", port)).close()
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.1)
+    pytest.fail("the gate still listens")
