@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 import httpx
 import uvicorn
 
-from cordon.federation import listener
+from cordon.federation import gate, listener
 from cordon.federation.bounds import Bounds
 from cordon.federation.gate import Gate
 
@@ -137,3 +138,19 @@ def post(path: str = ALLOWED_PATH, body: bytes = b"", *, head: str = "", version
 def status(answer: bytes) -> int:
     """The status of the first answer in the bytes."""
     return int(answer.split(b" ", 2)[1])
+
+
+def superlink_routes() -> set[tuple[str, str]]:
+    """Every method and path that Flower's SuperLink serves, by its own application."""
+    from fastapi.routing import iter_route_contexts
+    from flwr.superlink.main import create_app
+
+    return {
+        (method, re.sub(r"\{.*?\}", "x", context.path))
+        for context in iter_route_contexts(create_app().routes)
+        for method in context.route.methods
+    }
+
+
+def passed_on(routes: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    return {("POST", path.decode()) for path in gate.ALLOWED} & routes

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from binascii import Error as Base64Error
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -19,19 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import httpx
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cordon.commands import EXISTING, reports_errors
 from cordon.errors import UserError
 from cordon.federation.bounds import Bounds, Rate, client_of
+from cordon.federation.identities import authentic, enrolled_keys
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric import ec
     from starlette.types import Receive, Scope, Send
 
-    Enrolled = Mapping[bytes, ec.EllipticCurvePublicKey]
+    from cordon.federation.identities import Enrolled
 
 # What a SuperNode with a key calls. It never calls register-node and unregister-node: identities are the
 # operator's to add and to remove (a SuperLink with SuperNode authentication refuses both as well).
@@ -148,7 +146,7 @@ class Gate:
         sent = {name: request.headers.getlist(name) for name in SENT if name in request.headers}
         if any(len(values) > 1 for values in sent.values()):
             raise Refused(403, "a header stands twice")
-        if self._enrolled is not None and not _authentic(request.headers, self._enrolled):
+        if self._enrolled is not None and not authentic(request.headers, self._enrolled):
             raise Refused(401, "this SuperNode is not enrolled here, or its clock is wrong")
         passed = self._upstream.build_request(
             "POST", path, content=self._body(request),
@@ -211,27 +209,6 @@ class _Exchange(Request):
         await self._to_client(message)
 
 
-def _authentic(headers: Headers, enrolled: Enrolled) -> bool:
-    """Whether an enrolled key signed the request's time just now: what the SuperLink checks, but earlier."""
-    import datetime
-    from base64 import b64decode
-
-    from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
-    from flwr.supercore.date import now
-    from flwr.supercore.primitives.asymmetric import verify_signature
-
-    try:
-        key = enrolled[b64decode(headers["flwr-public-key"], validate=True)]
-        signature = b64decode(headers["flwr-signature"], validate=True)
-        time = headers["flwr-timestamp"]
-        age = (now() - datetime.datetime.fromisoformat(time)).total_seconds()
-        if not -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE:
-            return False
-        return verify_signature(key, time.encode("ascii"), signature)
-    except (KeyError, ValueError, TypeError, Base64Error):
-        return False
-
-
 def evidence_source(provider: str, spki: bytes) -> Callable[[bytes], str] | None:
     """What makes the evidence that binds a nonce to the TLS key ``spki`` (DER); None without a provider.
 
@@ -251,16 +228,6 @@ def evidence_source(provider: str, spki: bytes) -> Callable[[bytes], str] | None
     else:
         raise UserError(f"no evidence comes from {provider!r}. Give guest, emulator:FOLDER or nothing.")
     return lambda nonce: collect(report_data(spki, nonce)).to_json()
-
-
-def enrolled_keys(path: Path) -> Enrolled:
-    """The public keys in an enrolment file, by their PEM."""
-    from flwr.supercore.primitives.asymmetric import bytes_to_public_key
-
-    from cordon.federation.plan import read_enrolment
-
-    pems = [site.public_key.encode() for site in read_enrolment(path)]
-    return {pem: bytes_to_public_key(pem) for pem in pems}
 
 
 @click.command()

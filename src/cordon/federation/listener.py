@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 LINES_PER_MINUTE = 120
 GRACE = 2.0
+# Handshakes under way, and what the process has open anyway.
+OTHER_FILES = 1024
 
 log = logging.getLogger("cordon.gate")
 
@@ -168,6 +171,7 @@ async def serve(
         timeout_keep_alive=int(bounds.head_time),
     )  # fmt: skip
     config.load()
+    _allow_files(bounds.connections + bounds.upstream_connections + OTHER_FILES)
     state, clients = ServerState(), Counter[str]()
     server = await asyncio.get_running_loop().create_server(
         lambda: Connection(bounds, clients, config=config, server_state=state, app_state={}),
@@ -183,6 +187,13 @@ async def serve(
             connection.shutdown()
         if state.tasks:
             await asyncio.wait(state.tasks, timeout=GRACE)
+
+
+def _allow_files(number: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < number:
+        wanted = number if hard == resource.RLIM_INFINITY else min(number, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def ended_by_signal() -> Awaitable[object]:
