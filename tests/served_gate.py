@@ -51,6 +51,7 @@ class ServedGate:
         self.identity = listener.Identity.made("127.0.0.1", ())
         self.upstream = Recorder()
         self.upstream_url = ""
+        self.app: Any = None
         self._bounds = bounds
         self._options = options
         self._ready = threading.Event()
@@ -78,11 +79,11 @@ class ServedGate:
         async with httpx.AsyncClient(
             base_url=self.upstream_url or url, timeout=timeout, limits=limits, trust_env=False
         ) as client:
-            gate = Gate(client, self._bounds, **self._options)
+            app = self.app or Gate(client, self._bounds, **self._options)
             with listener.bound("127.0.0.1", 0) as bound:
                 self.port = bound.getsockname()[1]
                 self._loop.call_later(0.2, self._ready.set)
-                await listener.serve(gate, bound, self.identity.context(), self._bounds, self._stop.wait())
+                await listener.serve(app, bound, self.identity.context(), self._bounds, self._stop.wait())
         server.should_exit = True
         await serving
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import importlib
 import inspect
@@ -150,7 +152,6 @@ def test_a_path_that_is_not_exactly_an_allowed_one_is_refused(served, target):
         (b"POST /v1/fleet/pull-messages HTTP/1.1\r\nHost: gate\r\n\r\n", 411),
         (post(head=f"X: {'a' * 20_000}\r\n"), 431),
         (post("/" + "a" * 20_000), 431),
-        (post(head=f"X: {'a' * 500_000}\r\n"), 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
         (b"GET / HTTP/1.1\nHost: gate\n\n", 403),
     ],
@@ -191,6 +192,16 @@ def test_a_body_above_the_bound_is_refused_before_it_is_sent(served):
     assert status(served.raw(head)) == 413
     huge = post(head="Transfer-Encoding: chunked\r\n").replace(b"Content-Length: 0\r\n", b"")
     assert status(served.raw(huge + b"ffffffffffff\r\n" + b"x" * 100_000)) == 411
+    assert served.upstream.seen == []
+
+
+def test_a_head_without_end_is_not_read_to_its_end(served):
+    """Its sender may find the connection ended before it has read why."""
+    with served.connect() as connection:
+        with contextlib.suppress(OSError):
+            connection.sendall(post(head=f"X: {'a' * 5_000_000}\r\n"))
+        answer = everything(connection)
+    assert not answer or status(answer) == 400
     assert served.upstream.seen == []
 
 
@@ -236,6 +247,19 @@ def test_an_answer_that_nobody_reads_ends_with_its_connection(served):
     for connection in held:
         assert len(everything(connection)) < 20_000_000
         connection.close()
+
+
+def test_a_request_without_an_end_ends_with_its_connection():
+    async def never(scope: object, receive: object, send: object) -> None:
+        await asyncio.sleep(60)
+
+    served = ServedGate(BOUNDS)
+    served.app = never
+    with served, served.connect() as connection:
+        connection.sendall(post())
+        began = time.monotonic()
+        assert everything(connection, 20) == b""
+        assert BOUNDS.request_time < time.monotonic() - began < BOUNDS.request_time + 4
 
 
 def test_too_many_requests_of_one_client_are_refused_and_another_is_served():
@@ -460,6 +484,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
+@pytest.mark.timeout(120 + FUZZ_SECONDS)
 def test_no_bytes_bring_the_gate_down_or_reach_another_path():
     bounds = Bounds(rate=1e9, burst=1e9, body=1000, head_time=1.0, body_time=1.0, upstream_time=1.0)
     errors: list[str] = []
@@ -471,14 +496,9 @@ def test_no_bytes_bring_the_gate_down_or_reach_another_path():
 
         deadline = time.monotonic() + FUZZ_SECONDS
 
-        @settings(
-            max_examples=60 if FUZZ_SECONDS <= 5 else 10**6, deadline=None, database=None,
-            suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
+        @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(st.lists(st.one_of(FRAGMENTS, FRAGMENTS, FRAGMENTS, st.binary(max_size=40)), max_size=25))
         def attack(pieces: list[bytes]) -> None:
-            if time.monotonic() > deadline:
-                return
             with served.connect() as connection:
                 try:
                     for piece in pieces:
@@ -489,7 +509,8 @@ def test_no_bytes_bring_the_gate_down_or_reach_another_path():
             assert not answer or re.match(rb"HTTP/1\.1 \d{3} ", answer)
             assert b" 500 " not in answer.partition(b"\r\n")[0]
 
-        attack()
+        while time.monotonic() < deadline:
+            attack()
         assert served.healthy()
         assert {(method, path) for method, path, _, _ in served.upstream.seen} <= {("POST", ALLOWED_PATH)}
         for name in ("cordon.gate", "asyncio", "uvicorn.error"):

@@ -35,6 +35,11 @@ class Bounds:
     body_time: float = 120.0
     upstream_time: float = 60.0
 
+    @property
+    def request_time(self) -> float:
+        """The longest that a request and its answer take: body, SuperLink, and the answer on its way."""
+        return self.body_time + self.upstream_time + self.body_time
+
 
 class Rate:
     """A token bucket for each client: ``rate`` tokens a second, at most ``burst`` at once."""

@@ -173,7 +173,7 @@ class Gate:
             yield chunk
         request.complete = True
         clock = asyncio.get_running_loop().time()
-        request.deadline.reschedule(clock + self._bounds.upstream_time + self._bounds.body_time)
+        request.deadline.reschedule(clock + self._bounds.request_time - self._bounds.body_time)
 
 
 class _Exchange(Request):

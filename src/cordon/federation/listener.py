@@ -93,6 +93,7 @@ class Connection(H11Protocol):
         self._bounds = bounds
         self._clients = clients
         self._end: asyncio.TimerHandle | None = None
+        self._waits = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -118,6 +119,7 @@ class Connection(H11Protocol):
         self._watch()
 
     def on_response_complete(self) -> None:
+        self._stop_watch()
         super().on_response_complete()
         self._watch()
 
@@ -133,12 +135,14 @@ class Connection(H11Protocol):
             self.cycle.message_event.set()
 
     def _watch(self) -> None:
-        # The whole head must come in time, not its next byte; a closing connection must close in time.
-        if self.conn.their_state is h11.IDLE or self.transport.is_closing():
-            if self._end is None:
-                self._end = self.loop.call_later(self._bounds.head_time, self.transport.abort)
-        else:
+        # The whole head must come in time, not its next byte; a closing connection must close in time. The
+        # gate bounds each request itself, except where its client does not even take the refusal.
+        waits = self.conn.their_state is h11.IDLE or self.transport.is_closing()
+        if self._end is None or waits != self._waits:
             self._stop_watch()
+            seconds = self._bounds.head_time if waits else self._bounds.request_time + GRACE
+            self._end = self.loop.call_later(seconds, self.transport.abort)
+            self._waits = waits
 
     def _stop_watch(self) -> None:
         if self._end is not None:
