@@ -93,6 +93,9 @@ class Gate:
             late = (504, "the SuperLink is late") if request.complete else (408, "the request is late")
             await request.refuse(Refused(*late))
         except Exception as error:
+            if request.answered:
+                # asyncio's TLS fails to close what the client has closed just then (CPython 3.11).
+                return
             log.error("failed at %s: %s: %a", request.shown, type(error).__name__, str(error)[:LOGGED])
             await request.refuse(Refused(500, "the gate failed"))
 
@@ -177,13 +180,14 @@ class Gate:
 
 
 class _Exchange(Request):
-    """A request, and how far its answer is."""
+    """A request, whether it is ``complete``, and whether all of its answer is on its way (``answered``)."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope, receive, self._note_start)
         self._to_client = send
         self._started = False
         self.complete = False
+        self.answered = False
         self.deadline: asyncio.Timeout
 
     @property
@@ -206,6 +210,7 @@ class _Exchange(Request):
 
     async def _note_start(self, message: Any) -> None:
         self._started = True
+        self.answered = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._to_client(message)
 
 
