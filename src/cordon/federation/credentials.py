@@ -26,7 +26,7 @@ from cordon.federation.plan import Site, write_enrolment
 VALID_DAYS = 825
 
 
-def enrol(sites: Sequence[Site], host: str, *, state: Path, outdir: Path) -> None:
+def enrol(sites: Sequence[Site], host: str | None, *, state: Path, outdir: Path) -> None:
     """Make every key of a consortium on this machine: for simulated consortia, and for tests.
 
     In production each site makes its own key, and only the public half is enrolled. A site's key is
@@ -34,25 +34,53 @@ def enrol(sites: Sequence[Site], host: str, *, state: Path, outdir: Path) -> Non
 
     Writes ``aggregator/`` (ca.crt, server.crt, server.key, enrolment.json) and, for each site,
     ``sites/NAME/`` (site.key, ca.crt) below ``outdir``. Private keys are readable by their owner alone.
+    Without a ``host`` there is no certificate: the aggregator's gate makes its own, and attests it.
     """
     aggregator = outdir / "aggregator"
     aggregator.mkdir(parents=True, exist_ok=True)
-    authority_key, authority = _authority()
-    server_key, server = _server(authority_key, authority, host)
-    authority_pem = authority.public_bytes(Encoding.PEM)
-    (aggregator / "ca.crt").write_bytes(authority_pem)
-    (aggregator / "server.crt").write_bytes(server.public_bytes(Encoding.PEM) + authority_pem)
-    _write_private(aggregator / "server.key", _pem(server_key, PrivateFormat.PKCS8))
+    authority_pem = _write_server(host, aggregator) if host is not None else None
     enrolled = []
     for site in sites:
         folder = outdir / "sites" / site.name
         folder.mkdir(parents=True, exist_ok=True)
         key = _site_key(state / f"{site.name}.key")
-        _write_private(folder / "site.key", _pem(key, PrivateFormat.OpenSSH))
-        (folder / "ca.crt").write_bytes(authority_pem)
+        write_private(folder / "site.key", _pem(key, PrivateFormat.OpenSSH))
+        if authority_pem is not None:
+            (folder / "ca.crt").write_bytes(authority_pem)
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         enrolled.append(replace(site, public_key=public.decode()))
     write_enrolment(enrolled, aggregator / "enrolment.json")
+
+
+def self_signed(names: Sequence[str]) -> tuple[bytes, bytes]:
+    """A certificate (PEM) for the host names and addresses ``names``, and its new P-384 key (PEM)."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    name = _name("Cordon aggregator")
+    builder = (
+        _builder(name, name, key.public_key())
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(_alternatives(names), critical=False)
+    )
+    certificate = builder.sign(key, hashes.SHA384()).public_bytes(Encoding.PEM)
+    return certificate, _pem(key, PrivateFormat.PKCS8)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` for its owner's eyes."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as handle:
+        handle.write(content)
+
+
+def _write_server(host: str, folder: Path) -> bytes:
+    authority_key, authority = _authority()
+    server_key, server = _server(authority_key, authority, host)
+    authority_pem = authority.public_bytes(Encoding.PEM)
+    (folder / "ca.crt").write_bytes(authority_pem)
+    (folder / "server.crt").write_bytes(server.public_bytes(Encoding.PEM) + authority_pem)
+    write_private(folder / "server.key", _pem(server_key, PrivateFormat.PKCS8))
+    return authority_pem
 
 
 def _site_key(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -62,7 +90,7 @@ def _site_key(path: Path) -> ec.EllipticCurvePrivateKey:
         return key
     path.parent.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP384R1())
-    _write_private(path, _pem(key, PrivateFormat.OpenSSH))
+    write_private(path, _pem(key, PrivateFormat.OpenSSH))
     return key
 
 
@@ -79,14 +107,20 @@ def _server(
     authority_key: ec.EllipticCurvePrivateKey, authority: x509.Certificate, host: str
 ) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     key = ec.generate_private_key(ec.SECP384R1())
-    try:
-        alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        alternative = x509.DNSName(host)
     builder = _builder(_name(host), authority.subject, key.public_key()).add_extension(
-        x509.SubjectAlternativeName([alternative]), critical=False
+        _alternatives([host]), critical=False
     )
     return key, builder.sign(authority_key, hashes.SHA384())
+
+
+def _alternatives(names: Sequence[str]) -> x509.SubjectAlternativeName:
+    alternatives: list[x509.GeneralName] = []
+    for name in names:
+        try:
+            alternatives.append(x509.IPAddress(ipaddress.ip_address(name.strip("[]"))))
+        except ValueError:
+            alternatives.append(x509.DNSName(name))
+    return x509.SubjectAlternativeName(alternatives)
 
 
 def _builder(
@@ -110,9 +144,3 @@ def _name(common: str) -> x509.Name:
 
 def _pem(key: ec.EllipticCurvePrivateKey, form: PrivateFormat) -> bytes:
     return key.private_bytes(Encoding.PEM, form, NoEncryption())
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as handle:
-        handle.write(content)

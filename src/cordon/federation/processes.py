@@ -15,10 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cordon.errors import Unreachable
+from cordon.federation.credentials import self_signed, write_private
 from cordon.federation.tasks import Tasks, until
 
 PR_SET_PDEATHSIG = 1
+PYTHON = Path(sys.executable).name
+# What the gate is told of an operator's credentials, where they are there.
+GIVEN = {"--certificate": "server.crt", "--key": "server.key", "--enrolment": "enrolment.json"}
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -85,39 +88,76 @@ def _die_with_parent() -> None:
 
 def make_secret(path: Path) -> Path:
     """A fresh shared secret at ``path``, for its owner's eyes."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as handle:
-        handle.write(secrets.token_hex(32))
+    write_private(path, secrets.token_hex(32).encode())
     return path
 
 
 @contextmanager
-def superlink(credentials: Path, host: str, port: int, workdir: Path) -> Iterator[Tasks]:
-    """A SuperLink with TLS and SuperNode authentication at ``host:port``, ready; ends with the block."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            raise Unreachable(
-                f"cannot listen on {host}:{port} ({error.strerror}). Set --aggregator_port to a free port."
-            ) from error
+def superlink(
+    credentials: Path, host: str, port: int, workdir: Path, *,
+    evidence: str = "", names: Sequence[str] = (),
+) -> Iterator[Tasks]:  # fmt: skip
+    """A SuperLink on loopback behind a gate at ``host:port``, both ready; they end with the block.
+
+    The gate shows ``credentials``' server.crt. Where there is none it makes a key of its own, for
+    ``names`` or else ``host``, and leaves the certificate that sites must pin in ``workdir/gate.crt``.
+    ``evidence`` says what attests the key: ``guest``, ``emulator:FOLDER``, or nothing. Only keys in
+    ``credentials``' enrolment.json come in.
+    """
+    from cordon.federation.listener import bound
+
+    bound(host, port).close()
+    shown = workdir / "gate.crt"
+    shown.unlink(missing_ok=True)
+    with _inner_superlink(workdir) as (tasks, certificate):
+        command = [
+            PYTHON, "-m", "cordon.federation.gate", "--address", f"{host}:{port}",
+            "--upstream", f"https://{tasks.address}", "--upstream_certificate", str(certificate),
+            "--certificate_output", str(shown), "--evidence", evidence,
+        ]  # fmt: skip
+        for name in names:
+            command += ["--name", name]
+        for option, file in GIVEN.items():
+            if (credentials / file).exists():
+                command += [option, str(credentials / file)]
+        log = workdir / "gate.log"
+        with Process(command, workdir / "flower", log) as gate:
+            until(
+                shown.exists,
+                f"the gate did not start; see {log}",
+                alive=lambda: gate.exit_status() is None,
+            )
+            yield tasks
+
+
+@contextmanager
+def _inner_superlink(workdir: Path) -> Iterator[tuple[Tasks, Path]]:
+    """A SuperLink on a free loopback port for this user alone, and its certificate.
+
+    Its TLS keeps another user, who might take the port first, from passing for it.
+    """
+    port = free_port()
     secret = make_secret(workdir / "superexec.secret")
+    certificate, key = workdir / "superlink.crt", workdir / "superlink.key"
+    public, private = self_signed(["127.0.0.1"])
+    certificate.write_bytes(public)
+    write_private(key, private)
     command = [
-        "flower-superlink", "--host", host, "--port", str(port), "--isolation", "process",
-        "--ssl-ca-certfile", str(credentials / "ca.crt"), "--ssl-certfile", str(credentials / "server.crt"),
-        "--ssl-keyfile", str(credentials / "server.key"), "--enable-supernode-auth",
+        PYTHON, "-m", "cordon.federation.loopback", "--host", "127.0.0.1", "--port", str(port),
+        "--isolation", "process", "--ssl-ca-certfile", str(certificate), "--ssl-certfile", str(certificate),
+        "--ssl-keyfile", str(key), "--enable-supernode-auth",
         "--disable-runtime-dependency-installation", "--superexec-auth-secret-file", str(secret),
     ]  # fmt: skip
     log = workdir / "superlink.log"
     with Process(command, workdir / "flower", log) as process:
-        tasks = Tasks(f"{host}:{port}", secret, credentials / "ca.crt")
+        tasks = Tasks(f"127.0.0.1:{port}", secret, certificate)
         until(
             lambda: _healthy(tasks),
             f"the SuperLink did not start; see {log}",
             alive=lambda: process.exit_status() is None,
         )
-        yield tasks
+        key.unlink()
+        yield tasks, certificate
 
 
 def supernode(address: str, certificate: Path, key: Path, workdir: Path) -> tuple[Process, Tasks]:
@@ -141,6 +181,7 @@ def _healthy(tasks: Tasks) -> bool:
     assert tasks.certificate is not None
     context = ssl.create_default_context(cadata=tasks.certificate.decode())
     try:
-        return httpx.get(f"https://{tasks.address}/health", verify=context, timeout=5).is_success
+        answer = httpx.get(f"https://{tasks.address}/health", verify=context, timeout=5, trust_env=False)
+        return answer.is_success
     except httpx.HTTPError:
         return False
