@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from cordon.evaluation import caller_scores
 from cordon.features import FEATURES
-from cordon.federation.audit import average, mean_of
+from cordon.federation.averaging import average, mean_of
 from cordon.federation.plan import Plan
 from cordon.model import Model, Parameters, initial_parameters
 from cordon.tables import LABELLED, matrix, read_table

@@ -28,7 +28,7 @@ from cordon.accountants import ADJACENCY, GAUSSIAN, LAPLACE, calibrate_noise, st
 from cordon.calls import parse_calls
 from cordon.encoding import Identity, encode
 from cordon.features import FEATURES
-from cordon.federation.audit import average, mean_of
+from cordon.federation.averaging import average, mean_of
 from cordon.labels import label_variants
 from cordon.model import Model, Parameters, initial_parameters
 from cordon.pretraining import fit

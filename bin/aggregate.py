@@ -38,8 +38,9 @@ def main(plan_file: str, credentials: str, address: str, min_sites: int, join_de
          output: str, record: str) -> None:  # fmt: skip
     """Wait for the enrolled sites, train the model with them and write it."""
     from cordon.features import FEATURES
-    from cordon.federation.aggregator import Limits, serve
+    from cordon.federation.aggregator import Limits
     from cordon.federation.plan import read_enrolment, read_plan
+    from cordon.federation.service import serve
     from cordon.pretraining import PublicStart, public_rows, read_public
 
     sites = read_enrolment(Path(credentials) / "enrolment.json")

@@ -18,6 +18,7 @@ from cordon.federation import aggregator
 from cordon.federation.credentials import enrol
 from cordon.federation.plan import Plan, Site, read_enrolment
 from cordon.federation.processes import free_port
+from cordon.federation.service import serve
 from cordon.ledger import ChainedLog
 from cordon.tables import LABELLED, write_table
 
@@ -93,7 +94,7 @@ class Consortium:
         wait = {"min_sites": 2, "join_deadline": 60.0, "round_deadline": 60.0} | limits
         from cordon.features import FEATURES
 
-        return aggregator.serve(
+        return serve(
             plan, self.sites, FEATURES, credentials=self.folder / "run" / "aggregator", host="127.0.0.1",
             port=self.port, state=self.folder / "aggregator", workdir=self.folder / "work",
             limits=aggregator.Limits(**wait), say=listen,

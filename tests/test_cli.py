@@ -57,11 +57,11 @@ def aggregator(tmp_path_factory):
         max_variants_per_patient=256,
     )  # fmt: skip
     judge = Auditor(plan, log, expected=start)
-    update = {name: np.ones_like(value) for name, value in start.items()}
+    north, south = (Site(name, 40, 1.0, f"key of {name}") for name in ("north", "south"))
     for number in (1, 2):
+        update = {name: np.full_like(value, 0.2 + number / 100) for name, value in start.items()}
         reply = Reply(TRAINED, "run-1", number, EVENT, update)
-        judge.judge(Site("north", 40, 1.0, "key of north"), number, reply)
-        judge.judge(Site("south", 40, 1.0, "key of south"), number, reply if number == 2 else None)
+        judge.judge(number, {north: (reply, ""), south: (reply if number == 2 else None, "")})
     return log.path
 
 

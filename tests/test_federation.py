@@ -10,7 +10,7 @@ import pytest
 from consortium import Consortium, plan
 from cordon import model as models
 from cordon.errors import Unreachable
-from cordon.federation import aggregator, processes
+from cordon.federation import aggregator, exchange, processes
 from cordon.ledger import ChainedLog
 
 pytestmark = [pytest.mark.federation, pytest.mark.timeout(300)]
@@ -32,9 +32,9 @@ def consortium(tmp_path):
 def test_honest_sites_all_get_the_model_and_send_nothing_beyond_the_allow_list(consortium, monkeypatch):
     """The messages are those that crossed the wire, taken at the aggregator before they are read."""
     seen, after = [], []
-    read, average = aggregator._read, aggregator.average
-    monkeypatch.setattr(aggregator, "_read", lambda message: seen.append(message) or read(message))
-    monkeypatch.setattr(aggregator, "average", lambda *given: after.append(average(*given)) or after[-1])
+    read, combine = exchange.read, aggregator.combine
+    monkeypatch.setattr(exchange, "read", lambda message: seen.append(message) or read(message))
+    monkeypatch.setattr(aggregator, "combine", lambda *a, **k: after.append(combine(*a, **k)) or after[-1])
     three = consortium("north", "south", "west")
     for site in ("north", "south", "west"):
         three.start(site)
@@ -56,14 +56,17 @@ def test_honest_sites_all_get_the_model_and_send_nothing_beyond_the_allow_list(c
         assert spent["epsilon_rdp"] == pytest.approx(record.sites[0]["epsilon_rdp"])
         assert spent["privacy"]["unit"] == "patient"
 
-    assert len(seen) == 9
-    for message in seen:
+    place = {"status", "run", "round"}
+    event = {"mechanism", "noise_multiplier", "sampling_rate", "steps"}
+    statuses = [message.content["declaration"]["status"] for message in seen]
+    assert statuses == ["trained"] * 9 + ["received"] * 3
+    for message in seen[:9]:
         assert set(message.content) == {"declaration", "update"}
         assert set(message.content["update"]) == {"0.weight", "0.bias"}
-        assert set(message.content["declaration"]) == {
-            "status", "run", "round", "mechanism", "noise_multiplier", "sampling_rate", "steps",
-        }  # fmt: skip
-        assert message.content["declaration"]["status"] == "trained"
+        assert set(message.content["declaration"]) == place | event
+    for message in seen[9:]:
+        assert set(message.content) == {"declaration"}
+        assert set(message.content["declaration"]) == place
     # Warm processes: a round is far shorter than the imports of torch and Opacus that it does without.
     assert len(list(ChainedLog(three.folder / "aggregator" / "ledger.sqlite"))) == 9
 

@@ -13,11 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cordon.accountants import Event
-from cordon.errors import UserError
-from cordon.federation.messages import RECEIVED, STOPPED, TRAINED, MalformedMessage, Outcome, Reply, Task
+from cordon.errors import FederationError, UserError
+from cordon.federation.messages import (
+    ANSWERED,
+    RECEIVED,
+    STOPPED,
+    TRAINED,
+    MalformedMessage,
+    Outcome,
+    Reply,
+    Task,
+)
 from cordon.federation.plan import Plan
 from cordon.federation.site import Participant
-from cordon.ledger import SiteLedger
+from cordon.ledger import SiteLedger, Tip
 from cordon.model import initial_parameters
 from cordon.training import Units
 
@@ -26,6 +35,7 @@ PLAN = Plan(
     sampling_rate=0.3, noise_multiplier=2.0, clip_norm=1.0, learning_rate=0.5, max_variants_per_patient=16,
 )  # fmt: skip
 UPDATE = {"0.weight": np.array([[0.5, -0.25, 1e-30]], np.float32), "0.bias": np.array([3.0], np.float32)}
+TIP = Tip("ab" * 32, 12, "cd" * 32)
 TRAINED_REPLY = Reply(TRAINED, "run-7", 3, PLAN.event, UPDATE)
 
 # The egress rule: all that a site ever sends. Whoever lengthens this list says why in the privacy statement.
@@ -44,7 +54,7 @@ def task_message(monkeypatch):
 
     for name, value in (("_run_id", 1), ("_node_id", 2), ("_task_id", 3)):
         monkeypatch.setattr(TaskIdentity, name, value)
-    task = Task(PLAN, 3, 4, initial_parameters("logistic", 3))
+    task = Task(PLAN, 3, 4, initial_parameters("logistic", 3), TIP)
     return Message(task.to_records(), dst_node_id=5, message_type="train")
 
 
@@ -63,8 +73,12 @@ def same(first, second):
 
 
 @pytest.mark.parametrize(
-    "reply", [TRAINED_REPLY, Reply(STOPPED, "run-7", 3), Reply(RECEIVED, "run-7", 0)], ids=lambda r: r.status
-)
+    "reply",
+    [
+        TRAINED_REPLY, Reply(STOPPED, "run-7", 3), Reply(ANSWERED, "run-7", 3), Reply(RECEIVED, "run-7", 0),
+    ],
+    ids=lambda r: r.status,
+)  # fmt: skip
 def test_a_reply_crosses_the_wire_unchanged(reply, task_message):
     again = Reply.from_records(on_the_wire(reply.to_records(), task_message)[1])
     assert replace(again, update=None) == replace(reply, update=None)
@@ -74,13 +88,13 @@ def test_a_reply_crosses_the_wire_unchanged(reply, task_message):
 
 def test_a_task_crosses_the_wire_unchanged(task_message):
     again = Task.from_records(message_from_proto(message_to_proto(task_message)).content)
-    assert (again.plan, again.round, again.declared_patients) == (PLAN, 3, 4)
+    assert (again.plan, again.round, again.declared_patients, again.tip) == (PLAN, 3, 4, TIP)
     same(initial_parameters("logistic", 3), again.parameters)
 
 
 @pytest.mark.parametrize("parameters", [UPDATE, {}], ids=["with a model", "without"])
 def test_an_outcome_crosses_the_wire_unchanged(parameters, task_message):
-    outcome = Outcome("run-7", "finished", "", '{"epsilon": 8.0}', "logistic", parameters)
+    outcome = Outcome("run-7", "finished", "", '{"epsilon": 8.0}', "logistic", parameters, TIP)
     again = Outcome.from_records(on_the_wire(outcome.to_records(), task_message)[1])
     assert replace(again, parameters={}) == replace(outcome, parameters={})
     same(parameters, again.parameters)
@@ -114,7 +128,7 @@ def test_a_real_reply_holds_what_the_egress_rule_names_and_nothing_else(tmp_path
         assert array.data == Array.from_numpy_ndarray(array.numpy()).data
 
 
-@pytest.mark.parametrize("status", [STOPPED, RECEIVED])
+@pytest.mark.parametrize("status", [STOPPED, ANSWERED, RECEIVED])
 def test_a_site_that_did_not_train_sends_no_event_and_no_update(status):
     content = Reply(status, "run-7", 3, PLAN.event, UPDATE).to_records()
     assert walked(content) == {("declaration", key) for key in ("status", "run", "round")}
@@ -287,7 +301,9 @@ def test_a_task_from_a_model_that_is_not_finite_is_refused_before_anything_is_re
     assert ledger.events() == []
 
 
-@pytest.mark.parametrize("kind", ["extra record", "extra word", "no plan", "other plan", "round as text"])
+@pytest.mark.parametrize(
+    "kind", ["extra record", "extra word", "no plan", "other plan", "round as text", "no tip"]
+)
 def test_another_task_is_refused(kind, task_message):
     content = task_message.content
     if kind == "extra record":
@@ -296,6 +312,8 @@ def test_another_task_is_refused(kind, task_message):
         content["round"]["seed"] = 1
     elif kind == "no plan":
         del content["plan"]
+    elif kind == "no tip":
+        content["ledger"]["rows"] = 1.0
     elif kind == "other plan":
         content["plan"]["noise_multiplier"] = 0.0
     else:
@@ -306,7 +324,7 @@ def test_another_task_is_refused(kind, task_message):
 
 @pytest.mark.parametrize("change", [{"more": "x"}, {"reason": 3}, {"status": b"finished"}], ids=str)
 def test_another_outcome_is_refused(change):
-    content = Outcome("run-7", "finished", "", "{}", "logistic", UPDATE).to_records()
+    content = Outcome("run-7", "finished", "", "{}", "logistic", UPDATE, TIP).to_records()
     for name, value in change.items():
         content["outcome"][name] = value
     with pytest.raises(MalformedMessage, match="an outcome without its words"):
@@ -316,3 +334,51 @@ def test_another_outcome_is_refused(change):
 def test_an_event_is_declared_as_it_is_accounted():
     reply = Reply(TRAINED, "run-7", 3, Event(1.25, 0.125, 9), UPDATE)
     assert Reply.from_records(reply.to_records()).event == Event(1.25, 0.125, 9)
+
+
+def participant_of(tmp_path):
+    source = np.random.default_rng(0)
+    units = Units.group(
+        source.normal(size=(40, 3)).astype(np.float32), np.ones(40, np.float32), ["p"] * 40, unit="patient"
+    )
+    ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5)
+    return Participant(
+        "s", lambda plan: units, ("a", "b", "c"), declared_patients=4, ledger=ledger, say=print
+    )
+
+
+def asked(participant, task_message, number, tip):
+    task = Task(PLAN, number, 4, initial_parameters("logistic", 3), tip)
+    task_message.content.clear()
+    task_message.content.update(task.to_records())
+    return Reply.from_records(participant.handle(task_message))
+
+
+def test_a_round_that_was_answered_is_not_trained_again(tmp_path, task_message):
+    site = participant_of(tmp_path)
+    assert asked(site, task_message, 2, TIP).status == TRAINED
+    spent = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events()
+    # A new process at the site has the same memory: its ledger.
+    again = asked(participant_of(tmp_path), task_message, 2, TIP)
+    assert (again.status, again.round, again.update) == (ANSWERED, 2, None)
+    assert SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events() == spent
+
+
+@pytest.mark.parametrize(
+    ("number", "tip", "message"),
+    [
+        (1, replace(TIP, rows=14, digest="f1"), "asks for round 1 of run run-7, and round 2 was answered"),
+        (3, replace(TIP, rows=11), "has 11 rows, and had 12"),
+        (3, replace(TIP, digest="ef" * 32), "has another last row 12 than it had"),
+        (3, replace(TIP, key="00" * 32, rows=40), "has another key than earlier in this run"),
+    ],
+    ids=["an older round", "a shorter ledger", "another ledger", "another key"],
+)
+def test_an_aggregator_that_went_back_gets_nothing(number, tip, message, tmp_path, task_message):
+    site = participant_of(tmp_path)
+    assert asked(site, task_message, 2, TIP).status == TRAINED
+    spent = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events()
+    with pytest.raises(FederationError, match=message):
+        asked(site, task_message, number, tip)
+    assert SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events() == spent
+    assert asked(site, task_message, 3, replace(TIP, rows=15, digest="01")).status == TRAINED

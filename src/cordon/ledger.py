@@ -10,6 +10,7 @@ import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cordon import database
 from cordon.accountants import Event, epsilon_rdp, statement
 from cordon.chain import RESTORE, Chain, hexadecimal, new_key, read_private_key, write_durably
-from cordon.errors import BudgetExceeded, UserError
+from cordon.errors import BudgetExceeded, FederationError, UserError
 
 SCHEMA = "CREATE TABLE rows (number INTEGER PRIMARY KEY, line TEXT NOT NULL)"
-# Kinds of a site's rows: its budget, a round's cost before it trains, a round's answer before it leaves.
-BUDGET, RESERVED, SENT = "budget", "reserved", "sent"
+# Kinds of a site's rows: its budget, a round's cost before it trains, a round's answer before it leaves, and
+# how far the aggregator's ledger was.
+BUDGET, RESERVED, SENT, FOLLOWED = "budget", "reserved", "sent", "followed"
+
+
+@dataclass(frozen=True)
+class Tip:
+    """How far a ledger is: its public key, its number of rows, and the hash of the last one."""
+
+    key: str
+    rows: int
+    digest: str
 
 
 class ChainedLog:
@@ -65,8 +76,27 @@ class ChainedLog:
         """The hash of the last row known here."""
         return self._chain.head
 
+    @property
+    def tip(self) -> Tip:
+        """How far the ledger is, as known here."""
+        return Tip(self.public_key, len(self._chain), self._chain.head)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self._chain.rows)
+
+    def __len__(self) -> int:
+        return len(self._chain)
+
+    def since(self, number: int) -> list[dict[str, Any]]:
+        """The rows after the first ``number``."""
+        return self._chain.rows[number:]
+
+    def holds(self, digest: str) -> bool:
+        """Whether a row known here has the hash ``digest``, or ``digest`` is what stands before the first."""
+        return self._chain.holds(digest)
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        return [row for row in self if row["kind"] == kind]
 
     def append(self, row: dict[str, Any]) -> None:
         """Write ``row`` and wait until it is on disk, or, within ``locked``, until the block ends.
@@ -222,6 +252,36 @@ class SiteLedger:
 
     def sent(self, run: str, round_number: int) -> bool:
         return bool(self._rows(SENT, run, round_number))
+
+    def answered(self, run: str) -> int:
+        """The last round of ``run`` that was answered; 0 where none was."""
+        return max(
+            (row["round"] for row in self._log if row["kind"] == SENT and row["run"] == run), default=0
+        )
+
+    def follow(self, run: str, tip: Tip) -> None:
+        """Record how far the aggregator's ledger is; FederationError where that ledger went back.
+
+        It may only grow: a shorter one, another one of the same length, or one under another key in the
+        middle of a run was put back from a copy, or begun anew.
+        """
+        with self._log.locked():
+            seen = self._log.of_kind(FOLLOWED)
+            same = [row for row in seen if row["key"] == tip.key][-1:]
+            if any(row["run"] == run and row["key"] != tip.key for row in seen):
+                fault = "has another key than earlier in this run"
+            elif same and tip.rows < same[0]["rows"]:
+                fault = f"has {tip.rows} rows, and had {same[0]['rows']}"
+            elif same and tip.rows == same[0]["rows"] and tip.digest != same[0]["digest"]:
+                fault = f"has another last row {tip.rows} than it had"
+            else:
+                if not same or tip.rows > same[0]["rows"] or same[0]["run"] != run:
+                    self._log.append({"kind": FOLLOWED, "run": run, **asdict(tip)})
+                return
+        raise FederationError(
+            f"the aggregator's ledger {fault}: an older copy was put back, or it was begun anew. Nothing was "
+            "sent. Ask the operator to restore the newest ledger."
+        )
 
     def reserve(self, run: str, round_number: int, event: Event, *, unit: str) -> None:
         """Record that ``event`` will be spent; BudgetExceeded (nothing recorded) where it may not be.

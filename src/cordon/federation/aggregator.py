@@ -5,26 +5,30 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cordon.errors import Unreachable, UserError
-from cordon.federation import processes, tasks
-from cordon.federation.audit import ACCEPTED, QUARANTINED, Auditor, Decision, average, mean_of
-from cordon.federation.messages import MalformedMessage, Outcome, Reply, Task
+from cordon.federation.audit import (
+    ACCEPTED,
+    QUARANTINED,
+    Answer,
+    Auditor,
+    Decision,
+    identity,
+)
+from cordon.federation.averaging import RULES, check_rule, combine, mean_of
+from cordon.federation.checkpoint import Checkpoint, Checkpoints
+from cordon.federation.exchange import POLL, Exchange
+from cordon.federation.messages import ANSWERED, STOPPED, Outcome, Task
 from cordon.federation.plan import Plan, Site
 from cordon.federation.record import Record
+from cordon.federation.tasks import LinkLost
 from cordon.ledger import ChainedLog
 from cordon.model import Model, Parameters, initial_parameters
 from cordon.pretraining import REFINE, PublicStart, refine_or_keep
 
-if TYPE_CHECKING:
-    from flwr.app import Message, RecordDict
-    from flwr.serverapp import Grid
-
-POLL = 0.1
 FAREWELL_DEADLINE = 20.0
 Say = Callable[[str], None]
 
@@ -39,46 +43,60 @@ class Limits:
 
 
 class Aggregation:
-    """One run over a Grid; ``record`` and ``parameters`` hold what came of it."""
+    """One run, as far as it is; ``record`` and ``parameters`` hold what came of it.
+
+    It begins where ``checkpoints`` has an unfinished run of ``plan``, else anew. UserError where the plan,
+    the sites and the start do not go together, or where the checkpoint is an older copy.
+    """
 
     def __init__(
-        self, grid: Grid, plan: Plan, sites: list[Site], features: tuple[str, ...], *,
-        ledger: ChainedLog, limits: Limits, say: Say, start: PublicStart | None = None,
+        self, plan: Plan, sites: list[Site], features: tuple[str, ...], *,
+        ledger: ChainedLog, checkpoints: Checkpoints, limits: Limits, say: Say,
+        start: PublicStart | None = None,
     ) -> None:  # fmt: skip
         if plan.start != (start.model.hash if start else ""):
             raise UserError(
                 "the plan starts from another model than the one that the aggregator was given. Give it the "
                 "--pretrained that the plan was made with."
             )
-        self._grid = grid
-        self._start = start
-        self._plan = plan
-        self._sites = sites
-        self._features = features
-        self._limits = limits
-        self._say = say
-        self.parameters = start.model.parameters if start else initial_parameters(plan.model, len(features))
-        self._late: deque[Parameters] = deque(maxlen=plan.averaged_rounds)
-        self._auditor = Auditor(plan, ledger, expected=self.parameters)
-        self._ended: dict[str, Decision] = {}
-        self.record = Record(plan)
+        if len({identity(site) for site in sites}) < len(sites):
+            raise UserError("two sites are enrolled with one key. Enrol each site with a key of its own.")
+        check_rule(plan.aggregation, plan.malicious_sites, len(sites))
+        self._start, self._sites, self._features = start, sites, features
+        self._ledger, self._checkpoints, self._limits, self._say = ledger, checkpoints, limits, say
+        fresh = start.model.parameters if start else initial_parameters(plan.model, len(features))
+        held = checkpoints.resume(plan) or Checkpoint(plan, 0, fresh)
+        self.plan, self._rounds_over, self.parameters = held.plan, held.round, held.parameters
+        self._late: deque[Parameters] = deque(held.late, maxlen=plan.averaged_rounds)
+        self._ended = {site: Decision(**decision) for site, decision in held.ended.items()}
+        self.record = Record(held.plan, rounds=held.rounds)
+        self._auditor = Auditor(held.plan, ledger, expected=fresh)
+        if held.round:
+            say(f"run {held.plan.run} goes on after round {held.round}")
 
-    def run(self) -> Model:
-        """Train all rounds and return the model; Unreachable where a round lacks its quorum."""
+    def run(self, exchange: Exchange) -> Model:
+        """Train the rounds that are left and return the model; Unreachable where a round lacks its quorum.
+
+        LinkLost where the exchange ends; the run can then go on over another one.
+        """
         began = time.monotonic()
         try:
-            self._gather()
-            for number in range(1, self._plan.rounds + 1):
-                self._round(number)
+            self._gather(exchange)
+            for number in range(self._rounds_over + 1, self.plan.rounds + 1):
+                self._round(exchange, number)
             final = mean_of(self._late)
-            model = self._chosen(Model(self._plan.model, self._features, final, self._privacy()))
+            model = self._chosen(Model(self.plan.model, self._features, final, self._privacy()))
             self.record.model_hash = model.hash
-            self._close(model)
+            self._close(exchange, model)
+        except LinkLost:
+            raise
         except BaseException as error:
-            self._tell_failure(str(error) or type(error).__name__)
+            self._tell_failure(exchange, str(error) or type(error).__name__)
+            self._checkpoints.discard()
             raise
         finally:
-            self.record.seconds = time.monotonic() - began
+            self.record.seconds += time.monotonic() - began
+        self._checkpoints.discard()
         return model
 
     def _chosen(self, refined: Model) -> Model:
@@ -101,76 +119,100 @@ class Aggregation:
             return refined
         return replace(self._start.model, privacy=refined.privacy)
 
-    def _gather(self) -> None:
-        """Wait for all enrolled sites; after the deadline, go on with a quorum or give up."""
+    def _gather(self, exchange: Exchange) -> None:
+        """Wait for all sites that take part; after the deadline, go on with a quorum or give up."""
+        active = [site for site in self._sites if site.name not in self._ended]
         deadline = time.monotonic() + self._limits.join_deadline
         shown = -1
-        while (online := len(self._online())) < len(self._sites):
+        while (online := len(exchange.online().keys() & set(active))) < len(active):
             if online != shown:
-                self._say(f"waiting for sites: {online} of {len(self._sites)} are here")
+                self._say(f"waiting for sites: {online} of {len(active)} are here")
                 shown = online
             if time.monotonic() > deadline:
                 break
             time.sleep(POLL)
-        if online < self._limits.min_sites:
+        left = self.plan.rounds - self._rounds_over
+        if left and online < self._limits.min_sites:
             raise Unreachable(
-                f"{online} of {len(self._sites)} sites joined within {self._limits.join_deadline:g} s, and "
+                f"{online} of {len(active)} sites joined within {self._limits.join_deadline:g} s, and "
                 f"{self._limits.min_sites} are needed. Start the missing sites, or lower --min_sites."
             )
-        self._say(f"{online} of {len(self._sites)} sites are here; {self._plan.rounds} rounds to go")
+        self._say(f"{online} of {len(active)} sites are here; {left} rounds to go")
 
-    def _round(self, number: int) -> None:
+    def _round(self, exchange: Exchange, number: int) -> None:
         began = time.monotonic()
-        nodes = self._online()
         active = [site for site in self._sites if site.name not in self._ended]
-        replies = self._exchange(
-            {
-                nodes[site.name]: Task(
-                    self._plan, number, site.declared_patients, self.parameters
-                ).to_records()
-                for site in active
-                if site.name in nodes
-            },
-            "train",
-            self._limits.round_deadline,
-            group=str(number),
+        tip = self._ledger.tip
+        tasks_ = {
+            site: Task(self.plan, number, site.declared_patients, self.parameters, tip).to_records()
+            for site in active
+        }
+        answers = exchange.ask(tasks_, "train", self._limits.round_deadline, group=str(number))
+
+        def keep(decisions: list[Decision]) -> None:
+            self._take(number, answers, decisions, time.monotonic() - began)
+            self._checkpoints.prepare(self._checkpoint(number))
+
+        decisions = self._auditor.judge(number, answers, keep=keep)
+        self._checkpoints.settle()
+        self._rounds_over = number
+        self._tell_round(number, decisions, time.monotonic() - began)
+        accepted = sum(d.decision == ACCEPTED for d in decisions)
+        lost = sum(reply is not None and reply.status == ANSWERED for reply, _ in answers.values())
+        if accepted < self._quorum and accepted + lost < self._limits.min_sites:
+            raise Unreachable(
+                f"round {number}: {accepted} usable updates, and {self._quorum} are needed. "
+                + " ".join(f"{d.site}: {d.decision}, {d.reason}." for d in decisions if d.reason)
+            )
+
+    @property
+    def _quorum(self) -> int:
+        """The fewest updates that a round's average is made of."""
+        return max(
+            self._limits.min_sites, RULES[self.plan.aggregation].least_sites(self.plan.malicious_sites)
         )
-        decisions, updates = [], {}
-        for site in active:
-            reply, fault = _read(replies.get(nodes.get(site.name, -1)))
-            decision = self._auditor.judge(site, number, reply, fault)
-            decisions.append(decision)
+
+    def _take(
+        self, number: int, answers: Mapping[Site, Answer], decisions: list[Decision], seconds: float
+    ) -> None:
+        """Let a round's accepted updates move the parameters, where they are enough, and note the round."""
+        updates: dict[str, Parameters] = {}
+        for (site, (reply, _)), decision in zip(answers.items(), decisions, strict=True):
             if decision.decision == ACCEPTED:
                 assert reply is not None
                 assert reply.update is not None
                 updates[site.name] = reply.update
-            elif decision.decision == QUARANTINED or (reply is not None and reply.update is None):
+            elif decision.decision == QUARANTINED or (reply is not None and reply.status == STOPPED):
                 self._ended[site.name] = decision
-        seconds = time.monotonic() - began
-        self._note_round(number, decisions, seconds)
-        if len(updates) < self._limits.min_sites:
-            raise Unreachable(
-                f"round {number}: {len(updates)} usable updates, and {self._limits.min_sites} are needed. "
-                + " ".join(f"{d.site}: {d.decision}, {d.reason}." for d in decisions if d.reason)
+        if len(updates) >= self._quorum:
+            weights = {site.name: site.weight for site in self._sites}
+            self.parameters = combine(
+                self.plan.aggregation, self.parameters, updates, weights, malicious=self.plan.malicious_sites
             )
-        self.parameters = average(self.parameters, updates, {site.name: site.weight for site in self._sites})
         self._late.append(self.parameters)
-
-    def _note_round(self, number: int, decisions: list[Decision], seconds: float) -> None:
         self.record.rounds.append(
             {"round": number, "seconds": round(seconds, 2), "sites": [asdict(d) for d in decisions]}
         )
+
+    def _checkpoint(self, number: int) -> Checkpoint:
+        ended = {site: asdict(decision) for site, decision in self._ended.items()}
+        return Checkpoint(
+            self.plan, number, self.parameters, list(self._late), ended, self.record.rounds,
+            self._ledger.head,
+        )  # fmt: skip
+
+    def _tell_round(self, number: int, decisions: list[Decision], seconds: float) -> None:
         accepted = [d for d in decisions if d.decision == ACCEPTED]
         spent = max((d.epsilon_rdp for d in accepted), default=0.0)
         self._say(
-            f"round {number} of {self._plan.rounds}: {len(accepted)} of {len(self._sites)} updates accepted "
-            f"in {seconds:.1f} s; at most {self._plan.statement(spent)} of {self._plan.epsilon:g} spent"
+            f"round {number} of {self.plan.rounds}: {len(accepted)} of {len(self._sites)} updates accepted "
+            f"in {seconds:.1f} s; at most {self.plan.statement(spent)} of {self.plan.epsilon:g} spent"
         )
         for decision in decisions:
             if decision.decision != ACCEPTED:
                 self._say(f"round {number}: {decision.site} {decision.decision}: {decision.reason}")
 
-    def _close(self, model: Model) -> None:
+    def _close(self, exchange: Exchange, model: Model) -> None:
         last = {row["site"]: row for entry in self.record.rounds for row in entry["sites"]}
         for site in self._sites:
             ended = self._ended.get(site.name)
@@ -185,77 +227,40 @@ class Aggregation:
                 {
                     "site": site.name, "weight": site.weight, "declared_patients": site.declared_patients,
                     "status": status, "reason": reason, "epsilon_rdp": rdp, "epsilon_pld": pld,
-                    "delta": self._plan.delta,
+                    "delta": self.plan.delta,
                 }
             )  # fmt: skip
-        self._farewell("finished", "", model)
+        self._farewell(exchange, "finished", "", model)
 
-    def _tell_failure(self, reason: str) -> None:
+    def _tell_failure(self, exchange: Exchange, reason: str) -> None:
         """Let the sites end; whatever fails in that must not hide the reason."""
         try:
-            self._farewell("failed", reason, None)
+            self._farewell(exchange, "failed", reason, None)
         except Exception as error:
             self._say(f"the sites could not be told: {error}")
 
-    def _farewell(self, status: str, reason: str, model: Model | None) -> None:
+    def _farewell(self, exchange: Exchange, status: str, reason: str, model: Model | None) -> None:
         """Tell every site how its part ended; a site that is gone hears nothing, and that is all."""
-        nodes = self._online()
+        tip = self._ledger.tip
         words = {}
         for site in self._sites:
             ended = self._ended.get(site.name)
             quarantined = ended is not None and ended.decision == QUARANTINED
             sent = model if model is not None and not quarantined else None
-            if site.name in nodes:
-                words[nodes[site.name]] = Outcome(
-                    run=self._plan.run,
-                    status="quarantined" if quarantined else status,
-                    reason=ended.reason if ended is not None else reason,
-                    privacy=json.dumps(sent.privacy if sent else {}),
-                    architecture=self._plan.model,
-                    parameters=sent.parameters if sent else {},
-                ).to_records()
-        self._exchange(words, "query", FAREWELL_DEADLINE, group="end")
-
-    def _exchange(
-        self, contents: dict[int, RecordDict], kind: str, deadline: float, *, group: str
-    ) -> dict[int, Message]:
-        """Send each node its content and gather what comes back within ``deadline`` seconds, by node."""
-        from flwr.app import Message
-
-        if not contents:
-            return {}
-        # Messages die with the round, so a late update is never taken for another round's.
-        messages = [
-            Message(content, node, kind, ttl=deadline, group_id=group) for node, content in contents.items()
-        ]
-        # The SuperLink gives no id to a message that it did not take, for a node that has just gone.
-        pushed = zip(self._grid.push_messages(messages), contents, strict=True)
-        ids = {key: node for key, node in pushed if key}
-        replies: dict[int, Message] = {}
-        until = time.monotonic() + deadline
-        while len(replies) < len(ids) and time.monotonic() < until:
-            open_ids = [key for key, node in ids.items() if node not in replies]
-            for message in self._grid.pull_messages(open_ids):
-                # An error made by the SuperLink names another sender: what it answers is what counts.
-                replies[ids[message.metadata.reply_to_message_id]] = message
-            time.sleep(POLL)
-        return replies
-
-    def _online(self) -> dict[str, int]:
-        """Node ids of the enrolled sites that are connected now, by site; keys decide, not names."""
-        by_key = {site.public_key: site.name for site in self._sites}
-        return {
-            by_key[node.public_key.decode()]: node.node_id
-            for node in self._nodes()
-            if node.public_key.decode() in by_key
-        }
-
-    def _nodes(self) -> Iterable[Any]:
-        return self._grid.get_nodes()
+            words[site] = Outcome(
+                run=self.plan.run,
+                status="quarantined" if quarantined else status,
+                reason=ended.reason if ended is not None else reason,
+                privacy=json.dumps(sent.privacy if sent else {}),
+                architecture=self.plan.model,
+                parameters=sent.parameters if sent else {},
+                tip=tip,
+            ).to_records()
+        exchange.ask(words, "query", FAREWELL_DEADLINE, group="end")
 
     def _privacy(self) -> dict[str, Any]:
         """What every copy of the model says of its privacy."""
-        plan = self._plan
+        plan, tip = self.plan, self._ledger.tip
         rows = [row for entry in self.record.rounds for row in entry["sites"]]
         taken = {row["site"] for row in rows if row["decision"] == ACCEPTED}
         spent = [self._auditor.spent(site) for site in self._sites if site.name in taken]
@@ -263,44 +268,5 @@ class Aggregation:
             "unit": plan.unit, "epsilon": max(rdp for rdp, _ in spent), "delta": plan.delta,
             "mechanism": plan.mechanism, "adjacency": plan.adjacency, "accountant": "RDP",
             "rounds": plan.rounds, "sites": len(taken), "run": plan.run,
+            "ledger": asdict(tip),
         }  # fmt: skip
-
-
-def _read(message: Message | None) -> tuple[Reply | None, str]:
-    """A message as a reply, or the fault for which it is none; missing and unreachable are no fault."""
-    if message is None:
-        return None, ""
-    if message.has_error():
-        from flwr.common.constant import ErrorCode
-
-        failed = message.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-        return None, "the site refused the task or failed at it; its own log says why" if failed else ""
-    try:
-        return Reply.from_records(message.content), ""
-    except MalformedMessage as error:
-        return None, str(error)
-
-
-def serve(
-    plan: Plan, sites: list[Site], features: tuple[str, ...], *,
-    credentials: Path, host: str, port: int, state: Path, workdir: Path, limits: Limits, say: Say,
-    start: PublicStart | None = None,
-) -> tuple[Model, Record]:  # fmt: skip
-    """Run a SuperLink at ``host:port`` and one aggregation on it, from start to end.
-
-    ``state`` outlives runs and holds the aggregator's ledger; ``workdir`` holds this run's logs.
-    """
-    for site in sites:
-        plan.check_delta(site.name, site.declared_patients)
-    workdir.mkdir(parents=True, exist_ok=True)
-    ledger = ChainedLog(state / "ledger.sqlite")
-    with processes.superlink(credentials, host, port, workdir) as link:
-        say(f"the aggregator listens on {host}:{port}")
-        tasks.register(link, [site.public_key for site in sites])
-        tasks.start_run(link)
-        with tasks.server_task(link) as grid:
-            aggregation = Aggregation(
-                grid, plan, sites, features, ledger=ledger, limits=limits, say=say, start=start
-            )
-            model = aggregation.run()
-    return model, aggregation.record

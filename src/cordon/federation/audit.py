@@ -1,4 +1,4 @@
-"""The aggregator's judgement on each reply, before anything is averaged; and the average.
+"""The aggregator's judgement on each reply, before anything is averaged.
 
 An audit never raises on what a site sent: every fault of a site is a decision with a reason, signed
 and chained in the aggregator's ledger.
@@ -7,20 +7,25 @@ and chained in the aggregator's ledger.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from cordon.accountants import Event, epsilon_pld, epsilon_rdp
 from cordon.errors import UserError
-from cordon.federation.messages import STOPPED, TRAINED, Reply
+from cordon.federation.messages import ANSWERED, STOPPED, TRAINED, Reply
+from cordon.federation.noise_checks import ceiling, small_coordinates, without_noise
+from cordon.federation.outliers import Outliers, flat
 from cordon.federation.plan import Plan, Site
 from cordon.ledger import ChainedLog
 from cordon.model import Parameters, check_parameters
 
 ACCEPTED, QUARANTINED, MISSING = "accepted", "quarantined", "missing"
+# What came of a site in a round: its reply, or the fault for which there is none (neither: silence).
+Answer = tuple[Reply | None, str]
 # A reason may quote what a site sent, and a site may send anything.
 LONGEST_REASON = 400
 
@@ -31,7 +36,9 @@ class Decision:
 
     The epsilons compose every event that the site's identity has declared, over rounds and runs;
     PLD is left out (None) above the budget, where its distributions can grow without bound.
-    ``update_norm`` is the L2 norm of the update, which is private already.
+    ``update_norm`` is the L2 norm of the update, which is private already, ``ceiling`` the longest that the
+    plan lets an honest one be, ``small`` how many of its numbers are small for noise
+    (`cordon.federation.noise_checks`), and ``digest`` the SHA-256 of its numbers.
     """
 
     site: str
@@ -41,6 +48,12 @@ class Decision:
     epsilon_pld: float | None
     update_norm: float | None = None
     bytes: int = 0
+    ceiling: float | None = None
+    small: int = 0
+    digest: str = ""
+
+
+Keep = Callable[[list[Decision]], None]
 
 
 class Auditor:
@@ -59,24 +72,54 @@ class Auditor:
         self._plan = plan
         self._ledger = ledger
         self._expected = expected
+        self._parameters = sum(array.size for array in expected.values())
+        self._outliers = Outliers(plan)
+        self._history = _History(ledger)
 
     def spent(self, site: Site) -> tuple[float, float | None]:
         """Epsilon of all that ``site`` has declared so far, by RDP and by PLD."""
         return self._epsilons(self._events(site))
 
-    def judge(self, site: Site, round_number: int, reply: Reply | None, fault: str = "") -> Decision:
-        """Decide on ``site``'s reply to ``round_number`` (None: no reply, or one refused for ``fault``)."""
-        with self._ledger.locked():  # what counts as spent cannot change before the decision stands
-            return self._judge(site, round_number, reply, fault)
+    def judge(
+        self, round_number: int, replies: Mapping[Site, Answer], *, keep: Keep = lambda decisions: None
+    ) -> list[Decision]:
+        """Decide on what came of ``round_number``, each reply by itself and then against the others.
 
-    def _judge(self, site: Site, round_number: int, reply: Reply | None, fault: str) -> Decision:
-        declared = [reply.event] if reply is not None and reply.event is not None else []
-        events = [*self._events(site), *declared]
-        rdp, pld = self._epsilons(events)
-        verdict, reason = self._verdict(site, round_number, reply, rdp, fault)
-        update = reply.update if reply is not None and reply.update is not None else {}
+        All decisions are written together or none: what counts as spent cannot change in between.
+        ``keep`` is called before they are for good; where it raises, none is.
+        """
+        with self._ledger.locked():
+            decisions = {site: self._alone(site, round_number, *answer) for site, answer in replies.items()}
+            accepted = {site.name: site for site, d in decisions.items() if d.decision == ACCEPTED}
+            updates = {name: _update(replies[site][0]) for name, site in accepted.items()}
+            for name, reason in self._outliers.faults(accepted, updates).items():
+                site = accepted[name]
+                decisions[site] = replace(decisions[site], decision=QUARANTINED, reason=reason)
+            for site, (reply, fault) in replies.items():
+                self._note(site, round_number, decisions[site], self._declared(reply, fault))
+            keep(list(decisions.values()))
+        return list(decisions.values())
+
+    def _alone(self, site: Site, round_number: int, reply: Reply | None, fault: str) -> Decision:
+        rdp, pld = self._epsilons([*self._events(site), *self._declared(reply, fault)])
+        update = _update(reply)
         size = sum(array.nbytes for array in update.values())
-        decision = Decision(site.name, verdict, reason[:LONGEST_REASON], rdp, pld, _norm(update), size)
+        decision = Decision(site.name, "", "", rdp, pld, _norm(update), size)
+        verdict, reason = self._verdict(site, round_number, reply, rdp, fault)
+        if verdict == ACCEPTED:
+            decision = self._measured(decision, site, update)
+            reason = self._noise_fault(decision, site)
+            verdict = QUARANTINED if reason else ACCEPTED
+        return replace(decision, decision=verdict, reason=reason[:LONGEST_REASON])
+
+    def _declared(self, reply: Reply | None, fault: str) -> list[Event]:
+        """What a reply counts as spent."""
+        if fault or (reply is not None and reply.status == ANSWERED):
+            # It cannot be read, or was lost on its way: it may have held what the round was to release.
+            return [self._plan.event]
+        return [reply.event] if reply is not None and reply.event is not None else []
+
+    def _note(self, site: Site, round_number: int, decision: Decision, events: Sequence[Event]) -> None:
         self._ledger.append(
             {
                 "kind": "decision",
@@ -86,11 +129,10 @@ class Auditor:
                 "budget": self._plan.epsilon,
                 "delta": self._plan.delta,
                 "unit": self._plan.unit,
-                "events": [event.to_dict() for event in declared],
+                "events": [event.to_dict() for event in events],
                 **asdict(decision),
             }
         )
-        return decision
 
     def _verdict(
         self, site: Site, round_number: int, reply: Reply | None, epsilon: float, fault: str
@@ -104,6 +146,8 @@ class Auditor:
             return QUARANTINED, f"a second reply to round {round_number} of run {plan.run}: replayed"
         if reply.status == STOPPED:
             return MISSING, "the site stopped by itself: its own budget allows no further round"
+        if reply.status == ANSWERED:
+            return MISSING, "the site answered this round before, and that answer was lost on its way"
         if reply.status != TRAINED or reply.update is None or reply.event is None:
             return QUARANTINED, f"a reply of kind {reply.status!r} to a training task"
         if epsilon > plan.epsilon:
@@ -116,27 +160,72 @@ class Auditor:
             return QUARANTINED, f"not an update of this model: {error}"
         return ACCEPTED, ""
 
+    def _measured(self, decision: Decision, site: Site, update: Parameters) -> Decision:
+        """``decision`` with what is told from the numbers of a sound ``update``."""
+        vector = flat(update)
+        return replace(
+            decision,
+            ceiling=ceiling(self._plan, site.declared_patients, self._parameters),
+            small=small_coordinates(self._plan, site.declared_patients, vector),
+            digest=hashlib.sha256(vector.tobytes()).hexdigest(),
+        )
+
+    def _noise_fault(self, update: Decision, site: Site) -> str:
+        """Why the update cannot be what the plan's mechanism made, or nothing."""
+        assert update.update_norm is not None
+        assert update.ceiling is not None
+        if update.update_norm > update.ceiling:
+            return (
+                f"a norm of {update.update_norm:.4g}, above the {update.ceiling:.4g} that the plan's clip "
+                "and noise allow: its gradients were not clipped, or it was scaled"
+            )
+        before = [row for row in self._decisions(site) if row["decision"] == ACCEPTED]
+        if any(row["digest"] == update.digest for row in before):
+            return "the same numbers as in an earlier round: replayed"
+        own = [row["small"] for row in before if row["run"] == self._plan.run]
+        for small, rounds in ((update.small, 1), (update.small + sum(own), 1 + len(own))):
+            numbers = rounds * self._parameters
+            if without_noise(self._plan, site.declared_patients, small, numbers):
+                return (
+                    f"less noise than declared: {small} of {numbers} numbers are smaller than the plan's "
+                    "noise leaves them"
+                )
+        return ""
+
+    def _decisions(self, site: Site) -> list[dict[str, Any]]:
+        """The rows on the site's identity."""
+        return self._history.of(identity(site))
+
     def _events(self, site: Site) -> list[Event]:
         """All that the site's identity declared, accepted or not: what arrived was released."""
-        key = identity(site)
-        return [
-            Event(**event)
-            for row in self._ledger
-            if row["kind"] == "decision" and row["identity"] == key
-            for event in row["events"]
-        ]
+        return [Event(**event) for row in self._decisions(site) for event in row["events"]]
 
     def _accepted(self, site: Site, round_number: int) -> bool:
-        key = (ACCEPTED, identity(site), self._plan.run, round_number)
-        return any(
-            (row["decision"], row["identity"], row["run"], row["round"]) == key
-            for row in self._ledger
-            if row["kind"] == "decision"
-        )
+        place = (ACCEPTED, self._plan.run, round_number)
+        return any((row["decision"], row["run"], row["round"]) == place for row in self._decisions(site))
 
     def _epsilons(self, events: Sequence[Event]) -> tuple[float, float | None]:
         rdp = epsilon_rdp(events, self._plan.delta)
         return rdp, epsilon_pld(events, self._plan.delta) if rdp <= self._plan.epsilon else None
+
+
+class _History:
+    """A ledger's decisions by identity; only rows that are new are looked at."""
+
+    def __init__(self, ledger: ChainedLog) -> None:
+        self._ledger = ledger
+        self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._seen = 0
+
+    def of(self, key: str) -> list[dict[str, Any]]:
+        if len(self._ledger) < self._seen:  # rows that were not written after all
+            self._rows.clear()
+            self._seen = 0
+        for row in self._ledger.since(self._seen):
+            if row["kind"] == "decision":
+                self._rows[row["identity"]].append(row)
+        self._seen = len(self._ledger)
+        return self._rows[key]
 
 
 def identity(site: Site) -> str:
@@ -147,33 +236,11 @@ def identity(site: Site) -> str:
     return hashlib.sha256("".join(site.public_key.split()).encode()).hexdigest()
 
 
+def _update(reply: Reply | None) -> Parameters:
+    return reply.update if reply is not None and reply.update is not None else {}
+
+
 def _norm(update: Parameters) -> float | None:
     """The L2 norm of ``update``; None where there is none, or where it is not finite."""
     norm = float(np.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in update.values())))
     return norm if update and np.isfinite(norm) else None
-
-
-def average(start: Parameters, updates: Mapping[str, Parameters], weights: Mapping[str, float]) -> Parameters:
-    """``start`` moved by the mean of ``updates``, by declared weights of the sites that are in it.
-
-    The order of ``updates`` changes nothing, to the last bit.
-    """
-    sites = sorted(updates)
-    total = sum(weights[site] for site in sites)
-    moved: dict[str, Any] = {}
-    for name, value in start.items():
-        change = sum((weights[site] / total) * updates[site][name].astype(np.float64) for site in sites)
-        moved[name] = (value.astype(np.float64) + change).astype(np.float32)
-    return moved
-
-
-def mean_of(models: Collection[Parameters]) -> Parameters:
-    """The plain mean of the models after a run's last rounds (Polyak and Juditsky 1992, on rounds).
-
-    It is made of what was released anyway, so it costs no privacy, and evens out the last rounds' noise.
-    """
-    means: Parameters = {}
-    for name in next(iter(models)):
-        stacked = np.stack([model[name] for model in models])
-        means[name] = np.asarray(stacked.mean(axis=0, dtype=np.float64), dtype=np.float32)
-    return means

@@ -6,7 +6,7 @@ adds it here, where a reviewer looks; a message with anything more is refused by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,16 +14,18 @@ import numpy as np
 from cordon.accountants import Event
 from cordon.errors import FederationError, UserError
 from cordon.federation.plan import Plan
+from cordon.ledger import Tip
 from cordon.model import Parameters
 
 if TYPE_CHECKING:
     from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-TRAINED, STOPPED, RECEIVED = "trained", "stopped", "received"
+TRAINED, STOPPED, ANSWERED, RECEIVED = "trained", "stopped", "answered", "received"
 UPDATE_KEYS = {"declaration", "update"}
 DECLARATION = {
     TRAINED: {"status", "run", "round", "mechanism", "noise_multiplier", "sampling_rate", "steps"},
     STOPPED: {"status", "run", "round"},
+    ANSWERED: {"status", "run", "round"},
     RECEIVED: {"status", "run", "round"},
 }
 
@@ -34,24 +36,29 @@ class MalformedMessage(FederationError):
 
 @dataclass(frozen=True)
 class Task:
-    """The aggregator's request: train ``round`` of ``plan`` from ``parameters``."""
+    """The aggregator's request: train ``round`` of ``plan`` from ``parameters``; its ledger is at ``tip``."""
 
     plan: Plan
     round: int
     declared_patients: int
     parameters: Parameters
+    tip: Tip
 
     def to_records(self) -> RecordDict:
         from flwr.app import ConfigRecord, RecordDict
 
         round_ = ConfigRecord({"round": self.round, "declared_patients": self.declared_patients})
         return RecordDict(
-            {"plan": ConfigRecord(self.plan.to_dict()), "round": round_, "model": _arrays(self.parameters)}
-        )
+            {
+                "plan": ConfigRecord(self.plan.to_dict()), "round": round_, "model": _arrays(self.parameters),
+                "ledger": ConfigRecord(asdict(self.tip)),
+            }
+        )  # fmt: skip
 
     @classmethod
     def from_records(cls, content: RecordDict) -> Task:
-        _require(set(content) == {"plan", "round", "model"}, f"a task with records {sorted(content)}")
+        known = {"plan", "round", "model", "ledger"}
+        _require(set(content) == known, f"a task with records {sorted(content)}")
         round_ = _config(content, "round")
         _require(
             set(round_) == {"round", "declared_patients"} and all(type(v) is int for v in round_.values()),
@@ -62,7 +69,7 @@ class Task:
             all(np.isfinite(array).all() for array in parameters.values()),
             "a task whose model holds NaN or infinity",
         )
-        return cls(plan, round_["round"], round_["declared_patients"], parameters)
+        return cls(plan, round_["round"], round_["declared_patients"], parameters, _tip(content))
 
 
 @dataclass(frozen=True)
@@ -75,23 +82,30 @@ class Outcome:
     privacy: str
     architecture: str
     parameters: Parameters
+    tip: Tip
 
     def to_records(self) -> RecordDict:
         from flwr.app import ConfigRecord, RecordDict
 
         words = {name: getattr(self, name) for name in ("run", "status", "reason", "privacy", "architecture")}
-        return RecordDict({"outcome": ConfigRecord(words), "model": _arrays(self.parameters)})
+        return RecordDict(
+            {
+                "outcome": ConfigRecord(words), "model": _arrays(self.parameters),
+                "ledger": ConfigRecord(asdict(self.tip)),
+            }
+        )  # fmt: skip
 
     @classmethod
     def from_records(cls, content: RecordDict) -> Outcome:
-        _require(set(content) == {"outcome", "model"}, f"an outcome with records {sorted(content)}")
+        known = {"outcome", "model", "ledger"}
+        _require(set(content) == known, f"an outcome with records {sorted(content)}")
         words = _config(content, "outcome")
         _require(
             set(words) == {"run", "status", "reason", "privacy", "architecture"}
             and all(type(word) is str for word in words.values()),
             "an outcome without its words",
         )
-        return cls(**words, parameters=_parameters(content, "model"))
+        return cls(**words, parameters=_parameters(content, "model"), tip=_tip(content))
 
 
 @dataclass(frozen=True)
@@ -139,6 +153,13 @@ class Reply:
         return cls(
             TRAINED, declared["run"], declared["round"], _event(declared), _parameters(content, "update")
         )
+
+
+def _tip(content: RecordDict) -> Tip:
+    said = _config(content, "ledger")
+    types = {"key": str, "rows": int, "digest": str}
+    _require({name: type(value) for name, value in said.items()} == types, "a ledger's tip of other fields")
+    return Tip(**said)
 
 
 def _event(declared: dict[str, Any]) -> Event:

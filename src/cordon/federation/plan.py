@@ -14,6 +14,7 @@ from typing import Any
 
 from cordon.accountants import ADJACENCY, GAUSSIAN, Event, calibrate_noise, statement
 from cordon.errors import InputProblems, Problem, UserError
+from cordon.federation.averaging import MEAN, RULES
 from cordon.model import ARCHITECTURES
 from cordon.training import DPSGD, OPTIMISERS, UNITS
 
@@ -53,6 +54,8 @@ class Plan:
     optimiser: str = "sgd"
     momentum: float = 0.0
     averaged_rounds: int = 1  # the model is the mean of those after the last rounds, at most so many
+    aggregation: str = MEAN
+    malicious_sites: int = 0  # so many dishonest ones the aggregation is to bear
     start: str = ""  # hash of the public model to start from; empty: the architecture's own start
 
     def __post_init__(self) -> None:
@@ -65,6 +68,8 @@ class Plan:
                 ("epsilon", 0 < self.epsilon < math.inf, "a finite number above 0"),
                 ("delta", 0 < self.delta < 1, "a number in (0, 1)"),
                 ("rounds", self.rounds >= 1, "1 or more"),
+                ("aggregation", self.aggregation in RULES, " or ".join(RULES)),
+                ("malicious_sites", self.malicious_sites >= 0, "0 or more"),
                 ("averaged_rounds", self.averaged_rounds >= 1, "1 or more"),
                 ("optimiser", self.optimiser in OPTIMISERS, " or ".join(OPTIMISERS)),
                 ("momentum", self.optimiser == "sgd" or self.momentum == 0, "0 beside adam"),

@@ -109,7 +109,7 @@ def superlink(
     bound(host, port).close()
     shown = workdir / "gate.crt"
     shown.unlink(missing_ok=True)
-    with _inner_superlink(workdir) as (tasks, certificate):
+    with _inner_superlink(workdir) as (tasks, certificate, link):
         command = [
             PYTHON, "-m", "cordon.federation.gate", "--address", f"{host}:{port}",
             "--upstream", f"https://{tasks.address}", "--upstream_certificate", str(certificate),
@@ -127,12 +127,13 @@ def superlink(
                 f"the gate did not start; see {log}",
                 alive=lambda: gate.exit_status() is None,
             )
+            tasks.alive = lambda: link.exit_status() is None and gate.exit_status() is None
             yield tasks
 
 
 @contextmanager
-def _inner_superlink(workdir: Path) -> Iterator[tuple[Tasks, Path]]:
-    """A SuperLink on a free loopback port for this user alone, and its certificate.
+def _inner_superlink(workdir: Path) -> Iterator[tuple[Tasks, Path, Process]]:
+    """A SuperLink on a free loopback port for this user alone, its certificate, and its process.
 
     Its TLS keeps another user, who might take the port first, from passing for it.
     """
@@ -157,7 +158,7 @@ def _inner_superlink(workdir: Path) -> Iterator[tuple[Tasks, Path]]:
             alive=lambda: process.exit_status() is None,
         )
         key.unlink()
-        yield tasks, certificate
+        yield tasks, certificate, process
 
 
 def supernode(address: str, certificate: Path, key: Path, workdir: Path) -> tuple[Process, Tasks]:

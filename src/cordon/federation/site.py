@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cordon.errors import BudgetExceeded, FederationError, Quarantined, Unreachable
-from cordon.federation.messages import RECEIVED, STOPPED, TRAINED, Outcome, Reply, Task
+from cordon.federation.messages import ANSWERED, RECEIVED, STOPPED, TRAINED, Outcome, Reply, Task
 from cordon.federation.plan import Plan
 from cordon.federation.processes import supernode
 from cordon.federation.tasks import answer
@@ -83,6 +83,16 @@ class Participant:
                 f"the plan's delta {plan.delta:g} is above the site's {self._ledger.delta:g}. Agree on one."
             )
         plan.check_delta(self._name, self._declared_patients)
+        self._ledger.follow(plan.run, task.tip)
+        answered = self._ledger.answered(plan.run)
+        if task.round < answered:
+            raise FederationError(
+                f"the aggregator asks for round {task.round} of run {plan.run}, and round {answered} was "
+                "answered: it went back to an older checkpoint. Nothing was sent. Ask the operator for a new "
+                "run."
+            )
+        if task.round == answered:
+            return Reply(ANSWERED, plan.run, task.round)
         if self._units is None:
             self._units = self._load_units(plan)
         try:
@@ -101,8 +111,10 @@ class Participant:
         return Reply(TRAINED, plan.run, task.round, plan.event, trained.update)
 
     def _finish(self, message: Message) -> Reply:
-        self.outcome = Outcome.from_records(message.content)
-        return Reply(RECEIVED, self.outcome.run, 0)
+        outcome = Outcome.from_records(message.content)
+        self._ledger.follow(outcome.run, outcome.tip)
+        self.outcome = outcome
+        return Reply(RECEIVED, outcome.run, 0)
 
     def model(self) -> Model:
         """The final model that came with the outcome; FederationError where it is none."""

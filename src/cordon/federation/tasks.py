@@ -26,16 +26,26 @@ if TYPE_CHECKING:
 BUNDLE = Path(__file__).parent / "bundle"
 START_DEADLINE = 60.0
 POLL = 0.1
+LOST = "the SuperLink or the gate ended"
 
 # What Flower says of its own connections is no news for whoever follows a run.
 logging.getLogger("flwr").setLevel(logging.WARNING)
 
 
+class LinkLost(FederationError):
+    """The SuperLink, or the gate before it, ended."""
+
+
 class Tasks:
-    """The tasks that a SuperLink or SuperNode at ``address`` has for us, behind a shared secret."""
+    """The tasks that a SuperLink or SuperNode at ``address`` has for us, behind a shared secret.
+
+    Flower's own clients try for ever to reach who is gone; with ``alive`` they give up.
+    """
 
     def __init__(self, address: str, secret_file: Path, certificate: Path | None) -> None:
         self.address = address
+        # Whether whoever hands the tasks out still runs; who starts it says so.
+        self.alive: Callable[[], bool] = lambda: True
         self.certificate = certificate.read_bytes() if certificate else None
         self._secret = secret_file.read_bytes()
 
@@ -115,7 +125,11 @@ def start_run(tasks: Tasks) -> None:
 
 @contextmanager
 def server_task(tasks: Tasks) -> Iterator[Grid]:
-    """The run's ServerApp task, taken by this process: a Grid to send and receive messages with."""
+    """The run's ServerApp task, taken by this process: a Grid to send and receive messages with.
+
+    LinkLost where it cannot, because whoever handed it out ended.
+    """
+    import httpx
     from flwr.common.constant import SubStatus
     from flwr.common.serde import run_from_proto
     from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest
@@ -126,6 +140,9 @@ def server_task(tasks: Tasks) -> Iterator[Grid]:
 
     token = until(lambda: tasks.acquire(TaskType.SERVER_APP), "the SuperLink handed out no run")
     grid = HttpGrid(tasks.address, root_certificates=tasks.certificate, token=token)
+    retries = grid._retry_invoker
+    hopeless = retries.should_giveup
+    retries.should_giveup = lambda error: not tasks.alive() or (hopeless is not None and hopeless(error))
     client = grid._runtime_client
     heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
     heartbeat.start()
@@ -138,9 +155,14 @@ def server_task(tasks: Tasks) -> Iterator[Grid]:
         grid.set_run(run_from_proto(given.run))
         yield grid
         status, details = SubStatus.COMPLETED, ""
+    except httpx.HTTPError as error:
+        if tasks.alive():
+            raise
+        raise LinkLost(LOST) from error
     finally:
-        client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=details))
         heartbeat.stop()
+        if tasks.alive():
+            client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=details))
         grid.close()
 
 

@@ -1,0 +1,59 @@
+"""The aggregator as one process: the gate, the SuperLink behind it, and a run on them that outlives both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cordon.federation import processes, tasks
+from cordon.federation.aggregator import Aggregation, Limits, Say
+from cordon.federation.checkpoint import Checkpoints
+from cordon.federation.exchange import Exchange
+from cordon.federation.plan import Plan, Site
+from cordon.federation.record import Record
+from cordon.federation.tasks import LinkLost
+from cordon.ledger import ChainedLog
+from cordon.model import Model
+
+if TYPE_CHECKING:
+    from cordon.pretraining import PublicStart
+
+# So often are the SuperLink and the gate started again in one run.
+MOST_RESTARTS = 20
+
+
+def serve(
+    plan: Plan, sites: list[Site], features: tuple[str, ...], *,
+    credentials: Path, host: str, port: int, state: Path, workdir: Path, limits: Limits, say: Say,
+    start: PublicStart | None = None, evidence: str = "", names: Sequence[str] = (),
+) -> tuple[Model, Record]:  # fmt: skip
+    """Run a gate at ``host:port``, a SuperLink behind it, and one aggregation on it, from start to end.
+
+    ``state`` outlives runs and holds the aggregator's ledger and an unfinished run, which goes on;
+    ``workdir`` holds this run's logs. ``evidence`` and ``names`` are the gate's, see `processes.superlink`.
+    """
+    for site in sites:
+        plan.check_delta(site.name, site.declared_patients)
+    workdir.mkdir(parents=True, exist_ok=True)
+    ledger = ChainedLog(state / "ledger.sqlite")
+    for restart in range(MOST_RESTARTS + 1):
+        aggregation = Aggregation(
+            plan, sites, features, ledger=ledger, checkpoints=Checkpoints(state, ledger), limits=limits,
+            say=say, start=start,
+        )  # fmt: skip
+        try:
+            with processes.superlink(
+                credentials, host, port, workdir, evidence=evidence, names=names
+            ) as link:
+                say(f"the aggregator listens on {host}:{port}")
+                tasks.register(link, [site.public_key for site in sites])
+                tasks.start_run(link)
+                with tasks.server_task(link) as grid:
+                    model = aggregation.run(Exchange(grid, sites, link.alive))
+            return model, aggregation.record
+        except LinkLost as error:
+            if restart == MOST_RESTARTS:
+                raise
+            say(f"{error}; starting both again")
+    raise AssertionError("unreachable")
