@@ -84,7 +84,13 @@ def main(calls: int, clients: int, as_json: bool) -> None:
         folder = Path(temporary)
         enrol([Site("north", 6, 1.0)], None, state=folder / "keys", outdir=folder)
         port = processes.free_port()
-        with processes.superlink(folder / "aggregator", "127.0.0.1", port, folder) as link:
+        with processes.superlink(
+            folder / "aggregator",
+            "127.0.0.1",
+            port,
+            folder,
+            enrolment=folder / "aggregator" / "enrolment.json",
+        ) as link:
             enrolled = read_enrolment(folder / "aggregator" / "enrolment.json")
             tasks.register(link, [site.public_key for site in enrolled])
             key = load_ssh_private_key((folder / "sites" / "north" / "site.key").read_bytes(), None)

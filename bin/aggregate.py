@@ -14,12 +14,19 @@ FOLDER = click.Path(exists=True, file_okay=False)
 @click.command()
 @click.option("--plan", "plan_file", required=True, type=EXISTING, help="The run's public plan (JSON).")
 @click.option(
-    "--credentials", required=True, type=FOLDER, help="ca.crt, server.crt, server.key, enrolment.json."
+    "--credentials",
+    required=True,
+    type=FOLDER,
+    help="server.crt and server.key (without them the gate makes its own), enrolment.json (without it: those "
+    "who are enrolled).",
 )
 @click.option("--address", required=True, help="host:port to listen on.")
 @click.option("--min_sites", default=2, show_default=True, type=click.IntRange(1), help="Quorum of a round.")
 @click.option("--join_deadline", default=600.0, show_default=True, help="Seconds to wait for the sites.")
 @click.option("--round_deadline", default=600.0, show_default=True, help="Seconds to wait for a round.")
+@click.option(
+    "--ban_after", default=3, show_default=True, type=click.IntRange(1), help="Runs with an offence."
+)
 @click.option("--state", required=True, type=click.Path(file_okay=False), help="Outlives runs: the ledger.")
 @click.option("--pretrained", type=EXISTING, help="Public model that the plan starts from.")
 @click.option(
@@ -33,8 +40,8 @@ FOLDER = click.Path(exists=True, file_okay=False)
 @click.option("--record", required=True, type=OUTPUT, help="What happened (federation.json).")
 @reports_errors
 def main(plan_file: str, credentials: str, address: str, min_sites: int, join_deadline: float,
-         round_deadline: float, state: str, pretrained: str | None, public_variants: tuple[str, ...],
-         progress_file: str | None,
+         round_deadline: float, ban_after: int, state: str, pretrained: str | None,
+         public_variants: tuple[str, ...], progress_file: str | None,
          output: str, record: str) -> None:  # fmt: skip
     """Wait for the enrolled sites, train the model with them and write it."""
     from cordon.features import FEATURES
@@ -43,7 +50,8 @@ def main(plan_file: str, credentials: str, address: str, min_sites: int, join_de
     from cordon.federation.service import serve
     from cordon.pretraining import PublicStart, public_rows, read_public
 
-    sites = read_enrolment(Path(credentials) / "enrolment.json")
+    enrolment = Path(credentials) / "enrolment.json"
+    sites = read_enrolment(enrolment) if enrolment.exists() else []
     plan = read_plan(Path(plan_file)).started()
     rows = public_rows([Path(path) for path in public_variants], plan.model) if public_variants else None
     start = PublicStart(read_public(Path(pretrained)), rows) if pretrained else None
@@ -52,7 +60,7 @@ def main(plan_file: str, credentials: str, address: str, min_sites: int, join_de
         model, happened = serve(
             plan, sites, FEATURES, credentials=Path(credentials),
             host=host, port=int(port), state=Path(state), workdir=Path("flower"),
-            limits=Limits(min_sites, join_deadline, round_deadline), say=say, start=start,
+            limits=Limits(min_sites, join_deadline, round_deadline, ban_after), say=say, start=start,
         )  # fmt: skip
         say(f"model {model.hash[:12]} after {model.privacy['rounds']} rounds")
     model.save(Path(output))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -78,7 +79,7 @@ class Consortium:
             "--epsilon", str(epsilon), "--delta", "1e-5", "--state", str(self.folder / "state"),
             "--join_deadline", str(deadline), "--output", "model.safetensors", "--status", "spent.json",
         ]  # fmt: skip
-        with (folder / "log").open("wb") as log:
+        with (folder / "log").open("ab") as log:
             self._processes[site] = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
 
     def aggregate(
@@ -99,6 +100,24 @@ class Consortium:
             port=self.port, state=self.folder / "aggregator", workdir=self.folder / "work",
             limits=aggregator.Limits(**wait), say=listen,
         )  # fmt: skip
+
+    def start_aggregator(self, plan: Plan, **limits: float) -> subprocess.Popen[bytes]:
+        """Start the aggregator as a process of its own; what it says goes to ``work/log``."""
+        folder = self.folder / "work"
+        folder.mkdir(exist_ok=True)
+        (folder / "plan.json").write_text(json.dumps(plan.to_dict()))
+        wait = {"min_sites": 2, "join_deadline": 60.0, "round_deadline": 60.0} | limits
+        command = [
+            sys.executable, str(ROOT / "bin" / "aggregate.py"), "--plan", "plan.json",
+            "--credentials", str(self.folder / "run" / "aggregator"), "--address", f"127.0.0.1:{self.port}",
+            "--state", str(self.folder / "aggregator"), "--output", "model.safetensors",
+            "--record", "federation.json",
+            *(word for name, value in wait.items() for word in (f"--{name}", str(value))),
+        ]  # fmt: skip
+        with (folder / "log").open("ab") as log:
+            process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        self._processes["aggregator"] = process
+        return process
 
     def finish(self, site: str, timeout: float = 60.0) -> int:
         """The exit status of a site's process."""

@@ -128,6 +128,24 @@ def test_a_supernode_killed_in_a_round_does_not_stop_the_others(consortium):
     assert models.load(three.folder / "north" / "model.safetensors").hash == model.hash
 
 
+def test_sites_that_stop_at_their_own_budgets_end_the_run_with_its_model(consortium):
+    two = consortium("north", "south")
+    two.start("north", epsilon=6.0)
+    two.start("south", epsilon=8.0)
+    model, record = two.aggregate(plan(3))
+
+    assert [two.finish(site) for site in ("north", "south")] == [0, 0]
+    decisions = [{site["site"]: site["decision"] for site in entry["sites"]} for entry in record.rounds]
+    assert decisions[0] == {"north": "accepted", "south": "accepted"}
+    assert decisions[-1] == {"north": "missing", "south": "accepted"}
+    assert len(decisions) == 2
+    assert any("the run ends after round 2 of 3" in line for line in two.said)
+    assert model.privacy["rounds"] == 2
+    assert [models.load(two.folder / site / "model.safetensors").hash for site in ("north", "south")] == [
+        model.hash, model.hash,
+    ]  # fmt: skip
+
+
 def test_without_a_quorum_the_run_ends_with_the_reason_and_the_sites_are_told(consortium):
     two = consortium("north", "south")
     two.start("north")

@@ -59,10 +59,11 @@ def behind(tmp_path_factory):
     port = processes.free_port()
     work = folder / "work"
     work.mkdir()
-    with processes.superlink(aggregator, "127.0.0.1", port, work) as tasks:
+    enrolment = aggregator / "enrolment.json"
+    with processes.superlink(aggregator, "127.0.0.1", port, work, enrolment=enrolment) as tasks:
         from cordon.federation import tasks as control
 
-        control.register(tasks, [site.public_key for site in read_enrolment(aggregator / "enrolment.json")])
+        control.register(tasks, [site.public_key for site in read_enrolment(enrolment)])
         yield Behind(work, tasks, port, [folder / "run" / "sites" / "north" / "site.key"])
 
 

@@ -15,10 +15,20 @@ from cordon.cli import main
 from cordon.errors import UserError
 from cordon.features import FEATURES
 from cordon.federation.aggregator import Aggregation, Limits
-from cordon.federation.plan import Plan
+from cordon.federation.checkpoint import Checkpoints
+from cordon.federation.plan import Plan, Site
 from cordon.ledger import ChainedLog
 from cordon.model import Model, initial_parameters, load
-from cordon.pretraining import KEEP, REFINE, PublicStart, fit, public_start, read_public, refine_or_keep
+from cordon.pretraining import (
+    KEEP,
+    REFINE,
+    PublicStart,
+    chosen,
+    fit,
+    public_start,
+    read_public,
+    refine_or_keep,
+)
 from cordon.tables import LABELLED, write_table
 
 F = len(FEATURES)
@@ -97,6 +107,7 @@ def test_a_model_of_patients_is_no_public_start(tmp_path):
         read_public(path)
 
 
+SITE = Site("h1", 40, 1.0, "key")
 PLAN = Plan(
     run="r", model="logistic", unit="patient", epsilon=8.0, delta=1e-5, rounds=1, local_steps=1,
     sampling_rate=0.5, noise_multiplier=2.0, clip_norm=1.0, learning_rate=1.0, max_variants_per_patient=8,
@@ -104,8 +115,9 @@ PLAN = Plan(
 
 
 def aggregation(tmp_path, plan, start):
+    log = ChainedLog(tmp_path / "ledger.sqlite")
     return Aggregation(
-        None, plan, [], FEATURES, ledger=ChainedLog(tmp_path / "ledger.sqlite"),
+        plan, [SITE], FEATURES, ledger=log, checkpoints=Checkpoints(tmp_path, log),
         limits=Limits(1, 1.0, 1.0), say=lambda _: None, start=start,
     )  # fmt: skip
 
@@ -125,10 +137,13 @@ def test_a_kept_start_is_released_with_the_runs_own_epsilon_and_recorded(tmp_pat
     refined = Model(
         "logistic", FEATURES, initial_parameters("logistic", F), {"epsilon": 8.0, "unit": "patient"}
     )
-    run = aggregation(tmp_path, replace(PLAN, start=good.hash), PublicStart(good, rows(seed=1)))
-    released = run._chosen(refined)
+    said = []
+    released, about = chosen(PublicStart(good, rows(seed=1)), refined, said.append)
     assert released.privacy == refined.privacy
     assert released.hash == good.hash
-    record = json.loads(json.dumps(run.record.to_dict()))
-    assert record["start"]["decision"] == KEEP
-    assert record["start"]["model_hash"] == good.hash
+    record = json.loads(json.dumps(about))
+    assert record["decision"] == KEEP
+    assert record["model_hash"] == good.hash
+    assert "held-out public alleles: AUROC" in said[0]
+    assert chosen(PublicStart(good), refined, said.append) == (refined, {"model_hash": good.hash})
+    assert chosen(None, refined, said.append) == (refined, {})

@@ -16,6 +16,7 @@ from cordon import __version__
 from cordon.accountants import ADJACENCY, statement, three_digits
 from cordon.commands import EXISTING, OUTPUT, reports_errors
 from cordon.errors import UserError
+from cordon.federation.cli import aggregator
 from cordon.model import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ def pretrain(variants: tuple[str, ...], model: str, output: str) -> None:
     made = fitted([Path(path) for path in variants], model)
     made.save(Path(output))
     click.echo(f"{output}: {model} of {len(variants)} public tables, hash {made.hash}")
+
+
+main.add_command(aggregator)
 
 
 @main.group()

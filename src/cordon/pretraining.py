@@ -6,8 +6,8 @@ on the sites' own data then improves on it is decided on public data that were h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,27 @@ def refine_or_keep(pretrained: Model, refined: Model, features: Floats, labels: 
         raise UserError("the held-out public rows are of one class only. Give rows of both.")
     before, after = (float(roc_auc_score(labels, model.score(features))) for model in (pretrained, refined))
     return Comparison(len(labels), round(before, 6), round(after, 6), REFINE if after >= before else KEEP)
+
+
+def chosen(
+    start: PublicStart | None, refined: Model, say: Callable[[str], None]
+) -> tuple[Model, dict[str, Any]]:
+    """The refined model, or the public start where that does better on held-out public rows; for the record.
+
+    Either way the sites have spent what the model says: the choice looked at the refined one.
+    """
+    if start is None:
+        return refined, {}
+    about: dict[str, Any] = {"model_hash": start.model.hash}
+    if start.rows is None:
+        return refined, about
+    compared = refine_or_keep(start.model, refined, *start.rows)
+    say(
+        f"on {compared.rows} held-out public alleles: AUROC {compared.pretrained_auroc:.4f} at the "
+        f"start, {compared.refined_auroc:.4f} now: {compared.decision}"
+    )
+    kept = refined if compared.decision == REFINE else replace(start.model, privacy=refined.privacy)
+    return kept, about | compared.to_dict()
 
 
 def public_start(path: Path) -> dict[str, str]:

@@ -11,12 +11,14 @@ from typing import Any
 
 from cordon.accountants import ADJACENCY, Event, epsilon_pld, epsilon_rdp
 from cordon.errors import UserError
-from cordon.ledger import BUDGET, RESERVED, SENT
+from cordon.ledger import BUDGET, FOLLOWED, RESERVED, SENT
 
 # Beyond this epsilon, which promises nothing any more, the PLD accountant can take minutes a round.
 MOST_FOR_PLD = 50.0
 MOST_FURTHER_ROUNDS = 10_000
-DECISION = "decision"  # the kind of an aggregator's rows
+DECISION = "decision"  # the kind of an aggregator's rows that may cost
+# Rows that cost nothing: a site's, and those of the aggregator's registry.
+FREE = (BUDGET, SENT, FOLLOWED, "enrolled", "banned", "released")
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def _entries(rows: list[Mapping[str, Any]]) -> Iterable[_Entry]:
             holder = f"{row['site']} (key {row['identity'][:12]})"
             events = tuple(Event(**event) for event in row["events"])
             yield _Entry(holder, row["run"], row["round"], row["decision"], row["unit"], events)
-        elif kind not in (BUDGET, SENT):
+        elif kind not in FREE:
             raise UserError(f"row {number + 1} is of kind {kind!r}, which this version does not know.")
 
 

@@ -6,12 +6,13 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cordon.errors import Unreachable, UserError
 from cordon.federation.audit import (
     ACCEPTED,
+    MISSING,
     QUARANTINED,
     Answer,
     Auditor,
@@ -24,10 +25,11 @@ from cordon.federation.exchange import POLL, Exchange
 from cordon.federation.messages import ANSWERED, STOPPED, Outcome, Task
 from cordon.federation.plan import Plan, Site
 from cordon.federation.record import Record
+from cordon.federation.registry import BAN_AFTER, Registry
 from cordon.federation.tasks import LinkLost
 from cordon.ledger import ChainedLog
 from cordon.model import Model, Parameters, initial_parameters
-from cordon.pretraining import REFINE, PublicStart, refine_or_keep
+from cordon.pretraining import PublicStart, chosen
 
 FAREWELL_DEADLINE = 20.0
 Say = Callable[[str], None]
@@ -35,11 +37,15 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Limits:
-    """When to stop waiting (seconds), and the fewest sites that a round may average."""
+    """When to stop waiting (seconds), the fewest sites that a round may average, and when a site is banned.
+
+    That is after it was quarantined in ``ban_after`` runs.
+    """
 
     min_sites: int
     join_deadline: float
     round_deadline: float
+    ban_after: int = BAN_AFTER
 
 
 class Aggregation:
@@ -64,6 +70,7 @@ class Aggregation:
         check_rule(plan.aggregation, plan.malicious_sites, len(sites))
         self._start, self._sites, self._features = start, sites, features
         self._ledger, self._checkpoints, self._limits, self._say = ledger, checkpoints, limits, say
+        self._registry = Registry(ledger)
         fresh = start.model.parameters if start else initial_parameters(plan.model, len(features))
         held = checkpoints.resume(plan) or Checkpoint(plan, 0, fresh)
         self.plan, self._rounds_over, self.parameters = held.plan, held.round, held.parameters
@@ -71,8 +78,12 @@ class Aggregation:
         self._ended = {site: Decision(**decision) for site, decision in held.ended.items()}
         self.record = Record(held.plan, rounds=held.rounds)
         self._auditor = Auditor(held.plan, ledger, expected=fresh)
-        if held.round:
+        if held.head:
             say(f"run {held.plan.run} goes on after round {held.round}")
+        else:
+            # From its first task on the run has its name, so that no site answers a round twice.
+            checkpoints.prepare(self._checkpoint(0))
+            checkpoints.settle()
 
     def run(self, exchange: Exchange) -> Model:
         """Train the rounds that are left and return the model; Unreachable where a round lacks its quorum.
@@ -82,10 +93,11 @@ class Aggregation:
         began = time.monotonic()
         try:
             self._gather(exchange)
-            for number in range(self._rounds_over + 1, self.plan.rounds + 1):
-                self._round(exchange, number)
+            while self._rounds_over < self.plan.rounds and not self._spent_out:
+                self._round(exchange, self._rounds_over + 1)
             final = mean_of(self._late)
-            model = self._chosen(Model(self.plan.model, self._features, final, self._privacy()))
+            refined = Model(self.plan.model, self._features, final, self._privacy())
+            model, self.record.start = chosen(self._start, refined, self._say)
             self.record.model_hash = model.hash
             self._close(exchange, model)
         except LinkLost:
@@ -99,28 +111,9 @@ class Aggregation:
         self._checkpoints.discard()
         return model
 
-    def _chosen(self, refined: Model) -> Model:
-        """The refined model, or the public start where that does better on held-out public rows.
-
-        Either way the sites have spent what the model says: the choice looked at the refined one.
-        """
-        if self._start is None:
-            return refined
-        self.record.start = {"model_hash": self._start.model.hash}
-        if self._start.rows is None:
-            return refined
-        compared = refine_or_keep(self._start.model, refined, *self._start.rows)
-        self.record.start |= compared.to_dict()
-        self._say(
-            f"on {compared.rows} held-out public alleles: AUROC {compared.pretrained_auroc:.4f} at the "
-            f"start, {compared.refined_auroc:.4f} now: {compared.decision}"
-        )
-        if compared.decision == REFINE:
-            return refined
-        return replace(self._start.model, privacy=refined.privacy)
-
     def _gather(self, exchange: Exchange) -> None:
         """Wait for all sites that take part; after the deadline, go on with a quorum or give up."""
+        self._refuse_banned()
         active = [site for site in self._sites if site.name not in self._ended]
         deadline = time.monotonic() + self._limits.join_deadline
         shown = -1
@@ -141,6 +134,7 @@ class Aggregation:
 
     def _round(self, exchange: Exchange, number: int) -> None:
         began = time.monotonic()
+        self._refuse_banned()
         active = [site for site in self._sites if site.name not in self._ended]
         tip = self._ledger.tip
         tasks_ = {
@@ -156,14 +150,46 @@ class Aggregation:
         decisions = self._auditor.judge(number, answers, keep=keep)
         self._checkpoints.settle()
         self._rounds_over = number
+        self._sentence(decisions)
         self._tell_round(number, decisions, time.monotonic() - began)
         accepted = sum(d.decision == ACCEPTED for d in decisions)
         lost = sum(reply is not None and reply.status == ANSWERED for reply, _ in answers.values())
-        if accepted < self._quorum and accepted + lost < self._limits.min_sites:
-            raise Unreachable(
-                f"round {number}: {accepted} usable updates, and {self._quorum} are needed. "
-                + " ".join(f"{d.site}: {d.decision}, {d.reason}." for d in decisions if d.reason)
+        if accepted >= self._quorum or accepted + lost >= self._limits.min_sites:
+            return
+        if self._spent_out:
+            self._say(
+                f"the run ends after round {number} of {self.plan.rounds}: so many sites stopped at their "
+                "own budgets that too few are left for a round"
             )
+            return
+        raise Unreachable(
+            f"round {number}: {accepted} usable updates, and {self._quorum} are needed. "
+            + " ".join(f"{d.site}: {d.decision}, {d.reason}." for d in decisions if d.reason)
+        )
+
+    def _refuse_banned(self) -> None:
+        """End the part of sites that are banned, also of those that an operator banned just now."""
+        for site in self._sites:
+            reason = self._registry.banned(site)
+            if reason and site.name not in self._ended:
+                words = f"banned ({reason}). Ask the operator, who can release the site with a reason."
+                self._ended[site.name] = Decision(site.name, QUARANTINED, words, *self._auditor.spent(site))
+                self._say(f"{site.name} takes no part: {words}")
+
+    def _sentence(self, decisions: list[Decision]) -> None:
+        """Ban who was quarantined too often."""
+        quarantined = {decision.site for decision in decisions if decision.decision == QUARANTINED}
+        for site in self._sites:
+            if site.name in quarantined and self._registry.sentence(site, ban_after=self._limits.ban_after):
+                self._say(f"{site.name} is banned: {self._registry.banned(site)}")
+
+    @property
+    def _spent_out(self) -> bool:
+        """Whether too few sites are left for a round because others stopped at their own budgets."""
+        stopped = sum(decision.decision == MISSING for decision in self._ended.values())
+        left = len(self._sites) - len(self._ended)
+        moved = any(d["decision"] == ACCEPTED for entry in self.record.rounds for d in entry["sites"])
+        return moved and left < self._quorum <= left + stopped
 
     @property
     def _quorum(self) -> int:
@@ -267,6 +293,6 @@ class Aggregation:
         return {
             "unit": plan.unit, "epsilon": max(rdp for rdp, _ in spent), "delta": plan.delta,
             "mechanism": plan.mechanism, "adjacency": plan.adjacency, "accountant": "RDP",
-            "rounds": plan.rounds, "sites": len(taken), "run": plan.run,
+            "rounds": len(self.record.rounds), "sites": len(taken), "run": plan.run,
             "ledger": asdict(tip),
         }  # fmt: skip

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -17,10 +18,13 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_pem_public_key,
     load_ssh_private_key,
+    load_ssh_public_key,
 )
 from cryptography.x509.oid import NameOID
 
+from cordon.errors import UserError
 from cordon.federation.plan import Site, write_enrolment
 
 VALID_DAYS = 825
@@ -50,6 +54,26 @@ def enrol(sites: Sequence[Site], host: str | None, *, state: Path, outdir: Path)
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         enrolled.append(replace(site, public_key=public.decode()))
     write_enrolment(enrolled, aggregator / "enrolment.json")
+
+
+def public_pem(path: Path) -> str:
+    """The public key in a file (PEM, or OpenSSH's one line) as PEM; UserError where it is no P-384 key."""
+    content = path.read_bytes()
+    try:
+        if content.lstrip().startswith(b"-----BEGIN"):
+            key = load_pem_public_key(content)
+        else:
+            key = load_ssh_public_key(content)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise UserError(
+            f"{path}: not a public key ({error}). Give the site's .pub file; a private key never leaves the "
+            "site."
+        ) from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
+        raise UserError(
+            f"{path}: not an ECDSA key on P-384. Make one with: ssh-keygen -t ecdsa -b 384 -N '' -f site.key"
+        )
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def self_signed(names: Sequence[str]) -> tuple[bytes, bytes]:

@@ -205,11 +205,19 @@ def read_sites(path: Path) -> list[Site]:
 def _declaration(row: dict[str, str]) -> Site | None:
     """One row of the sites sheet; None where it is not a declaration."""
     try:
-        site = Site(row["site"].strip(), int(row["declared_patients"]), float(row["weight"]))
-    except (KeyError, TypeError, ValueError, AttributeError):
+        return declared_site(row["site"].strip(), int(row["declared_patients"]), float(row["weight"]))
+    except (KeyError, TypeError, ValueError, AttributeError, UserError):
         return None
-    sound = SITE_NAME.fullmatch(site.name) and site.declared_patients >= 1 and 0 < site.weight < math.inf
-    return site if sound else None
+
+
+def declared_site(name: str, declared_patients: int, weight: float, public_key: str = "") -> Site:
+    """The site; UserError where its name or its declaration is out of range."""
+    if not (SITE_NAME.fullmatch(name) and declared_patients >= 1 and 0 < weight < math.inf):
+        raise UserError(
+            f"site {name!r}, {declared_patients} patients, weight {weight}: not a declaration. Use a name of "
+            "letters, digits, _ . -, a whole number of patients from 1 and a weight above 0."
+        )
+    return Site(name, declared_patients, weight, public_key)
 
 
 def read_plan(path: Path) -> Plan:

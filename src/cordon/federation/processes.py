@@ -21,7 +21,7 @@ from cordon.federation.tasks import Tasks, until
 PR_SET_PDEATHSIG = 1
 PYTHON = Path(sys.executable).name
 # What the gate is told of an operator's credentials, where they are there.
-GIVEN = {"--certificate": "server.crt", "--key": "server.key", "--enrolment": "enrolment.json"}
+GIVEN = {"--certificate": "server.crt", "--key": "server.key"}
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -94,15 +94,15 @@ def make_secret(path: Path) -> Path:
 
 @contextmanager
 def superlink(
-    credentials: Path, host: str, port: int, workdir: Path, *,
+    credentials: Path, host: str, port: int, workdir: Path, *, enrolment: Path | None = None,
     evidence: str = "", names: Sequence[str] = (),
 ) -> Iterator[Tasks]:  # fmt: skip
     """A SuperLink on loopback behind a gate at ``host:port``, both ready; they end with the block.
 
     The gate shows ``credentials``' server.crt. Where there is none it makes a key of its own, for
     ``names`` or else ``host``, and leaves the certificate that sites must pin in ``workdir/gate.crt``.
-    ``evidence`` says what attests the key: ``guest``, ``emulator:FOLDER``, or nothing. Only keys in
-    ``credentials``' enrolment.json come in.
+    ``evidence`` says what attests the key: ``guest``, ``emulator:FOLDER``, or nothing. Where an
+    ``enrolment`` is given, only the keys in it come in.
     """
     from cordon.federation.listener import bound
 
@@ -117,6 +117,8 @@ def superlink(
         ]  # fmt: skip
         for name in names:
             command += ["--name", name]
+        if enrolment is not None:
+            command += ["--enrolment", str(enrolment)]
         for option, file in GIVEN.items():
             if (credentials / file).exists():
                 command += [option, str(credentials / file)]

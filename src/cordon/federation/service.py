@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cordon.errors import UserError
 from cordon.federation import processes, tasks
 from cordon.federation.aggregator import Aggregation, Limits, Say
 from cordon.federation.checkpoint import Checkpoints
 from cordon.federation.exchange import Exchange
-from cordon.federation.plan import Plan, Site
+from cordon.federation.plan import Plan, Site, write_enrolment
 from cordon.federation.record import Record
+from cordon.federation.registry import Registry
 from cordon.federation.tasks import LinkLost
 from cordon.ledger import ChainedLog
 from cordon.model import Model
@@ -24,27 +26,35 @@ MOST_RESTARTS = 20
 
 
 def serve(
-    plan: Plan, sites: list[Site], features: tuple[str, ...], *,
+    plan: Plan, sites: Sequence[Site], features: tuple[str, ...], *,
     credentials: Path, host: str, port: int, state: Path, workdir: Path, limits: Limits, say: Say,
     start: PublicStart | None = None, evidence: str = "", names: Sequence[str] = (),
 ) -> tuple[Model, Record]:  # fmt: skip
     """Run a gate at ``host:port``, a SuperLink behind it, and one aggregation on it, from start to end.
 
+    ``sites`` are enrolled, where they are not yet; none: those that are enrolled take part.
     ``state`` outlives runs and holds the aggregator's ledger and an unfinished run, which goes on;
     ``workdir`` holds this run's logs. ``evidence`` and ``names`` are the gate's, see `processes.superlink`.
     """
-    for site in sites:
-        plan.check_delta(site.name, site.declared_patients)
     workdir.mkdir(parents=True, exist_ok=True)
     ledger = ChainedLog(state / "ledger.sqlite")
+    registry = Registry(ledger)
+    for site in sites:
+        registry.enrol(site)
+    sites = list(sites) or [member.site for member in registry.members()]
+    if not sites:
+        raise UserError(f"no site is enrolled in {ledger.path}. Enrol each with cordon aggregator enrol.")
+    for site in sites:
+        plan.check_delta(site.name, site.declared_patients)
+    write_enrolment(sites, enrolment := workdir / "enrolment.json")
     for restart in range(MOST_RESTARTS + 1):
         aggregation = Aggregation(
-            plan, sites, features, ledger=ledger, checkpoints=Checkpoints(state, ledger), limits=limits,
+            plan, list(sites), features, ledger=ledger, checkpoints=Checkpoints(state, ledger), limits=limits,
             say=say, start=start,
         )  # fmt: skip
         try:
             with processes.superlink(
-                credentials, host, port, workdir, evidence=evidence, names=names
+                credentials, host, port, workdir, enrolment=enrolment, evidence=evidence, names=names
             ) as link:
                 say(f"the aggregator listens on {host}:{port}")
                 tasks.register(link, [site.public_key for site in sites])

@@ -1,0 +1,101 @@
+"""`cordon aggregator`: who may take part, for the operator of an aggregator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cordon.commands import EXISTING, reports_errors
+
+if TYPE_CHECKING:
+    from cordon.federation.registry import Registry
+
+state_option = click.option(
+    "--state", required=True, type=click.Path(file_okay=False), help="The aggregator's state folder."
+)
+reason_option = click.option("--reason", required=True, help="Why; it stands in the ledger.")
+
+
+@click.group()
+def aggregator() -> None:
+    """Enrol sites at an aggregator, ban and release them.
+
+    Every change is a signed row of the ledger in the state folder, and holds from the next round on.
+    """
+
+
+@aggregator.command()
+@state_option
+@click.option("--site", required=True, help="Its name: letters, digits, _ . and -.")
+@click.option("--declared_patients", required=True, type=click.IntRange(1), help="As its owner declares.")
+@click.option("--weight", default=1.0, show_default=True, help="Of its updates in the average; above 0.")
+@click.option("--key", required=True, type=EXISTING, help="Its public key, ECDSA P-384 (PEM or OpenSSH).")
+@reports_errors
+def enrol(state: str, site: str, declared_patients: int, weight: float, key: str) -> None:
+    """Take a site in, or change what it declared or its key.
+
+    The site makes its key with: ssh-keygen -t ecdsa -b 384 -N '' -f site.key
+    """
+    from cordon.federation.credentials import public_pem
+    from cordon.federation.plan import declared_site
+
+    declared = declared_site(site, declared_patients, weight, public_pem(Path(key)))
+    _registry(state).enrol(declared)
+    click.echo(f"{site} is enrolled with {declared_patients} declared patients and weight {weight:g}")
+
+
+@aggregator.command(name="list")
+@state_option
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+@reports_errors
+def list_(state: str, as_json: bool) -> None:
+    """Show who is enrolled, with offences and bans."""
+    rows = [
+        {
+            "site": member.site.name, "identity": member.identity, "weight": member.site.weight,
+            "declared_patients": member.site.declared_patients, "offences": member.offences,
+            "banned": member.banned,
+        }
+        for member in _registry(state).members()
+    ]  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        standing = f"banned: {row['banned']}" if row["banned"] else f"{row['offences']} offences"
+        click.echo(
+            f"{row['site']}  key {str(row['identity'])[:12]}  {row['declared_patients']} patients  "
+            f"weight {row['weight']:g}  {standing}"
+        )
+
+
+@aggregator.command()
+@state_option
+@click.argument("site")
+@reason_option
+@reports_errors
+def ban(state: str, site: str, reason: str) -> None:
+    """Refuse SITE (its name or its identity) in every run until it is released."""
+    _registry(state).ban(site, reason)
+    click.echo(f"{site} is banned")
+
+
+@aggregator.command()
+@state_option
+@click.argument("site")
+@reason_option
+@reports_errors
+def release(state: str, site: str, reason: str) -> None:
+    """Let SITE (its name or its identity), which was banned, take part again."""
+    _registry(state).release(site, reason)
+    click.echo(f"{site} may take part again")
+
+
+def _registry(state: str) -> Registry:
+    from cordon.federation.registry import Registry
+    from cordon.ledger import ChainedLog
+
+    return Registry(ChainedLog(Path(state) / "ledger.sqlite"))
