@@ -27,8 +27,9 @@ FARTHEST = 3.0
 # How improbable (standard normal deviations) it must be that noise alone turned a site's updates of all its
 # rounds against the others': one honest site in 30,000.
 TURNED = 4.0
-# Two sites' updates go together no further than so many deviations, or so many times as the others' do.
-ALIKE, ALIKE_TIMES = 20.0, 10.0
+# Two sites' updates are correlated by no more than so many deviations of their noise, or so many times as the
+# others' are. Cosines above SAME count as that.
+ALIKE, ALIKE_TIMES, SAME = 10.0, 10.0, 1.0 - 1e-9
 
 
 class Outliers:
@@ -79,8 +80,11 @@ class Outliers:
 
 
 def _alike(names: Sequence[str], vectors: Floats, noise: Floats) -> Faults:
-    """Pairs whose updates go together as independent noise, and the others', do not."""
-    together = (vectors @ vectors.T) / np.outer(noise, noise) / math.sqrt(vectors.shape[1])
+    """Pairs whose updates are correlated as independent noise, and the others', are not."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = (vectors @ vectors.T) / np.maximum(lengths * lengths.T, np.finfo(np.float64).tiny)
+    # Fisher's transform: of variance 1 for independent noise, and without end as the two become the same.
+    together = np.arctanh(np.clip(cosines, -SAME, SAME)) * math.sqrt(vectors.shape[1])
     rows, columns = np.triu_indices(len(names), 1)
     pairs = together[rows, columns]
     allowed = max(ALIKE, ALIKE_TIMES * float(np.median(np.abs(pairs))))

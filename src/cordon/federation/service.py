@@ -21,8 +21,8 @@ from cordon.model import Model
 if TYPE_CHECKING:
     from cordon.pretraining import PublicStart
 
-# So often are the SuperLink and the gate started again in one run.
-MOST_RESTARTS = 20
+# So often are the SuperLink and the gate started again without a round in between.
+MOST_RESTARTS = 3
 
 
 def serve(
@@ -47,15 +47,20 @@ def serve(
     for site in sites:
         plan.check_delta(site.name, site.declared_patients)
     write_enrolment(sites, enrolment := workdir / "enrolment.json")
-    for restart in range(MOST_RESTARTS + 1):
+    restarts = 0
+    while True:
         aggregation = Aggregation(
             plan, list(sites), features, ledger=ledger, checkpoints=Checkpoints(state, ledger), limits=limits,
             say=say, start=start,
         )  # fmt: skip
+        before = len(aggregation.record.rounds)
         try:
-            with processes.superlink(
-                credentials, host, port, workdir, enrolment=enrolment, evidence=evidence, names=names
-            ) as link:
+            with (
+                processes.superlink(
+                    credentials, host, port, workdir, enrolment=enrolment, evidence=evidence, names=names
+                ) as link,
+                tasks.noticing_loss(link),
+            ):
                 say(f"the aggregator listens on {host}:{port}")
                 tasks.register(link, [site.public_key for site in sites])
                 tasks.start_run(link)
@@ -63,7 +68,7 @@ def serve(
                     model = aggregation.run(Exchange(grid, sites, link.alive))
             return model, aggregation.record
         except LinkLost as error:
-            if restart == MOST_RESTARTS:
+            restarts = 0 if len(aggregation.record.rounds) > before else restarts + 1
+            if restarts > MOST_RESTARTS:
                 raise
             say(f"{error}; starting both again")
-    raise AssertionError("unreachable")

@@ -90,6 +90,19 @@ class Tasks:
             client.close()
 
 
+@contextmanager
+def noticing_loss(tasks: Tasks) -> Iterator[None]:
+    """LinkLost for whatever fails in the block because the SuperLink or the gate ended."""
+    import httpx
+
+    try:
+        yield
+    except httpx.HTTPError as error:
+        if tasks.alive():
+            raise
+        raise LinkLost(LOST) from error
+
+
 def register(tasks: Tasks, public_keys: Sequence[str]) -> None:
     """Enrol the SuperNodes' public keys (PEM) at the SuperLink."""
     from flwr.proto.control_pb2 import RegisterNodeRequest
@@ -125,11 +138,7 @@ def start_run(tasks: Tasks) -> None:
 
 @contextmanager
 def server_task(tasks: Tasks) -> Iterator[Grid]:
-    """The run's ServerApp task, taken by this process: a Grid to send and receive messages with.
-
-    LinkLost where it cannot, because whoever handed it out ended.
-    """
-    import httpx
+    """The run's ServerApp task, taken by this process: a Grid to send and receive messages with."""
     from flwr.common.constant import SubStatus
     from flwr.common.serde import run_from_proto
     from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest
@@ -138,7 +147,8 @@ def server_task(tasks: Tasks) -> Iterator[Grid]:
     from flwr.supercore.task_identity import TaskIdentity
     from flwr.superlink.grid import HttpGrid
 
-    token = until(lambda: tasks.acquire(TaskType.SERVER_APP), "the SuperLink handed out no run")
+    nothing = "the SuperLink handed out no run"
+    token = until(lambda: tasks.acquire(TaskType.SERVER_APP), nothing, alive=tasks.alive)
     grid = HttpGrid(tasks.address, root_certificates=tasks.certificate, token=token)
     retries = grid._retry_invoker
     hopeless = retries.should_giveup
@@ -155,10 +165,6 @@ def server_task(tasks: Tasks) -> Iterator[Grid]:
         grid.set_run(run_from_proto(given.run))
         yield grid
         status, details = SubStatus.COMPLETED, ""
-    except httpx.HTTPError as error:
-        if tasks.alive():
-            raise
-        raise LinkLost(LOST) from error
     finally:
         heartbeat.stop()
         if tasks.alive():
@@ -223,10 +229,12 @@ def _control(tasks: Tasks) -> Iterator[Any]:
 
 
 def until(condition: Callable[[], Any], failure: str, *, alive: Callable[[], bool] = lambda: True) -> Any:
-    """The first true value of ``condition``; FederationError past the deadline, or when not ``alive``."""
+    """The first true value of ``condition``; FederationError past the deadline, LinkLost if not ``alive``."""
     deadline = time.monotonic() + START_DEADLINE
     while not (value := condition()):
-        if time.monotonic() > deadline or not alive():
+        if not alive():
+            raise LinkLost(failure)
+        if time.monotonic() > deadline:
             raise FederationError(failure)
         time.sleep(POLL)
     return value
