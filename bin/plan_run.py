@@ -8,6 +8,7 @@ import click
 
 from cordon.accountants import GAUSSIAN, LAPLACE
 from cordon.commands import EXISTING, reports_errors
+from cordon.federation.averaging import MEAN, RULES, check_rule
 from cordon.model import ARCHITECTURES
 from cordon.training import CLIPPINGS, OPTIMISERS, UNITS
 
@@ -45,6 +46,10 @@ FOLDER = click.Path(file_okay=False)
     type=click.IntRange(1),
     help="The model is the mean of those after so many last rounds, or of all.",
 )
+@click.option("--aggregation", type=click.Choice(tuple(RULES)), default=MEAN, show_default=True)
+@click.option(
+    "--malicious_sites", default=0, show_default=True, type=click.IntRange(0), help="That it bears."
+)
 @click.option("--max_variants_per_patient", required=True, type=click.IntRange(1))
 @click.option("--pretrained", type=EXISTING, help="Public model to start from (cordon pretrain).")
 @reports_errors
@@ -65,6 +70,7 @@ def main(
     if pretrained:
         settings |= public_start(Path(pretrained))
     plan = Plan.calibrated(mechanism=NOISES[mechanism], **settings)
+    check_rule(plan.aggregation, plan.malicious_sites, len(declared))
     for site in declared:
         plan.check_delta(site.name, site.declared_patients)
     enrol(declared, host, state=Path(state), outdir=Path(outdir))

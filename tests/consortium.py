@@ -133,7 +133,8 @@ class Consortium:
         return pid
 
     def ledger(self) -> list[dict[str, object]]:
-        return list(ChainedLog(self.folder / "aggregator" / "ledger.sqlite"))
+        """The aggregator's decisions."""
+        return ChainedLog(self.folder / "aggregator" / "ledger.sqlite").of_kind("decision")
 
     def stop(self) -> None:
         for process in self._processes.values():

@@ -11,7 +11,6 @@ from consortium import Consortium, plan
 from cordon import model as models
 from cordon.errors import Unreachable
 from cordon.federation import aggregator, exchange, processes
-from cordon.ledger import ChainedLog
 
 pytestmark = [pytest.mark.federation, pytest.mark.timeout(300)]
 
@@ -68,7 +67,7 @@ def test_honest_sites_all_get_the_model_and_send_nothing_beyond_the_allow_list(c
         assert set(message.content) == {"declaration"}
         assert set(message.content["declaration"]) == place
     # Warm processes: a round is far shorter than the imports of torch and Opacus that it does without.
-    assert len(list(ChainedLog(three.folder / "aggregator" / "ledger.sqlite"))) == 9
+    assert len(three.ledger()) == 9
 
 
 def test_over_budget_is_quarantined_poison_refused_and_a_site_stops_at_its_own_budget(consortium):
@@ -76,7 +75,7 @@ def test_over_budget_is_quarantined_poison_refused_and_a_site_stops_at_its_own_b
     five.start("north")
     five.start("south")
     five.start("greedy", behaviour="little_noise")
-    five.start("poison", behaviour="nan")
+    five.start("poison", behaviour="NaN")
     five.start("frugal", epsilon=6.0)
     model, record = five.aggregate(plan(3))
 
@@ -126,6 +125,51 @@ def test_a_supernode_killed_in_a_round_does_not_stop_the_others(consortium):
     assert any("west missing: no reply before the round's deadline" in line for line in three.said)
     assert f"SuperNode {killed[0]} ended with status -9; trying again" in three.log("west")
     assert models.load(three.folder / "north" / "model.safetensors").hash == model.hash
+
+
+HOSTILE = {
+    "no-noise": ("no noise", "less noise than declared"),
+    "no-clip": ("no clip", "its gradients were not clipped"),
+    "scaled": ("scaled x100", "its gradients were not clipped, or it was scaled"),
+    "flipped": ("sign flipped x5", "its gradients were not clipped, or it was scaled"),
+    "shape": ("wrong shape", "not an update of this model"),
+    "replayed": ("replayed", "the same numbers as in an earlier round: replayed"),
+}
+COLLUDING = {
+    "agreed-1": ("colluding", "are alike by"),
+    "agreed-2": ("colluding", "are alike by"),
+    "half": ("half noise", "less noise than declared"),
+}
+
+
+@pytest.mark.parametrize("hostile", [HOSTILE, COLLUDING], ids=["each alone", "two that collude"])
+def test_hostile_sites_are_quarantined_and_not_in_the_average(hostile, consortium, monkeypatch):
+    averaged, combine = [], aggregator.combine
+    monkeypatch.setattr(
+        aggregator, "combine", lambda *given, **named: averaged.append(given[2]) or combine(*given, **named)
+    )
+    honest = ("north", "south", "west", "east", "centre")[: 3 if hostile is HOSTILE else 5]
+    many = consortium(*honest, *hostile)
+    for site in honest:
+        many.start(site)
+    for site, (behaviour, _) in hostile.items():
+        many.start(site, behaviour=behaviour)
+    model, record = many.aggregate(plan(3, model="mlp", local_steps=5), join_deadline=120.0)
+
+    assert [many.finish(site) for site in honest] == [0] * len(honest)
+    assert [many.finish(site) for site in hostile] == [5] * len(hostile)
+    by_site = {site["site"]: site for site in record.sites}
+    for site, (_, reason) in hostile.items():
+        assert by_site[site]["status"] == "quarantined"
+        assert reason in by_site[site]["reason"]
+    # A replay is an honest update the first time; what else a hostile site sent is in no average.
+    assert [set(updates) for updates in averaged] == [
+        {*honest, *({"replayed"} & set(hostile))}, set(honest), set(honest),
+    ]  # fmt: skip
+    weights = np.concatenate([array.ravel() for array in model.parameters.values()])
+    assert np.isfinite(weights).all()
+    for site in honest:
+        assert models.load(many.folder / site / "model.safetensors").hash == model.hash
 
 
 def test_sites_that_stop_at_their_own_budgets_end_the_run_with_its_model(consortium):

@@ -12,7 +12,9 @@ import numpy as np
 
 from cordon.federation import messages, site
 
-BIN = Path(__file__).resolve().parents[2] / "bin"
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "benchmarks"))
+from hostile import TRAINING, UPDATES  # noqa: E402  shared with the benchmark of attacks
 
 
 def declare_little_noise(reply: messages.Reply) -> messages.Reply:
@@ -22,24 +24,29 @@ def declare_little_noise(reply: messages.Reply) -> messages.Reply:
     return dataclasses.replace(reply, event=event, update=update)
 
 
-def send_nan(reply: messages.Reply) -> messages.Reply:
-    """Keep to the plan and send an update that would poison every weight."""
-    update = {name: np.full_like(array, np.nan) for name, array in reply.update.items()}
-    return dataclasses.replace(reply, update=update)
-
-
-BEHAVIOURS = {"little_noise": declare_little_noise, "nan": send_nan}
+BEHAVIOURS = {"little_noise": declare_little_noise}
 
 
 def main() -> None:
-    behave = BEHAVIOURS[sys.argv.pop(1)]
+    name = sys.argv.pop(1)
+    if name in TRAINING:
+        train = site.train
+        site.train = lambda model, start, units, settings, **rest: train(
+            model, start, units, TRAINING[name](settings), **rest
+        )
+    sent: list[dict[str, np.ndarray]] = []
 
     def reply(*fields: object) -> messages.Reply:
         honest = messages.Reply(*fields)
-        return behave(honest) if honest.status == messages.TRAINED else honest
+        if honest.status != messages.TRAINED:
+            return honest
+        sent.append(honest.update)
+        if name in UPDATES:
+            return dataclasses.replace(honest, update=UPDATES[name](honest.update, sent[0]))
+        return BEHAVIOURS.get(name, lambda same: same)(honest)
 
     site.Reply = reply
-    runpy.run_path(str(BIN / "train_site.py"), run_name="__main__")
+    runpy.run_path(str(ROOT / "bin" / "train_site.py"), run_name="__main__")
 
 
 if __name__ == "__main__":

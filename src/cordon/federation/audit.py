@@ -10,6 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -205,8 +206,14 @@ class Auditor:
         return any((row["decision"], row["run"], row["round"]) == place for row in self._decisions(site))
 
     def _epsilons(self, events: Sequence[Event]) -> tuple[float, float | None]:
-        rdp = epsilon_rdp(events, self._plan.delta)
-        return rdp, epsilon_pld(events, self._plan.delta) if rdp <= self._plan.epsilon else None
+        return _composed(tuple(events), self._plan.delta, self._plan.epsilon)
+
+
+@lru_cache(maxsize=1024)
+def _composed(events: tuple[Event, ...], delta: float, budget: float) -> tuple[float, float | None]:
+    """Epsilon of ``events`` by RDP and PLD; most sites of a run have the same ones behind them."""
+    rdp = epsilon_rdp(events, delta)
+    return rdp, epsilon_pld(events, delta) if rdp <= budget else None
 
 
 class _History:
