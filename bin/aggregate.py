@@ -47,7 +47,9 @@ def main(plan_file: str, credentials: str, address: str, min_sites: int, join_de
     from cordon.features import FEATURES
     from cordon.federation.aggregator import Limits
     from cordon.federation.plan import read_enrolment, read_plan
+    from cordon.federation.record import Record
     from cordon.federation.service import serve
+    from cordon.model import Model
     from cordon.pretraining import PublicStart, public_rows, read_public
 
     enrolment = Path(credentials) / "enrolment.json"
@@ -56,15 +58,19 @@ def main(plan_file: str, credentials: str, address: str, min_sites: int, join_de
     rows = public_rows([Path(path) for path in public_variants], plan.model) if public_variants else None
     start = PublicStart(read_public(Path(pretrained)), rows) if pretrained else None
     host, _, port = address.rpartition(":")
+
+    def save(model: Model, happened: Record) -> None:
+        model.save(Path(output))
+        Path(record).write_text(json.dumps(happened.to_dict(), indent=2) + "\n")
+
     with progress(progress_file) as say:
-        model, happened = serve(
+        model, _ = serve(
             plan, sites, FEATURES, credentials=Path(credentials),
             host=host, port=int(port), state=Path(state), workdir=Path("flower"),
             limits=Limits(min_sites, join_deadline, round_deadline, ban_after), say=say, start=start,
+            save=save,
         )  # fmt: skip
         say(f"model {model.hash[:12]} after {model.privacy['rounds']} rounds")
-    model.save(Path(output))
-    Path(record).write_text(json.dumps(happened.to_dict(), indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ from cordon.model import Model, Parameters, initial_parameters
 from cordon.pretraining import PublicStart, chosen
 
 FAREWELL_DEADLINE = 20.0
+# A SuperNode that was cut off is let in again when its last heartbeat, of one minute, has lapsed.
+RETURN_DEADLINE = 90.0
 Say = Callable[[str], None]
 
 
@@ -88,7 +90,8 @@ class Aggregation:
     def run(self, exchange: Exchange) -> Model:
         """Train the rounds that are left and return the model; Unreachable where a round lacks its quorum.
 
-        LinkLost where the exchange ends; the run can then go on over another one.
+        LinkLost where the exchange ends; the run can then go on over another one. The checkpoint stays, for
+        the caller to discard when the model is where it shall be.
         """
         began = time.monotonic()
         try:
@@ -108,14 +111,16 @@ class Aggregation:
             raise
         finally:
             self.record.seconds += time.monotonic() - began
-        self._checkpoints.discard()
         return model
 
     def _gather(self, exchange: Exchange) -> None:
         """Wait for all sites that take part; after the deadline, go on with a quorum or give up."""
         self._refuse_banned()
         active = [site for site in self._sites if site.name not in self._ended]
-        deadline = time.monotonic() + self._limits.join_deadline
+        left = 0 if self._spent_out else self.plan.rounds - self._rounds_over
+        # A run that only lacks its end waits no longer than sites take to come back: some may have heard it.
+        patience = self._limits.join_deadline if left else min(RETURN_DEADLINE, self._limits.join_deadline)
+        deadline = time.monotonic() + patience
         shown = -1
         while (online := len(exchange.online().keys() & set(active))) < len(active):
             if online != shown:
@@ -124,7 +129,6 @@ class Aggregation:
             if time.monotonic() > deadline:
                 break
             time.sleep(POLL)
-        left = self.plan.rounds - self._rounds_over
         if left and online < self._limits.min_sites:
             raise Unreachable(
                 f"{online} of {len(active)} sites joined within {self._limits.join_deadline:g} s, and "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cordon.federation.audit import Answer
@@ -24,13 +25,16 @@ class Exchange:
     def __init__(self, grid: Grid, sites: Sequence[Site], alive: Callable[[], bool] = lambda: True) -> None:
         self._grid, self._alive = grid, alive
         self._by_key = {site.public_key: site for site in sites}
+        self._until = 0.0
 
     def online(self) -> dict[Site, int]:
         """Node ids of the enrolled sites that are connected now."""
         self.check()
+        with self._reached():
+            nodes: list[Any] = list(self._grid.get_nodes())
         return {
             self._by_key[node.public_key.decode()]: node.node_id
-            for node in self._nodes()
+            for node in nodes
             if node.public_key.decode() in self._by_key
         }
 
@@ -40,8 +44,14 @@ class Exchange:
         """Send every site that is there its content, and what came of it within ``deadline`` seconds."""
         nodes = self.online()
         there = {nodes[site]: content for site, content in contents.items() if site in nodes}
-        replies = self._exchange(there, kind, deadline, group=group)
+        with self._reached():
+            replies = self._exchange(there, kind, deadline, group=group)
         return {site: read(replies.get(nodes.get(site, -1))) for site in contents}
+
+    def late(self) -> bool:
+        """Whether the deadline of what was asked last is over."""
+        self.check()
+        return time.monotonic() > self._until
 
     def check(self) -> None:
         if not self._alive():
@@ -63,8 +73,11 @@ class Exchange:
         pushed = zip(self._grid.push_messages(messages), contents, strict=True)
         ids = {key: node for key, node in pushed if key}
         replies: dict[int, Message] = {}
-        until = time.monotonic() + deadline
-        while len(replies) < len(ids) and time.monotonic() < until:
+        self._until = time.monotonic() + deadline
+        over = False
+        # Once more after the deadline: one reply that is awaited until then must not cost the others.
+        while len(replies) < len(ids) and not over:
+            over = self.late()
             open_ids = [key for key, node in ids.items() if node not in replies]
             for message in self._grid.pull_messages(open_ids):
                 # An error made by the SuperLink names another sender: what it answers is what counts.
@@ -73,8 +86,15 @@ class Exchange:
             time.sleep(POLL)
         return replies
 
-    def _nodes(self) -> Iterable[Any]:
-        return self._grid.get_nodes()
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """LinkLost instead of whatever Flower's client raises when there is nobody left to reach."""
+        try:
+            yield
+        except Exception as error:
+            if self._alive():
+                raise
+            raise LinkLost(LOST) from error
 
 
 def read(message: Message | None) -> Answer:

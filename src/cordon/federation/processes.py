@@ -173,7 +173,9 @@ def supernode(address: str, certificate: Path, key: Path, workdir: Path) -> tupl
         "--port", str(port), "--superexec-auth-secret-file", str(secret), "--max-wait-time", "60",
     ]  # fmt: skip
     process = Process(command, workdir / "flower", workdir / "supernode.log")
-    return process, Tasks(f"127.0.0.1:{port}", secret, None)
+    tasks = Tasks(f"127.0.0.1:{port}", secret, None)
+    tasks.alive = lambda: process.exit_status() is None
+    return process, tasks
 
 
 def _healthy(tasks: Tasks) -> bool:

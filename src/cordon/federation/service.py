@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,12 +29,15 @@ def serve(
     plan: Plan, sites: Sequence[Site], features: tuple[str, ...], *,
     credentials: Path, host: str, port: int, state: Path, workdir: Path, limits: Limits, say: Say,
     start: PublicStart | None = None, evidence: str = "", names: Sequence[str] = (),
+    save: Callable[[Model, Record], None] = lambda model, record: None,
 ) -> tuple[Model, Record]:  # fmt: skip
     """Run a gate at ``host:port``, a SuperLink behind it, and one aggregation on it, from start to end.
 
     ``sites`` are enrolled, where they are not yet; none: those that are enrolled take part.
     ``state`` outlives runs and holds the aggregator's ledger and an unfinished run, which goes on;
-    ``workdir`` holds this run's logs. ``evidence`` and ``names`` are the gate's, see `processes.superlink`.
+    ``workdir`` holds this run's logs. ``save`` puts the result where it shall be: whoever dies before that
+    is done finds the run as it was before its end. ``evidence`` and ``names`` are the gate's, see
+    `processes.superlink`.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     ledger = ChainedLog(state / "ledger.sqlite")
@@ -47,12 +50,14 @@ def serve(
     for site in sites:
         plan.check_delta(site.name, site.declared_patients)
     write_enrolment(sites, enrolment := workdir / "enrolment.json")
+    checkpoints = Checkpoints(state, ledger)
     restarts = 0
     while True:
         aggregation = Aggregation(
-            plan, list(sites), features, ledger=ledger, checkpoints=Checkpoints(state, ledger), limits=limits,
-            say=say, start=start,
+            plan, list(sites), features, ledger=ledger, checkpoints=checkpoints, limits=limits, say=say,
+            start=start,
         )  # fmt: skip
+        model = None
         before = len(aggregation.record.rounds)
         try:
             with (
@@ -65,10 +70,17 @@ def serve(
                 tasks.register(link, [site.public_key for site in sites])
                 tasks.start_run(link)
                 with tasks.server_task(link) as grid:
-                    model = aggregation.run(Exchange(grid, sites, link.alive))
-            return model, aggregation.record
+                    exchange = Exchange(grid, sites, link.alive)
+                    tasks.bound_pulls(grid, exchange.late)
+                    model = aggregation.run(exchange)
+                    save(model, aggregation.record)
+                    checkpoints.discard()
         except LinkLost as error:
+            if model is not None:
+                return model, aggregation.record
             restarts = 0 if len(aggregation.record.rounds) > before else restarts + 1
             if restarts > MOST_RESTARTS:
                 raise
             say(f"{error}; starting both again")
+        else:
+            return model, aggregation.record

@@ -20,7 +20,10 @@ from cordon.errors import FederationError
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
+    from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
     from flwr.serverapp import Grid
+    from flwr.supercore.heartbeat import HeartbeatSender
+    from flwr.supercore.retry import RetryInvoker
     from flwr.supercore.runtime import RuntimeHttpClient
 
 BUNDLE = Path(__file__).parent / "bundle"
@@ -72,8 +75,41 @@ class Tasks:
             root_certificates=self.certificate,
             interceptors=[RuntimeVersionHttpInterceptor(component_name="cordon"), authentication],
             # Acquiring is a poll: whoever waits for a task tries again anyway.
-            retry_invoker=make_simple_http_retry_invoker() if token else None,
+            retry_invoker=self.patience(make_simple_http_retry_invoker()) if token else None,
         )
+
+    def patience(self, retries: RetryInvoker) -> RetryInvoker:
+        """``retries`` that end where nobody is left to reach, or the task was taken from us.
+
+        Flower's own answer to the latter is to interrupt the whole process.
+        """
+        import httpx
+
+        hopeless = retries.should_giveup
+
+        def give_up(error: Exception) -> bool:
+            taken = isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 401
+            return taken or not self.alive() or (hopeless is not None and hopeless(error))
+
+        retries.should_giveup = give_up
+        return retries
+
+    def heartbeat(self, client: RuntimeHttpClient) -> HeartbeatSender:
+        """What keeps the task of ``client`` ours; whoever works on it finds out where it is gone."""
+        import httpx
+        from flwr.proto.runtime_pb2 import SendTaskHeartbeatRequest
+        from flwr.supercore.heartbeat import HeartbeatSender
+
+        def beat() -> bool:
+            try:
+                client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+            except httpx.HTTPStatusError:
+                return True
+            except httpx.TransportError:
+                return not self.alive()  # otherwise it is tried again
+            return True
+
+        return HeartbeatSender(beat)
 
     def acquire(self, kind: str) -> str | None:
         """The token of a pending task of ``kind``; None when there is none, or nobody answers."""
@@ -143,18 +179,15 @@ def server_task(tasks: Tasks) -> Iterator[Grid]:
     from flwr.common.serde import run_from_proto
     from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest
     from flwr.supercore.constant import TaskType
-    from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
     from flwr.supercore.task_identity import TaskIdentity
     from flwr.superlink.grid import HttpGrid
 
     nothing = "the SuperLink handed out no run"
     token = until(lambda: tasks.acquire(TaskType.SERVER_APP), nothing, alive=tasks.alive)
     grid = HttpGrid(tasks.address, root_certificates=tasks.certificate, token=token)
-    retries = grid._retry_invoker
-    hopeless = retries.should_giveup
-    retries.should_giveup = lambda error: not tasks.alive() or (hopeless is not None and hopeless(error))
+    tasks.patience(grid._retry_invoker)
     client = grid._runtime_client
-    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    heartbeat = tasks.heartbeat(client)
     heartbeat.start()
     status, details = SubStatus.FAILED, "the aggregator stopped"
     try:
@@ -172,24 +205,46 @@ def server_task(tasks: Tasks) -> Iterator[Grid]:
         grid.close()
 
 
+def bound_pulls(grid: Grid, late: Callable[[], bool]) -> None:
+    """Let ``grid`` wait for the arrays of a reply that was announced only until it is ``late``.
+
+    Flower waits for minutes, and whoever announces a reply and never sends it would hold up everyone.
+    """
+    from flwr.superlink.grid import HttpGrid
+
+    assert isinstance(grid, HttpGrid)
+    client = grid._runtime_client
+    pull = client.PullObject
+
+    def bounded(request: PullObjectRequest) -> PullObjectResponse:
+        response = pull(request)
+        if not response.object_available and late():
+            response.object_found = False
+        return response
+
+    client.PullObject = bounded  # type: ignore[method-assign]
+
+
 def answer(tasks: Tasks, handle: Callable[[Message], RecordDict], *, refused: str) -> bool:
     """Take one ClientApp task if there is one, and send what ``handle`` makes of its message.
 
     Where ``handle`` raises, the reply is an error with the fixed text ``refused``: an exception's own
-    words may name files, samples or values. Returns whether there was a task.
+    words may name files, samples or values. Returns whether there was a task, and the SuperNode still had
+    it in the end: what was answered and not taken is lost.
     """
+    import httpx
     from flwr.app import Message
     from flwr.app.error import Error
     from flwr.common.constant import ErrorCode, SubStatus
     from flwr.supercore.constant import TaskType
-    from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+    from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
     from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
     token = tasks.acquire(TaskType.CLIENT_APP)
     if token is None:
         return False
     client = tasks.client(token=token)
-    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    heartbeat = tasks.heartbeat(client)
     heartbeat.start()
     try:
         message, context, run, _ = pull_task_input(client)
@@ -205,6 +260,8 @@ def answer(tasks: Tasks, handle: Callable[[Message], RecordDict], *, refused: st
         push_task_output(client, context, SubStatus.FAILED if error else SubStatus.COMPLETED, "")
         if error:
             raise error
+    except (httpx.HTTPError, ObjectPullError):
+        return False
     finally:
         heartbeat.stop()
         client.close()

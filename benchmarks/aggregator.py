@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Rounds a second of the aggregator with many simulated sites, and its memory; with the audit and without it.
+
+    python benchmarks/aggregator.py --sites 10,100,1000
+
+A simulated site answers at once with noise as the plan has it. Its messages are serialised and read as Flower
+does it, but cross no network: a real round adds the SuperNodes' polling (3 s) and the sites' training. "Plain"
+takes every readable update and averages it. Both write checkpoints, and take turns in processes of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from cordon.features import FEATURES
+from cordon.federation.aggregator import Aggregation, Limits
+from cordon.federation.audit import ACCEPTED, Answer, Auditor, Decision
+from cordon.federation.checkpoint import Checkpoints
+from cordon.federation.exchange import Exchange, read
+from cordon.federation.messages import TRAINED, Reply
+from cordon.federation.noise_checks import reference
+from cordon.federation.plan import Plan, Site
+from cordon.ledger import ChainedLog
+from cordon.model import initial_parameters
+
+PATIENTS = 40
+
+
+class Simulated(Exchange):
+    """Sites that are all there and answer at once."""
+
+    def __init__(self, plan: Plan, sites: list[Site]) -> None:
+        super().__init__(None, sites)  # type: ignore[arg-type]
+        self._plan, self._sites = plan, sites
+        self._shapes = {n: a.shape for n, a in initial_parameters(plan.model, len(FEATURES)).items()}
+        self._deviation = reference(plan, PATIENTS).deviation
+        self._source = np.random.default_rng(0)
+        self.seconds = 0.0
+
+    def online(self) -> dict[Site, int]:
+        return {site: number for number, site in enumerate(self._sites, start=1)}
+
+    def ask(
+        self, contents: Mapping[Site, Any], kind: str, deadline: float, *, group: str
+    ) -> dict[Site, Answer]:
+        """What is timed is what the aggregator does: reading the replies, not making them."""
+        if kind != "train":
+            return dict.fromkeys(contents, (None, ""))
+        from flwr.common.serde import message_from_proto, message_to_proto
+        from flwr.proto.message_pb2 import Message as Proto
+
+        sent = {site: message_to_proto(self._reply(int(group))).SerializeToString() for site in contents}
+        began = time.perf_counter()
+        answers = {site: read(message_from_proto(Proto.FromString(data))) for site, data in sent.items()}
+        self.seconds += time.perf_counter() - began
+        return answers
+
+    def _reply(self, number: int) -> Any:
+        from flwr.app import Message
+
+        update = {
+            name: self._source.normal(scale=self._deviation, size=shape).astype(np.float32)
+            for name, shape in self._shapes.items()
+        }
+        content = Reply(TRAINED, self._plan.run, number, self._plan.event, update).to_records()
+        return Message(content, dst_node_id=1, message_type="train")
+
+
+class Plain(Auditor):
+    """No audit: whatever can be read is averaged."""
+
+    def judge(self, round_number: int, replies: Mapping[Site, Answer], *, keep: Any = None) -> list[Decision]:
+        decisions = [Decision(site.name, ACCEPTED, "", 0.0, 0.0) for site in replies]
+        keep(decisions)
+        return decisions
+
+
+def timed(way: str, count: int, rounds: int) -> tuple[float, float]:
+    """Seconds of a round, and the process's peak memory in MiB."""
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+    plan = Plan.calibrated(
+        run="", model="mlp", unit="patient", epsilon=8.0, delta=1e-6, rounds=rounds, local_steps=10,
+        sampling_rate=0.5, clip_norm=0.05, learning_rate=2.0, max_variants_per_patient=256, averaged_rounds=5,
+    ).started()  # fmt: skip
+    sites = [Site(f"site{n}", PATIENTS, 1.0, f"key {n}") for n in range(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        log = ChainedLog(Path(folder) / "ledger.sqlite")
+        run = Aggregation(
+            plan, sites, FEATURES, ledger=log, checkpoints=Checkpoints(Path(folder), log),
+            limits=Limits(1, 1.0, 1.0), say=lambda line: None,
+        )  # fmt: skip
+        if way == "plain":
+            run._auditor = Plain(plan, log, expected=run.parameters)
+        exchange = Simulated(run.plan, sites)
+        times = []
+        for number in range(1, rounds + 1):
+            made, began = exchange.seconds, time.perf_counter()
+            answered: list[float] = []
+            ask = exchange.ask
+
+            def clocked(*given: Any, ask: Any = ask, answered: list[float] = answered, **named: Any) -> Any:
+                start = time.perf_counter()
+                answers = ask(*given, **named)
+                answered.append(time.perf_counter() - start)
+                return answers
+
+            exchange.ask = clocked  # type: ignore[method-assign]
+            run._round(exchange, number)
+            exchange.ask = ask  # type: ignore[method-assign]
+            # Making the sites' replies is not the aggregator's work.
+            times.append(time.perf_counter() - began - answered[0] + exchange.seconds - made)
+    return float(np.median(times)), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@click.command()
+@click.option("--sites", default="10,100,1000", show_default=True)
+@click.option("--rounds", default=10, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON list of rows.")
+def main(sites: str, rounds: int, as_json: bool) -> None:
+    """Print rounds a second and memory, with the audit and by plain averaging, side by side."""
+    rows = []
+    context = multiprocessing.get_context("spawn")
+    for count in map(int, sites.split(",")):
+        found = {}
+        for way in ("plain", "audited"):
+            with context.Pool(1) as pool:
+                found[way] = pool.apply(timed, (way, count, rounds))
+        row = {
+            "sites": count, "plain_s": found["plain"][0], "audited_s": found["audited"][0],
+            "audit_ms_a_site": 1000 * (found["audited"][0] - found["plain"][0]) / count,
+            "ratio": found["audited"][0] / found["plain"][0], "peak_mb": found["audited"][1],
+        }  # fmt: skip
+        rows.append(row)
+        if not as_json:
+            click.echo(
+                f"{count:5d} sites  plain {row['plain_s']:7.3f} s  audited {row['audited_s']:7.3f} s a round  "
+                f"({row['ratio']:.2f} x, {row['audit_ms_a_site']:.2f} ms a site)  peak {row['peak_mb']:.0f} MiB"
+            )
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
