@@ -56,6 +56,9 @@ class IntelPolicy:
     mrtd: frozenset[bytes] = frozenset()
     rtmrs: Mapping[str, frozenset[bytes]] = field(default_factory=dict)
     tcb_statuses: tuple[str, ...] = ("UpToDate",)
+    dynamic_platform: bool = False
+    cached_keys: bool = False
+    smt: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,9 @@ def _intel(table: _Table) -> IntelPolicy:
         mrtd=table.take("mrtd", _digests(48), frozenset()),
         rtmrs={name: table.take(name, _digests(48), frozenset()) for name in RTMRS if name in table.held},
         tcb_statuses=table.take("tcb_statuses", _statuses, ("UpToDate",)),
+        dynamic_platform=table.take("dynamic_platform", _boolean, False),
+        cached_keys=table.take("cached_keys", _boolean, False),
+        smt=table.take("smt", _boolean, False),
     )
     table.ends()
     if not (policy.mrenclave or policy.mrsigner or policy.mrtd):
@@ -229,9 +235,10 @@ def _digests(size: int) -> Callable[[Any], frozenset[bytes]]:
 
 def _one_digest(size: int) -> Callable[[Any], bytes]:
     def read(held: Any) -> bytes:
-        if not isinstance(held, str) or len(held) != 2 * size:
+        value = bytes.fromhex(held) if isinstance(held, str) and len(held) == 2 * size else b""
+        if len(value) != size:
             raise ValueError(f"must be {2 * size} hexadecimal digits")
-        return bytes.fromhex(held)
+        return value
 
     return read
 
