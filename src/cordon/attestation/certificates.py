@@ -238,10 +238,10 @@ def _text(held: Mapping[str, bytes], oid: str) -> str:
 
 
 def _product(ark: x509.Certificate) -> str:
-    for product in PRODUCTS:
-        if _name(ark) == f"ARK-{product.capitalize()}":
-            return product
-    _refuse(f"its root {_name(ark)!r} is of no product that is known: {', '.join(PRODUCTS)}")
+    product = _name(ark).removeprefix("ARK-").lower()
+    if product not in PRODUCTS or _name(ark) != f"ARK-{product.capitalize()}":
+        _refuse(f"its root {_name(ark)!r} is of no product that is known: {', '.join(PRODUCTS)}")
+    return product
 
 
 def _name(certificate: x509.Certificate) -> str:

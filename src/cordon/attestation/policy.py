@@ -156,7 +156,7 @@ def _snp(table: _Table) -> SnpPolicy:
     table.ends()
     for name in ("roots", "measurements", "minimum_tcb"):
         if not getattr(policy, name):
-            raise UserError(f"{table.path}: sev_snp.{name} pins nothing. `cordon attest policy` has examples.")
+            raise UserError(f"{table.path}: sev_snp.{name} is missing. See `cordon attest policy`.")
     return policy
 
 
@@ -177,7 +177,7 @@ def _intel(table: _Table) -> IntelPolicy:
     if not (policy.mrenclave or policy.mrsigner or policy.mrtd):
         raise UserError(f"{table.path}: intel pins no code. Give mrenclave, mrsigner or mrtd.")
     if policy.mrsigner and not policy.mrenclave and policy.isv_prod_id is None:
-        raise UserError(f"{table.path}: intel.mrsigner alone allows all that this signer made. Give isv_prod_id.")
+        raise UserError(f"{table.path}: intel.mrsigner alone allows all of that signer. Give isv_prod_id.")
     if policy.mrtd and not {"rtmr1", "rtmr2"} <= set(policy.rtmrs):
         raise UserError(
             f"{table.path}: intel.mrtd measures the firmware alone. Give rtmr1 (kernel) and rtmr2 (command "

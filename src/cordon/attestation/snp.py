@@ -70,7 +70,7 @@ def enforce(report: Report, found: Verified, policy: SnpPolicy) -> None:
     if report.migration_agent and not policy.migration_agent:
         _refuse("a migration agent may move the guest's memory elsewhere", OTHER_GUEST)
     if report.vmpl > policy.max_vmpl:
-        _refuse(f"it was made at VMPL {report.vmpl}; the policy allows at most {policy.max_vmpl}", OTHER_GUEST)
+        _refuse(f"it was made at VMPL {report.vmpl}, over {policy.max_vmpl}", OTHER_GUEST)
     if report.measurement not in policy.measurements:
         _refuse(f"the measurement {found.measurement} is not one that the policy allows", OTHER_GUEST)
     if report.guest_svn < policy.minimum_guest_svn:
