@@ -70,6 +70,19 @@ def load(der: bytes) -> x509.Certificate:
             raise AttestationError(f"A certificate is malformed: {str(error)[:200]}.") from None
 
 
+def concatenated(content: bytes) -> list[bytes]:
+    """The DER certificates that stand one after another in ``content``; AttestationError if cut short."""
+    found = []
+    while content:
+        # SEQUENCE with its length in two bytes, as of every certificate from 256 bytes to 64 kB.
+        size = 4 + int.from_bytes(content[2:4], "big")
+        if content[:2] != b"\x30\x82" or len(content) < size:
+            raise AttestationError("A certificate is malformed: neither PEM nor DER.")
+        found.append(content[:size])
+        content = content[size:]
+    return found
+
+
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 of the DER SubjectPublicKeyInfo, 64 hexadecimal digits."""
     spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -142,10 +155,8 @@ def _endorsement(
     key = leaf.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         _refuse(f"the {signer}'s key is not of the curve P-384")
-    return Endorsement(
-        product=product, signer=signer, key=key, root=roots[held], test_only=is_test(ark),
-        **_extensions(leaf, product, signer),
-    )  # fmt: skip
+    tcb, hardware_id, provider = _extensions(leaf, product, signer)
+    return Endorsement(product, signer, key, tcb, hardware_id, provider, roots[held], is_test(ark))
 
 
 def _check_signature(what: str, certificate: x509.Certificate, issuer: x509.Certificate) -> None:
@@ -201,7 +212,8 @@ def _check_revocations(
         _refuse(f"{_name(ask)} has been revoked")
 
 
-def _extensions(leaf: x509.Certificate, product: str, signer: str) -> dict[str, object]:
+def _extensions(leaf: x509.Certificate, product: str, signer: str) -> tuple[dict[str, int], bytes, str]:
+    """TCB, hardware id of a VCEK, provider of a VLEK."""
     held = {
         item.oid.dotted_string: item.value.value
         for item in leaf.extensions
@@ -213,11 +225,11 @@ def _extensions(leaf: x509.Certificate, product: str, signer: str) -> dict[str, 
     parts = [part for part in TCB_PARTS if part in TCB_LAYOUT[product]]
     tcb = {part: _integer(held, TCB_OIDS[part]) for part in parts}
     if signer == "VLEK":
-        return {"tcb": tcb, "hardware_id": b"", "provider": _text(held, PROVIDER)}
+        return tcb, b"", _text(held, PROVIDER)
     hardware_id = held.get(HARDWARE_ID, b"")
     if len(hardware_id) != HARDWARE_ID_BYTES[product]:
         _refuse(f"the VCEK's hardware id has {len(hardware_id)} bytes, not {HARDWARE_ID_BYTES[product]}")
-    return {"tcb": tcb, "hardware_id": hardware_id, "provider": ""}
+    return tcb, hardware_id, ""
 
 
 def _integer(held: Mapping[str, bytes], oid: str) -> int:

@@ -12,7 +12,7 @@ import ssl
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from secrets import token_bytes
 
@@ -86,7 +86,7 @@ def _connected(host: str, port: int, timeout: float) -> Iterator[tuple[http.clie
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     connection = _through_proxy(host, port, timeout, context)
-    connection.auto_open = 0  # type: ignore[attr-defined]  # a second connection may have another peer
+    connection.auto_open = 0  # a second connection may have another peer
     watch = threading.Timer(timeout, _cut, (connection,))
     watch.daemon = True
     watch.start()
@@ -122,11 +122,9 @@ def _through_proxy(
 def _cut(connection: http.client.HTTPSConnection) -> None:
     held = connection.sock
     if held is not None:
-        try:
-            # The socket itself: ssl's own shutdown would wait for what the peer does not send.
+        # The socket itself: ssl's own shutdown would wait for what the peer does not send.
+        with suppress(OSError):
             socket.socket.shutdown(held, socket.SHUT_RDWR)
-        except OSError:
-            pass
 
 
 def _split(address: str) -> tuple[str, int]:

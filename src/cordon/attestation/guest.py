@@ -140,17 +140,18 @@ def _chain(table: bytes, given: Sequence[bytes]) -> tuple[bytes, ...]:
     """VCEK or VLEK, ASK and ARK in DER, from the host's table, what was given, and what Cordon has."""
     held = parse_table(table)
     if given:
-        return _completed(list(given))
+        return completed(given)
     leaf = held.get("VLEK") or held.get("VCEK")
     if leaf is None:
         raise AttestationError(
             "The host gives the guest no certificates. Fetch the VCEK from AMD's key distribution service "
             "once, for this chip and TCB, and give it to the aggregator."
         )
-    return _completed([leaf, *(held[name] for name in ("ASK", "ARK") if name in held)])
+    return completed([leaf, *(held[name] for name in ("ASK", "ARK") if name in held)])
 
 
-def _completed(chain: list[bytes]) -> tuple[bytes, ...]:
+def completed(chain: Sequence[bytes]) -> tuple[bytes, ...]:
+    """``chain`` of VCEK or VLEK, ASK and ARK; of the first alone, with AMD's others that come with Cordon."""
     if len(chain) == 3:
         return tuple(chain)
     issuer = load(chain[0]).issuer.rfc4514_string()
@@ -191,8 +192,8 @@ def _absent(dmi: Path) -> str:
     if tag.is_file() and tag.read_text().strip() == AZURE_TAG:
         return (
             "This is a VM of Azure, whose confidential VMs attest through a vTPM: the report there carries "
-            "Azure's own hash instead of this aggregator's key. Cordon cannot verify that yet; use a VM whose "
-            "kernel has /sys/kernel/config/tsm/report or /dev/sev-guest."
+            "Azure's own hash instead of this aggregator's key. Cordon cannot verify that yet: use a VM with "
+            "/sys/kernel/config/tsm/report or /dev/sev-guest."
         )
     return (
         "This is no confidential VM, or its kernel is too old: neither /sys/kernel/config/tsm/report nor "

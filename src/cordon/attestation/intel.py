@@ -38,7 +38,7 @@ def authenticate(evidence: Evidence, policy: IntelPolicy, now: datetime) -> Veri
 
     Raises AttestationError, also where the code may be debugged.
     """
-    import dcap_qvl
+    import dcap_qvl  # type: ignore[import-untyped]
 
     _check_form(evidence)
     try:
@@ -75,6 +75,14 @@ def enforce(found: Verified, policy: IntelPolicy) -> None:
         _refuse(f"its product id is {held['isv_prod_id']}, not {policy.isv_prod_id}", OTHER_GUEST)
     if found.guest_svn < policy.minimum_isv_svn:
         _refuse(f"its ISV SVN is {found.guest_svn}, under {policy.minimum_isv_svn}", OTHER_GUEST)
+
+
+def kind_of(quote: bytes) -> str:
+    """``sgx`` or ``tdx``, as the quote's header says; AttestationError if neither."""
+    kind = KINDS.get(int.from_bytes(quote[4:8], "little")) if len(quote) > HEADER else None
+    if kind is None:
+        _refuse("it is neither of SGX nor of TDX", GENUINE)
+    return kind
 
 
 def _pinned(name: str, held: str, allowed: frozenset[bytes]) -> None:
