@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cordon.commands import EXISTING, OUTPUT, reports_errors
-from cordon.errors import UserError
+from cordon.errors import FederationError, UserError
 
 if TYPE_CHECKING:
     from cordon.attestation.evidence import Evidence
@@ -47,13 +48,15 @@ def verify(
     from cordon.attestation import verify as verification
     from cordon.attestation.policy import Policy
 
-    evidence = _evidence(report, vcek, chain, quote, collateral)
     now = (at or datetime.now(UTC)).replace(tzinfo=UTC)
     wanted = None if report_data is None else _hexadecimal(report_data, 64)
-    if policy is None:
-        found = verification.genuine(evidence, report_data=wanted, now=now)
-    else:
-        found = verification.verify(evidence, Policy.read(policy), report_data=wanted, now=now)
+    rules = None if policy is None else Policy.read(policy)
+    with _refusal_as_json(as_json):
+        evidence = _evidence(report, vcek, chain, quote, collateral)
+        if rules is None:
+            found = verification.genuine(evidence, report_data=wanted, now=now)
+        else:
+            found = verification.verify(evidence, rules, report_data=wanted, now=now)
     _show(found, as_json, policy=policy, time=now.isoformat(), notes=[] if policy else [UNJUDGED])
 
 
@@ -103,10 +106,22 @@ def evidence(address: str, policy: str, timeout: float, certificate: str | None,
     from cordon.attestation.client import fetch
     from cordon.attestation.policy import Policy
 
-    attested = fetch(address, Policy.read(policy), timeout=timeout)
+    rules = Policy.read(policy)
+    with _refusal_as_json(as_json):
+        attested = fetch(address, rules, timeout=timeout)
     if certificate is not None:
         Path(certificate).write_bytes(attested.certificate)
     _show(attested.found, as_json, address=address, policy=policy)
+
+
+@contextmanager
+def _refusal_as_json(as_json: bool) -> Iterator[None]:
+    try:
+        yield
+    except FederationError as error:
+        if as_json:
+            click.echo(json.dumps({"verified": False, "problem": str(error)}, indent=2))
+        raise
 
 
 def _show(found: Verified, as_json: bool, *, notes: Sequence[str] = (), **about: str | None) -> None:

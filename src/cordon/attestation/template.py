@@ -77,7 +77,7 @@ def template(measurement: str | None = None, report: bytes | None = None, produc
     A report is not verified here: what it says is for the operator to compare. ``measurement``
     (96 hexadecimal digits) goes before the report's own.
     """
-    roots = DEFAULT_ROOTS
+    roots: tuple[str, ...] = DEFAULT_ROOTS
     minimum: Mapping[str, Mapping[str, int]] = {
         name: {part: UNKNOWN_TCB[part] for part in layout} for name, layout in TCB_LAYOUT.items()
     }
