@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from cryptography import x509
 
 from attestation_lab import (
     MASKS,
@@ -135,6 +137,18 @@ def test_a_real_vcek_of_turin_has_its_layout() -> None:
     assert (found.product, found.signer, found.root) == ("turin", "VCEK", "amd-turin")
     assert found.tcb == {"fmc": 0, "bootloader": 0, "tee": 0, "snp": 0, "microcode": 9}
     assert found.hardware_id.hex() == "1e550a8ee5cf9f4d"
+
+
+def test_the_warning_of_serial_number_0_is_silenced_and_no_other_filter_is_touched() -> None:
+    evidence = virtee()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        filters = list(warnings.filters)
+        genuine(evidence, report_data=None, now=NOW)
+        assert seen == []
+        assert warnings.filters == filters
+        x509.load_der_x509_certificate(evidence.certificates[0])
+    assert ["serial number" in str(item.message) for item in seen] == [True]
 
 
 @pytest.mark.parametrize("day", [datetime(2023, 4, 3, tzinfo=UTC), datetime(2030, 4, 4, tzinfo=UTC)])

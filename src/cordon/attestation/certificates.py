@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import NoReturn
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -66,7 +66,7 @@ def load(der: bytes) -> x509.Certificate:
         warnings.filterwarnings("ignore", message="Parsed a serial number which wasn't positive")
         try:
             return x509.load_der_x509_certificate(der)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except Exception as error:  # what `cryptography` raises on hostile bytes has no common base
             raise AttestationError(f"A certificate is malformed: {str(error)[:200]}.") from None
 
 
@@ -126,7 +126,9 @@ def endorsement(
     try:
         leaf, ask, ark = (load(der) for der in certificates)
         return _endorsement(leaf, ask, ark, roots, now, tuple(revocations))
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+    except AttestationError:
+        raise
+    except Exception as error:  # as in `load`: extensions, keys and dates are parsed when first read
         _refuse(f"a certificate of the chain is malformed: {str(error)[:200]}")
 
 
