@@ -10,6 +10,8 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,15 +115,12 @@ def test_random_bytes_raise_nothing_but_an_attestation_error() -> None:
             lambda: parse_table(raw),
         ]
         if raw:
-            tries += [
-                lambda: verify(Evidence(kind, raw, (), "{}"), intel_policy(), report_data=None)
-                for kind in ("sgx", "tdx")
-            ]
+            quote = Evidence("sgx", raw, (), "{}")
+            tries.append(lambda: verify(quote, intel_policy(), report_data=None))
+            tries.append(lambda: verify(replace(quote, kind="tdx"), intel_policy(), report_data=None))
         for attempted in tries:
-            try:
+            with suppress(AttestationError):
                 attempted()
-            except AttestationError:
-                pass
 
     fuzz(attempt)
 
@@ -173,7 +172,7 @@ def test_mutated_real_evidence_raises_nothing_but_an_attestation_error() -> None
                         intel_policy(),
                         report_data=None,
                         now=INTEL_NOW,
-                    )  # fmt: skip
+                    )
                 )
         for number, attempted in enumerate(tries):
             try:

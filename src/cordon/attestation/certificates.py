@@ -171,6 +171,10 @@ def _check_signature(what: str, certificate: x509.Certificate, issuer: x509.Cert
         or parameters != padding.PSS(padding.MGF1(hashes.SHA384()), SALT_BYTES)
     ):
         _refuse(f"the {what} is not signed by RSA-PSS with SHA-384 and a salt of {SALT_BYTES} bytes")
+    # The count of unused bits of the signature is the one byte that neither signature nor parser binds.
+    unused = certificate.public_bytes(Encoding.DER)[-len(certificate.signature) - 1]
+    if unused != 0:
+        _refuse(f"the signature of the {what} is not in its one canonical form")
     try:
         certificate.verify_directly_issued_by(issuer)
     except (InvalidSignature, ValueError, TypeError):

@@ -1,7 +1,7 @@
 """Intel SGX and TDX: `dcap-qvl` verifies the quote, this module its form and what the policy pins.
 
-`dcap-qvl` skips what it does not need: what follows the quote, the root that the quote carries (it has
-its own) and white space in its certificates. Here each of those bytes has one value that is accepted.
+`dcap-qvl` skips what it does not need: what follows the quote, roots (it has its own), the chain of the
+revocation list and white space around certificates. Here each of those bytes has one accepted value.
 Source: Intel, Quote Generation, Verification and Attestation with Intel SGX/TDX DCAP, "Quote Format".
 """
 
@@ -14,7 +14,6 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cordon.attestation.evidence import Evidence
@@ -31,6 +30,10 @@ NESTED_CERTIFICATION, PCK_CHAIN = 6, 5
 GENUINE = "Do not connect: the quote is forged, damaged, or its collateral is of another time or platform."
 OTHER_GUEST = "Compare with the operator what runs there and what the policy allows; change neither in haste."
 SGX_DEBUG = 0x02
+COLLATERAL = {
+    "pck_crl_issuer_chain", "root_ca_crl", "pck_crl", "tcb_info_issuer_chain", "tcb_info",
+    "tcb_info_signature", "qe_identity_issuer_chain", "qe_identity", "qe_identity_signature",
+}  # fmt: skip
 
 
 def authenticate(evidence: Evidence, policy: IntelPolicy, now: datetime) -> Verified:
@@ -40,15 +43,16 @@ def authenticate(evidence: Evidence, policy: IntelPolicy, now: datetime) -> Veri
     """
     import dcap_qvl  # type: ignore[import-untyped]
 
-    _check_form(evidence)
+    chain = _chain(evidence)
     try:
+        held = _collateral(evidence.collateral, chain)
         seconds = int(now.timestamp())
         rules = dcap_qvl.QuotePolicy.strict(seconds)
         for status in policy.tcb_statuses:
             rules = rules.allow_status(status)
         rules = rules.allow_dynamic_platform(policy.dynamic_platform)
         rules = rules.allow_cached_keys(policy.cached_keys).allow_smt(policy.smt)
-        collateral = dcap_qvl.QuoteCollateralV3.from_json(evidence.collateral)
+        collateral = dcap_qvl.QuoteCollateralV3.from_json(json.dumps(held))
         claims = dcap_qvl.QuoteVerifier().verify_with_policy(evidence.report, collateral, seconds, rules)
         return _facts(evidence.kind, json.loads(claims.to_json()))
     except (KeyboardInterrupt, SystemExit, AttestationError):
@@ -114,8 +118,8 @@ def _facts(kind: str, claims: dict[str, Any]) -> Verified:
     return Verified(measurement=body["mr_td"], registers=registers, **common)
 
 
-def _check_form(evidence: Evidence) -> None:
-    """Every byte of the quote has its place: lengths fit, the PEM is canonical, the root is Intel's."""
+def _chain(evidence: Evidence) -> list[x509.Certificate]:
+    """The quote's PCK, its authority and Intel's root; every byte of the quote has its place."""
     quote = evidence.report
     try:
         version, _, tee = struct.unpack_from("<HHI", quote, 0)
@@ -131,18 +135,40 @@ def _check_form(evidence: Evidence) -> None:
         place += QE_REPORT_AND_SIGNATURE
         place += 2 + struct.unpack_from("<H", quote, place)[0]
         place = _certification(quote, place, PCK_CHAIN, end)
-        pem = quote[place:end].removesuffix(b"\0")
+        if any(quote[end:]):
+            raise ValueError("something follows it")
+        return _canonical(quote[place:end].removesuffix(b"\0"))
+    except (struct.error, ValueError, IndexError) as error:
+        _refuse(f"it is malformed: {error}", GENUINE)
+
+
+def _collateral(text: str, chain: list[x509.Certificate]) -> dict[str, str]:
+    """The collateral, of which every field is there and every chain ends in Intel's root."""
+    held = json.loads(text)
+    if (
+        not isinstance(held, dict)
+        or set(held) != COLLATERAL
+        or not all(isinstance(value, str) for value in held.values())
+    ):
+        raise ValueError(f"its collateral must have the texts {', '.join(sorted(COLLATERAL))}")
+    issuers = {name: _canonical(held[name].encode()) for name in sorted(COLLATERAL) if "chain" in name}
+    if issuers["pck_crl_issuer_chain"] != chain[1:]:
+        raise ValueError("the revocation list of its collateral is of another authority")
+    return held
+
+
+def _canonical(pem: bytes) -> list[x509.Certificate]:
+    """Certificates up to Intel's root; ValueError unless ``pem`` is just what they encode to."""
+    try:
         chain = x509.load_pem_x509_certificates(pem)
-        canonical = b"".join(item.public_bytes(Encoding.PEM) for item in chain)
-        root = hashlib.sha256(chain[-1].public_bytes(Encoding.DER)).hexdigest()
-    except (struct.error, ValueError, IndexError, UnsupportedAlgorithm):
-        _refuse("it is malformed", GENUINE)
-    if pem.rstrip(b"\n") != canonical.rstrip(b"\n") or len(canonical) - len(pem) > 1:
-        _refuse("its certificates are not in their one canonical form", GENUINE)
-    if root != INTEL_ROOT:
-        _refuse("the root in its certificates is not Intel's", GENUINE)
-    if any(quote[end:]):
-        _refuse("something follows it", GENUINE)
+        encoded = b"".join(item.public_bytes(Encoding.PEM) for item in chain)
+    except Exception as error:  # what `cryptography` raises on hostile bytes has no common base
+        raise ValueError(f"a certificate is malformed ({str(error)[:100]})") from None
+    if pem not in (encoded, encoded[:-1]):  # with or without the line feed at the end
+        raise ValueError("certificates are not in their one canonical form")
+    if hashlib.sha256(chain[-1].public_bytes(Encoding.DER)).hexdigest() != INTEL_ROOT:
+        raise ValueError("the root in its certificates is not Intel's")
+    return chain
 
 
 def _certification(quote: bytes, place: int, kind: int, end: int) -> int:
