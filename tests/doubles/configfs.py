@@ -9,7 +9,6 @@ certificate table for the last `inblob`; removing the folder takes the attribute
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -32,13 +31,16 @@ class Configfs:
         root.mkdir()
         mkdir, rmdir = os.mkdir, os.rmdir
 
-        def make(path: os.PathLike[str], mode: int = 0o777) -> None:
-            mkdir(path, mode)
+        def make(path: os.PathLike[str], mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+            mkdir(path, mode, dir_fd=dir_fd)
             if Path(path).parent == root:
                 self._serve(Path(path))
 
-        def remove(path: os.PathLike[str]) -> None:
-            shutil.rmtree(path) if Path(path).parent == root else rmdir(path)
+        def remove(path: os.PathLike[str], *, dir_fd: int | None = None) -> None:
+            if Path(path).parent == root:
+                for attribute in Path(path).iterdir():
+                    attribute.unlink()
+            rmdir(path, dir_fd=dir_fd)
 
         monkeypatch.setattr(os, "mkdir", make)
         monkeypatch.setattr(os, "rmdir", remove)
@@ -46,18 +48,15 @@ class Configfs:
     def _serve(self, entry: Path) -> None:
         self.made.append(entry)
         (entry / "provider").write_text(f"{self.provider}\n")
-        (entry / "generation").write_text("0\n")
         (entry / "auxblob").write_bytes(self.table)
-        for name in ("inblob", "outblob"):
+        for name in ("inblob", "generation", "outblob"):
             os.mkfifo(entry / name)
         threading.Thread(target=self._answer, args=(entry,), daemon=True).start()
 
     def _answer(self, entry: Path) -> None:
+        """Each opening of a pipe waits for the client's, so the order is the client's."""
         asked = (entry / "inblob").read_bytes()
-        # The client reads `generation` before it opens `outblob`, whose opening lets this go on.
         (entry / "generation").write_text("1\n")
-        with (entry / "outblob").open("wb") as handle:
-            if self.meddle:
-                self.meddle -= 1
-                (entry / "generation").write_text("2\n")
-            handle.write(self.report(asked))
+        (entry / "outblob").write_bytes(self.report(asked))
+        (entry / "generation").write_text("2\n" if self.meddle else "1\n")
+        self.meddle = max(0, self.meddle - 1)

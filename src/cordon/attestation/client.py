@@ -10,6 +10,7 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -52,8 +53,15 @@ def fetch(address: str, policy: Policy, *, timeout: float = TIMEOUT) -> Attested
     """As `attest`, with what was verified."""
     host, port = _split(address)
     nonce = token_bytes(NONCE_BYTES)
+    deadline = time.monotonic() + timeout
     with _connected(host, port, timeout) as (connection, peer):
-        body = _answer(connection, nonce, address)
+        try:
+            body = _answer(connection, nonce, address)
+        except AttestationError:
+            if time.monotonic() < deadline:
+                raise
+        if time.monotonic() >= deadline:  # what is cut off by then may look like the end of an answer
+            raise AttestationError(f"{address}: gave no evidence within {timeout:g} seconds. Try again.")
     key = load(peer).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     found = verify(Evidence.from_json(body), policy, report_data=report_data(key, nonce))
     return Attested(ssl.DER_cert_to_PEM_cert(peer).encode(), found)
@@ -68,7 +76,7 @@ def _answer(connection: http.client.HTTPSConnection, nonce: bytes, address: str)
         complete = response.isclosed() or len(body) > JSON_BYTES
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise AttestationError(
-            f"{address}: gave no evidence in time, or broke off: {_said(error)}."
+            f"{address}: gave no evidence, but broke off: {_said(error)}. Try again."
         ) from None
     if response.status != http.client.OK:
         said = body[:SAID_BYTES].decode("utf-8", "replace")
