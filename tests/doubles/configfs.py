@@ -55,7 +55,10 @@ class Configfs:
 
     def _answer(self, entry: Path) -> None:
         """Each opening of a pipe waits for the client's, so the order is the client's."""
-        asked = (entry / "inblob").read_bytes()
+        try:
+            asked = (entry / "inblob").read_bytes()
+        except FileNotFoundError:
+            return  # removed before anything was asked
         (entry / "generation").write_text("1\n")
         (entry / "outblob").write_bytes(self.report(asked))
         (entry / "generation").write_text("2\n" if self.meddle else "1\n")
