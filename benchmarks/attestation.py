@@ -27,7 +27,6 @@ from attestation_lab import (
     trustee,
     virtee,
 )
-
 from cordon.attestation.emulator import Emulator
 from cordon.attestation.evidence import Evidence
 from cordon.attestation.policy import Policy

@@ -108,7 +108,7 @@ def test_an_incomplete_call_is_refused(words: tuple[str, ...]) -> None:
 def test_files_that_are_no_evidence_are_refused(tmp_path: Path) -> None:
     big = tmp_path / "big"
     big.write_bytes(bytes(300_000))
-    assert "so it is no evidence" in attest("verify", "--report", big, "--vcek", __file__).stderr
+    assert "so it is no evidence" in attest("verify", "--quote", big, "--collateral", __file__).stderr
     run = attest("verify", "--report", __file__, "--vcek", __file__)
     assert run.exit_code == 7
     assert "neither PEM nor DER" in run.stderr

@@ -128,7 +128,7 @@ def test_an_intel_policy_is_read(tmp_path: Path) -> None:
 
 
 def test_the_template_pins_nothing_until_it_is_filled_in(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="sev_snp.measurements is missing"):
+    with pytest.raises(UserError, match=r"sev_snp\.measurements is missing"):
         read(tmp_path, template())
     held = read(tmp_path, template(MEASUREMENT.hex())).sev_snp
     assert held is not None
