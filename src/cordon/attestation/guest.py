@@ -13,6 +13,7 @@ import secrets
 import struct
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +83,27 @@ def _configfs(report_data: bytes, root: Path) -> tuple[str, bytes, bytes]:
             (entry / "inblob").write_bytes(report_data)
             before = (entry / "generation").read_text()
             report = (entry / "outblob").read_bytes()
-            table = (entry / "auxblob").read_bytes() if kind == "sev-snp" else b""
+            table = _table(entry / "auxblob") if kind == "sev-snp" else b""
             if (entry / "generation").read_text() == before:
                 return kind, report, table
+        except BlockingIOError:
+            continue  # another writer came between
         except OSError as error:
             raise AttestationError(f"{entry}: the kernel gave no report: {error}. Try again.") from None
         finally:
-            os.rmdir(entry)
+            with suppress(OSError):  # what is left there does no harm, and must not hide an error
+                os.rmdir(entry)
     raise AttestationError(f"{root}: reports kept changing while they were read. Is something else using it?")
+
+
+def _table(path: Path) -> bytes:
+    """The host's certificates; it need not give any, and then there may be nothing to read."""
+    try:
+        return path.read_bytes()
+    except BlockingIOError:
+        raise
+    except OSError:
+        return b""
 
 
 class _ReportRequest(ctypes.Structure):

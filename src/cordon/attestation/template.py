@@ -123,5 +123,7 @@ def launch_measurement(
             vmm_type=VMMType[vmm],
         )  # fmt: skip
     except (ValueError, RuntimeError, AssertionError, IndexError, KeyError) as error:
-        raise UserError(f"{ovmf}: cannot be measured: {error}. Give an OVMF built for SEV-SNP.") from None
+        raise UserError(
+            f"{ovmf}: cannot be measured: {error}. Give an OVMF built for SEV-SNP, for a kernel one with kernel hashes."
+        ) from None
     return bytes(digest).hex()
