@@ -124,6 +124,7 @@ def launch_measurement(
         )  # fmt: skip
     except (ValueError, RuntimeError, AssertionError, IndexError, KeyError) as error:
         raise UserError(
-            f"{ovmf}: cannot be measured: {error}. Give an OVMF built for SEV-SNP, for a kernel one with kernel hashes."
+            f"{ovmf}: cannot be measured: {error}. Give an OVMF built for SEV-SNP, "
+            "and with kernel hashes where there is a kernel."
         ) from None
     return bytes(digest).hex()
