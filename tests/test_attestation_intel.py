@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from attestation_lab import INTEL_NOW, MRENCLAVE, MRTD, flipped, intel, intel_policy, needs_real
+from cordon.attestation import intel as module
 from cordon.attestation.evidence import Evidence
 from cordon.attestation.policy import Policy
-from cordon.attestation.verify import genuine, verify
+from cordon.attestation.verify import Verified, genuine, verify
 from cordon.errors import AttestationError
 
 pytestmark = needs_real
@@ -131,3 +132,19 @@ def test_without_a_policy_the_strictest_holds() -> None:
 
 def test_a_policy_without_intel_refuses_quotes() -> None:
     assert "no section [intel]" in refused(intel("sgx"), Policy())
+
+
+@KINDS
+def test_code_that_may_be_debugged_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No real quote of such code is at hand: what `dcap-qvl` claims is changed."""
+    facts = module._facts
+
+    def debugged(kind: str, claims: dict[str, Any]) -> Verified:
+        ((_, body),) = claims["report"].items()
+        name = "attributes" if kind == "sgx" else "td_attributes"
+        first = int(body[name][:2], 16) | (0x02 if kind == "sgx" else 0x01)
+        body[name] = f"{first:02x}{body[name][2:]}"
+        return facts(kind, claims)
+
+    monkeypatch.setattr(module, "_facts", debugged)
+    assert "may be debugged" in refused(intel(kind), intel_policy())
