@@ -57,9 +57,7 @@ def test_signatures_must_be_of_amds_algorithm() -> None:
     short = padding.PSS(padding.MGF1(hashes.SHA384()), 32)
     other = padding.PSS(padding.MGF1(hashes.SHA256()), 48)
     for pss in (short, other):
-        assert "the ASK is not signed by RSA-PSS with SHA-384" in refused(
-            signing_key(pss=pss)
-        )
+        assert "the ASK is not signed by RSA-PSS with SHA-384" in refused(signing_key(pss=pss))
 
 
 def test_keys_must_have_4096_bits() -> None:
