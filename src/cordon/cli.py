@@ -14,6 +14,7 @@ import click
 
 from cordon import __version__
 from cordon.accountants import ADJACENCY, statement, three_digits
+from cordon.attestation.cli import attest
 from cordon.commands import EXISTING, OUTPUT, reports_errors
 from cordon.errors import UserError
 from cordon.federation.cli import aggregator
@@ -35,6 +36,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 @click.version_option(__version__, prog_name="cordon")
 def main() -> None:
     """Federated, differentially private variant scoring."""
+
+
+main.add_command(attest)
 
 
 @main.command()

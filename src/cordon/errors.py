@@ -6,7 +6,8 @@ CordonError                 exit status 1: our own fault unless a subclass says 
 │   └── BudgetExceeded      exit status 3: the next step would spend more epsilon than allowed
 └── FederationError         exit status 4: the federation could not go on
     ├── Quarantined         exit status 5: the aggregator refused this site's updates
-    └── Unreachable         exit status 6: no aggregator, or no quorum, within the deadline
+    ├── Unreachable         exit status 6: no aggregator, or no quorum, within the deadline
+    └── AttestationError    exit status 7: the aggregator did not prove that it is the measured one
 """
 
 from __future__ import annotations
@@ -75,3 +76,9 @@ class Unreachable(FederationError):
     """No aggregator, or no quorum of sites, within the deadline."""
 
     exit_code = 6
+
+
+class AttestationError(FederationError):
+    """The aggregator did not prove that it is the measured one; nothing was sent to it."""
+
+    exit_code = 7

@@ -1,0 +1,147 @@
+"""Before a site connects: fetch the aggregator's evidence on a TLS connection, and verify it.
+
+The certificate of that connection is trusted because the evidence names its key, and for no other
+reason: no public authority is asked.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from secrets import token_bytes
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from cordon.attestation.binding import NONCE_BYTES, report_data
+from cordon.attestation.certificates import load
+from cordon.attestation.evidence import JSON_BYTES, Evidence
+from cordon.attestation.policy import Policy
+from cordon.attestation.verify import Verified, verify
+from cordon.errors import AttestationError, Unreachable, UserError
+
+TIMEOUT = 30.0
+PATH = "/attestation"
+SAID_BYTES = 300
+
+
+@dataclass(frozen=True)
+class Attested:
+    """The certificate (PEM) of a connection, and what was verified about who holds its key."""
+
+    certificate: bytes
+    found: Verified
+
+
+def attest(address: str, policy: Policy, *, timeout: float = TIMEOUT) -> bytes:
+    """The certificate (PEM) of the attested aggregator at ``address``, to be its client's only root.
+
+    ``address`` is HOST:PORT; ``timeout`` (seconds) bounds the whole exchange. Raises AttestationError
+    when the evidence is not good enough for ``policy`` or not of this connection, Unreachable when
+    there is no TLS server.
+    """
+    return fetch(address, policy, timeout=timeout).certificate
+
+
+def fetch(address: str, policy: Policy, *, timeout: float = TIMEOUT) -> Attested:
+    """As `attest`, with what was verified."""
+    host, port = _split(address)
+    nonce = token_bytes(NONCE_BYTES)
+    deadline = time.monotonic() + timeout
+    with _connected(host, port, timeout) as (connection, peer):
+        try:
+            body = _answer(connection, nonce, address)
+        except AttestationError:
+            if time.monotonic() < deadline:
+                raise
+        if time.monotonic() >= deadline:  # what is cut off by then may look like the end of an answer
+            raise AttestationError(f"{address}: gave no evidence within {timeout:g} seconds. Try again.")
+    key = load(peer).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    found = verify(Evidence.from_json(body), policy, report_data=report_data(key, nonce))
+    return Attested(ssl.DER_cert_to_PEM_cert(peer).encode(), found)
+
+
+def _answer(connection: http.client.HTTPSConnection, nonce: bytes, address: str) -> bytes:
+    try:
+        connection.request("GET", f"{PATH}?nonce={nonce.hex()}", headers={"Accept": "application/json"})
+        response = connection.getresponse()
+        body = response.read(JSON_BYTES + 1)
+        # A reader that is cut short ends like one at the end of a body without a length.
+        complete = response.isclosed() or len(body) > JSON_BYTES
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise AttestationError(
+            f"{address}: gave no evidence, but broke off: {_said(error)}. Try again."
+        ) from None
+    if response.status != http.client.OK:
+        said = body[:SAID_BYTES].decode("utf-8", "replace")
+        raise AttestationError(f"{address}: gave no evidence but HTTP status {response.status}: {said!r}.")
+    if not complete:
+        raise AttestationError(f"{address}: broke off in the middle of its evidence. Try again.")
+    return body
+
+
+@contextmanager
+def _connected(host: str, port: int, timeout: float) -> Iterator[tuple[http.client.HTTPSConnection, bytes]]:
+    """A TLS connection that is cut after ``timeout`` seconds, and its peer's certificate (DER)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    connection = _through_proxy(host, port, timeout, context)
+    connection.auto_open = 0  # a second connection may have another peer
+    watch = threading.Timer(timeout, _cut, (connection,))
+    watch.daemon = True
+    watch.start()
+    try:
+        try:
+            connection.connect()
+            peer = connection.sock.getpeercert(binary_form=True)
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
+            raise Unreachable(
+                f"{host}:{port}: no aggregator there by TLS 1.3: {_said(error)}. Check the address and the "
+                "network, and HTTPS_PROXY if it must go through one."
+            ) from None
+        if not peer:
+            raise Unreachable(f"{host}:{port}: shows no certificate. Check the address.")
+        yield connection, peer
+    finally:
+        watch.cancel()
+        connection.close()
+
+
+def _through_proxy(
+    host: str, port: int, timeout: float, context: ssl.SSLContext
+) -> http.client.HTTPSConnection:
+    proxy = urllib.request.getproxies().get("https", "")
+    if not proxy or urllib.request.proxy_bypass(host):
+        return http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
+    via_host, via_port = _split(proxy.split("://")[-1].rstrip("/").split("@")[-1])
+    connection = http.client.HTTPSConnection(via_host, via_port, timeout=timeout, context=context)
+    connection.set_tunnel(host, port)
+    return connection
+
+
+def _cut(connection: http.client.HTTPSConnection) -> None:
+    held = connection.sock
+    if held is not None:
+        # The socket itself: ssl's own shutdown would wait for what the peer does not send.
+        with suppress(OSError):
+            socket.socket.shutdown(held, socket.SHUT_RDWR)
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UserError(f"{address}: is no address. Give HOST:PORT, such as aggregator.example.org:9092.")
+    return host, int(port)
+
+
+def _said(error: BaseException) -> str:
+    return str(error)[:SAID_BYTES] or type(error).__name__
