@@ -3,9 +3,9 @@
 
     python benchmarks/aggregator.py --sites 10,100,1000
 
-A simulated site answers at once with noise as the plan has it. Its messages are serialised and read as Flower
-does it, but cross no network: a real round adds the SuperNodes' polling (3 s) and the sites' training. "Plain"
-takes every readable update and averages it. Both write checkpoints, and take turns in processes of their own.
+A simulated site answers at once with noise as the plan has it. Its messages are serialised and read as
+Flower does it, but cross no network: a real round adds the SuperNodes' polling (3 s) and the sites' training.
+"Plain" takes every readable update and averages it. Both write checkpoints; each is a process of its own.
 """
 
 from __future__ import annotations
@@ -145,8 +145,9 @@ def main(sites: str, rounds: int, as_json: bool) -> None:
         rows.append(row)
         if not as_json:
             click.echo(
-                f"{count:5d} sites  plain {row['plain_s']:7.3f} s  audited {row['audited_s']:7.3f} s a round  "
-                f"({row['ratio']:.2f} x, {row['audit_ms_a_site']:.2f} ms a site)  peak {row['peak_mb']:.0f} MiB"
+                f"{count:5d} sites  plain {row['plain_s']:7.3f} s, audited {row['audited_s']:7.3f} s a round "
+                f"({row['ratio']:.2f} x, {row['audit_ms_a_site']:.2f} ms a site), "
+                f"peak {row['peak_mb']:.0f} MiB"
             )
     if as_json:
         click.echo(json.dumps(rows, indent=1))

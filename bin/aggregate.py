@@ -28,6 +28,7 @@ FOLDER = click.Path(exists=True, file_okay=False)
     "--ban_after", default=3, show_default=True, type=click.IntRange(1), help="Runs with an offence."
 )
 @click.option("--state", required=True, type=click.Path(file_okay=False), help="Outlives runs: the ledger.")
+@click.option("--evidence", default="", help="Attests the TLS key: guest, or emulator:FOLDER (TEST ONLY).")
 @click.option("--pretrained", type=EXISTING, help="Public model that the plan starts from.")
 @click.option(
     "--public_variants",
@@ -40,7 +41,7 @@ FOLDER = click.Path(exists=True, file_okay=False)
 @click.option("--record", required=True, type=OUTPUT, help="What happened (federation.json).")
 @reports_errors
 def main(plan_file: str, credentials: str, address: str, min_sites: int, join_deadline: float,
-         round_deadline: float, ban_after: int, state: str, pretrained: str | None,
+         round_deadline: float, ban_after: int, state: str, evidence: str, pretrained: str | None,
          public_variants: tuple[str, ...], progress_file: str | None,
          output: str, record: str) -> None:  # fmt: skip
     """Wait for the enrolled sites, train the model with them and write it."""
@@ -68,7 +69,7 @@ def main(plan_file: str, credentials: str, address: str, min_sites: int, join_de
             plan, sites, FEATURES, credentials=Path(credentials),
             host=host, port=int(port), state=Path(state), workdir=Path("flower"),
             limits=Limits(min_sites, join_deadline, round_deadline, ban_after), say=say, start=start,
-            save=save,
+            save=save, evidence=evidence,
         )  # fmt: skip
         say(f"model {model.hash[:12]} after {model.privacy['rounds']} rounds")
 

@@ -16,7 +16,8 @@ from cordon.commands import EXISTING, OUTPUT, progress, reports_errors
     "--variants", required=True, multiple=True, type=EXISTING, help="Labelled variants; repeatable."
 )
 @click.option("--address", required=True, help="The aggregator's host:port.")
-@click.option("--certificate", required=True, type=EXISTING, help="The aggregator's root certificate.")
+@click.option("--certificate", type=EXISTING, help="The aggregator's root certificate.")
+@click.option("--policy", type=EXISTING, help="Instead: the attestation that it must satisfy (policy.toml).")
 @click.option("--key", required=True, type=EXISTING, help="This site's private key.")
 @click.option("--epsilon", required=True, type=float, help="This site's own budget, over all runs.")
 @click.option("--delta", required=True, type=float)
@@ -27,16 +28,22 @@ from cordon.commands import EXISTING, OUTPUT, progress, reports_errors
 @click.option("--output", required=True, type=OUTPUT, help="The final model (safetensors).")
 @click.option("--status", required=True, type=OUTPUT, help="What this site spent (JSON).")
 @reports_errors
-def main(site: str, sites: str, variants: tuple[str, ...], address: str, certificate: str, key: str,
-         epsilon: float, delta: float, state: str, plan_file: str | None, join_deadline: float,
-         progress_file: str | None, output: str, status: str) -> None:  # fmt: skip
+def main(site: str, sites: str, variants: tuple[str, ...], address: str, certificate: str | None,
+         policy: str | None, key: str, epsilon: float, delta: float, state: str,
+         plan_file: str | None, join_deadline: float, progress_file: str | None, output: str,
+         status: str) -> None:  # fmt: skip
     """Train on this site's variants under its own ledger, and write the model that comes of it."""
+    from cordon.errors import UserError
     from cordon.features import FEATURES
     from cordon.federation.plan import find_site, read_plan
     from cordon.federation.site import Participant, join
     from cordon.ledger import SiteLedger
     from cordon.training import Units
 
+    if (certificate is None) == (policy is None):
+        raise UserError(
+            "say whom to trust: give --policy, or --certificate of an aggregator without attestation."
+        )
     workdir, tables = Path("flower"), [Path(path) for path in variants]
     ledger = SiteLedger(Path(state) / f"{site}.sqlite", epsilon=epsilon, delta=delta)
     with progress(progress_file) as say:
@@ -46,7 +53,8 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
             agreed=read_plan(Path(plan_file)) if plan_file else None,
         )  # fmt: skip
         model = join(
-            participant, address=address, certificate=Path(certificate), key=Path(key), workdir=workdir,
+            participant, address=address, certificate=Path(certificate) if certificate else None,
+            policy=Path(policy) if policy else None, key=Path(key), workdir=workdir,
             join_deadline=join_deadline, say=say,
         )  # fmt: skip
     model.save(Path(output))

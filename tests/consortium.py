@@ -52,10 +52,10 @@ def labelled_table(site: str, seed: int, rows: int = 600) -> pa.Table:
 class Consortium:
     """Keys, tables and processes of some sites in one folder, and an aggregator in this process."""
 
-    def __init__(self, folder: Path, sites: list[str]) -> None:
+    def __init__(self, folder: Path, sites: list[str], host: str | None = "127.0.0.1") -> None:
         self.folder = folder
         declared = [Site(name, PATIENTS, 1.0) for name in sites]
-        enrol(declared, "127.0.0.1", state=folder / "keys", outdir=folder / "run")
+        enrol(declared, host, state=folder / "keys", outdir=folder / "run")
         self.sites = read_enrolment(folder / "run" / "aggregator" / "enrolment.json")
         self.port = free_port()
         self.said: list[str] = []
@@ -65,7 +65,10 @@ class Consortium:
         for seed, name in enumerate(sites, start=1):
             write_table(labelled_table(name, seed), folder / f"{name}.parquet")
 
-    def start(self, site: str, *, behaviour: str = "", epsilon: float = 8.0, deadline: float = 60.0) -> None:
+    def start(
+        self, site: str, *, behaviour: str = "", epsilon: float = 8.0, deadline: float = 60.0,
+        policy: Path | None = None,
+    ) -> None:  # fmt: skip
         """Start a site's process; ``behaviour`` is one of rogue_site's, or none."""
         folder = self.folder / site
         folder.mkdir(exist_ok=True)
@@ -75,7 +78,8 @@ class Consortium:
             sys.executable, *(rogue if behaviour else [str(ROOT / "bin" / "train_site.py")]),
             "--site", site, "--sites", str(self.folder / "sites.csv"),
             "--variants", str(self.folder / f"{site}.parquet"), "--address", f"127.0.0.1:{self.port}",
-            "--certificate", str(keys / "ca.crt"), "--key", str(keys / "site.key"),
+            *(("--policy", str(policy)) if policy else ("--certificate", str(keys / "ca.crt"))),
+            "--key", str(keys / "site.key"),
             "--epsilon", str(epsilon), "--delta", "1e-5", "--state", str(self.folder / "state"),
             "--join_deadline", str(deadline), "--output", "model.safetensors", "--status", "spent.json",
         ]  # fmt: skip
@@ -83,7 +87,7 @@ class Consortium:
             self._processes[site] = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
 
     def aggregate(
-        self, plan: Plan, *, say: object = None, **limits: float
+        self, plan: Plan, *, say: object = None, evidence: str = "", **limits: float
     ) -> tuple[object, aggregator.Record]:
         """Run the aggregator from start to end, here; what it says is kept in ``said``."""
 
@@ -98,7 +102,7 @@ class Consortium:
         return serve(
             plan, self.sites, FEATURES, credentials=self.folder / "run" / "aggregator", host="127.0.0.1",
             port=self.port, state=self.folder / "aggregator", workdir=self.folder / "work",
-            limits=aggregator.Limits(**wait), say=listen,
+            limits=aggregator.Limits(**wait), say=listen, evidence=evidence,
         )  # fmt: skip
 
     def start_aggregator(self, plan: Plan, **limits: float) -> subprocess.Popen[bytes]:
@@ -131,6 +135,10 @@ class Consortium:
         pid = int(re.findall(r"SuperNode (\d+) connects", self.log(site))[-1])
         os.kill(pid, signal.SIGKILL)
         return pid
+
+    def reserved(self, site: str) -> list[dict[str, object]]:
+        """What a site's own ledger says it reserved."""
+        return ChainedLog(self.folder / "state" / f"{site}.sqlite").of_kind("reserved")
 
     def ledger(self) -> list[dict[str, object]]:
         """The aggregator's decisions."""

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import importlib
 import inspect
-import json
 import logging
 import os
 import re
 import socket
-import sys
+import ssl
 import threading
 import time
-from types import ModuleType, SimpleNamespace
 
 import httpx
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cordon.errors import UserError
+from attestation_lab import write_policy
+from cordon.attestation.client import attest
+from cordon.attestation.emulator import Emulator
+from cordon.attestation.policy import Policy
+from cordon.errors import AttestationError, UserError
 from cordon.federation import gate, listener, processes
 from cordon.federation.bounds import Bounds, Rate, client_of
 from served_gate import ALLOWED_PATH, ServedGate, everything, passed_on, post, status, superlink_routes
@@ -400,38 +399,21 @@ def test_evidence_is_for_the_nonce_and_its_cost_is_bounded():
         assert most[0] == 2
 
 
-@pytest.fixture
-def attestation(monkeypatch):
-    """The attestation package, its guest on a machine without the firmware."""
-    try:
-        binding = importlib.import_module("cordon.attestation.binding")
-    except ModuleNotFoundError:
-        binding = ModuleType("binding")
-        binding.report_data = lambda spki, nonce: hashlib.sha512(spki + nonce).digest()
-        monkeypatch.setitem(sys.modules, "cordon.attestation", ModuleType("attestation"))
-        monkeypatch.setitem(sys.modules, "cordon.attestation.binding", binding)
-    guest = ModuleType("guest")
-    guest.collect = lambda data: SimpleNamespace(to_json=lambda: json.dumps({"data": data.hex()}))
-    monkeypatch.setitem(sys.modules, "cordon.attestation.guest", guest)
-    return binding
-
-
-def test_evidence_binds_the_nonce_to_the_key_that_tls_shows(attestation):
+def test_the_gates_evidence_binds_the_nonce_to_the_key_that_tls_shows(tmp_path):
     identity = listener.Identity.made("127.0.0.1", ())
-    served = ServedGate(BOUNDS, evidence=gate.evidence_source("guest", identity.spki))
+    machine = Emulator.at(tmp_path)
+    served = ServedGate(BOUNDS, evidence=gate.evidence_source(f"emulator:{tmp_path}", identity.spki))
     served.identity = identity
-    nonce = os.urandom(32)
+    policy = Policy.read(write_policy(tmp_path / "policy.toml", machine.authority))
+    other = Policy.read(write_policy(tmp_path / "o.toml", machine.authority, measurements=f'["{"00" * 48}"]'))
     with served, served.connect() as connection:
-        connection.sendall(f"GET /attestation?nonce={nonce.hex()} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        answer = everything(connection)
-        shown = x509.load_der_x509_certificate(connection.getpeercert(binary_form=True))
-    spki = shown.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    expected = attestation.report_data(spki, nonce)
-    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"data": expected.hex()}
-    assert len(expected) == 64
+        shown = ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True)).encode()
+        assert attest(f"127.0.0.1:{served.port}", policy) == shown
+        with pytest.raises(AttestationError, match="measurement"):
+            attest(f"127.0.0.1:{served.port}", other)
 
 
-def test_an_unknown_provider_is_named(attestation):
+def test_an_unknown_provider_is_named():
     assert gate.evidence_source("", b"") is None
     for unknown in ("tpm", "emulator", "emulator:"):
         with pytest.raises(UserError, match=f"no evidence comes from '{unknown}'"):

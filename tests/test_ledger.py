@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from cordon import chain, database
 from cordon.accountants import Event, epsilon_rdp
-from cordon.errors import BudgetExceeded, UserError
-from cordon.ledger import ChainedLog, SiteLedger, read_log
+from cordon.errors import BudgetExceeded, FederationError, UserError
+from cordon.ledger import ChainedLog, SiteLedger, Tip, read_log
+from cordon.spending import accounts
 
 EVENT = Event(2.0, 0.1, 10)
 VALUES = st.recursive(
@@ -715,3 +716,50 @@ def test_the_budget_and_each_change_of_it_are_on_record(tmp_path):
         ledger(tmp_path, epsilon=epsilon, delta=delta).reserve("a", number, EVENT, unit="patient")
     budgets = [row for row in ledger(tmp_path)._log if row["kind"] == "budget"]
     assert [(row["epsilon"], row["delta"]) for row in budgets] == [(8.0, 1e-5), (9.0, 1e-5), (9.0, 1e-6)]
+
+
+TIPS = st.lists(
+    st.tuples(st.sampled_from("ab"), st.sampled_from(["k", "l"]), st.integers(0, 4), st.sampled_from("xy")),
+    max_size=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(TIPS)
+def test_another_ledger_is_followed_only_forwards(tips):
+    """Tips as (run, key, rows, digest), each held against the last one under its key."""
+    with TemporaryDirectory() as folder:
+        last, keys = {}, {}
+        for run, key, rows, digest in tips:
+            held = ledger(Path(folder))  # what was seen outlives the process
+            seen = last.get(key, (0, digest))
+            other_key = any(seen_run == run for seen_run in keys.get({"k": "l", "l": "k"}[key], ()))
+            if other_key or rows < seen[0] or (key in last and rows == seen[0] and digest != seen[1]):
+                with pytest.raises(FederationError, match=r"the aggregator's ledger has .* Ask the operator"):
+                    held.follow(run, Tip(key, rows, digest))
+                continue
+            held.follow(run, Tip(key, rows, digest))
+            last[key] = (rows, digest)
+            keys.setdefault(key, set()).add(run)
+
+
+def test_the_same_tip_again_is_no_new_row_and_what_was_followed_costs_nothing(tmp_path):
+    held = ledger(tmp_path)
+    for tip in (Tip("k", 3, "x"), Tip("k", 3, "x"), Tip("k", 5, "y")):
+        held.follow("a", tip)
+    rows = list(ChainedLog(tmp_path / "site.sqlite"))
+    assert rows == [
+        {"kind": "followed", "run": "a", "key": "k", "rows": 3, "digest": "x"},
+        {"kind": "followed", "run": "a", "key": "k", "rows": 5, "digest": "y"},
+    ]
+    assert (held.events(), held.answered("a")) == ([], 0)
+    assert accounts(rows) == []
+
+
+def test_the_last_round_that_was_answered_is_known_by_run(tmp_path):
+    held = ledger(tmp_path, epsilon=99.0)
+    for run, number in (("a", 1), ("a", 3), ("b", 2)):
+        held.reserve(run, number, EVENT, unit="patient")
+        assert held.answered(run) < number  # reserved is not answered
+        held.mark_sent(run, number)
+    assert [ledger(tmp_path).answered(run) for run in ("a", "b", "c")] == [3, 2, 0]

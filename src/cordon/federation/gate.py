@@ -29,6 +29,7 @@ from cordon.federation.identities import authentic, enrolled_keys
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from cordon.attestation.evidence import Evidence
     from cordon.federation.identities import Enrolled
 
 # What a SuperNode with a key calls. It never calls register-node and unregister-node: identities are the
@@ -224,12 +225,15 @@ def evidence_source(provider: str, spki: bytes) -> Callable[[bytes], str] | None
     from cordon.attestation.binding import report_data
 
     kind, _, folder = provider.partition(":")
+    collect: Callable[[bytes], Evidence]
     if provider == "guest":
-        from cordon.attestation.guest import collect
+        from cordon.attestation.guest import collect as collect_from_firmware
+
+        collect = collect_from_firmware
     elif kind == "emulator" and folder:
         from cordon.attestation.emulator import Emulator
 
-        collect = Emulator.load(Path(folder)).collect
+        collect = Emulator.at(Path(folder)).collect
     else:
         raise UserError(f"no evidence comes from {provider!r}. Give guest, emulator:FOLDER or nothing.")
     return lambda nonce: collect(report_data(spki, nonce)).to_json()

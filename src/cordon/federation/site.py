@@ -131,12 +131,16 @@ class Participant:
 
 def join(
     participant: Participant, *,
-    address: str, certificate: Path, key: Path, workdir: Path, join_deadline: float, say: Say,
+    address: str, certificate: Path | None, key: Path, workdir: Path, join_deadline: float, say: Say,
+    policy: Path | None = None,
 ) -> Model:  # fmt: skip
     """Take part in a run at ``address`` until the aggregator ends it, and return its model.
 
-    Raises Unreachable where no task comes within ``join_deadline`` seconds of starting or of the last
-    one, Quarantined where the aggregator refused the site's updates, FederationError where the run failed.
+    The SuperNode trusts ``certificate``, or, with an attestation ``policy``, the certificate of the
+    aggregator that satisfies it: asked anew for each SuperNode, before it starts. Raises AttestationError
+    where the aggregator does not, Unreachable where no task comes within ``join_deadline`` seconds of
+    starting or of the last one, Quarantined where the aggregator refused the site's updates,
+    FederationError where the run failed.
     """
     import opacus  # noqa: F401  slow to import: before the first task, not in it
     import torch  # noqa: F401
@@ -144,6 +148,9 @@ def join(
     workdir.mkdir(parents=True, exist_ok=True)
     quiet_since = time.monotonic()
     while participant.outcome is None:
+        if policy is not None:
+            certificate = _attested(address, policy, workdir, quiet_since + join_deadline, say)
+        assert certificate is not None
         node, tasks = supernode(address, certificate, key, workdir)
         say(f"SuperNode {node.pid} connects to {address}")
         with node:
@@ -166,6 +173,27 @@ def join(
             say(f"SuperNode {node.pid} ended with status {node.exit_status()}; trying again")
             time.sleep(RESTART_PAUSE)
     return _result(participant)
+
+
+def _attested(address: str, policy: Path, workdir: Path, deadline: float, say: Say) -> Path:
+    """The certificate of the aggregator, once it is there and its evidence satisfies the policy."""
+    from cordon.attestation.client import fetch
+    from cordon.attestation.policy import Policy
+
+    required = Policy.read(policy)
+    while True:
+        try:
+            attested = fetch(address, required)
+        except Unreachable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RESTART_PAUSE)
+            continue
+        found = attested.found
+        say(f"the aggregator at {address} is attested: {found.kind}, measurement {found.measurement}")
+        path = workdir / "attested.crt"
+        path.write_bytes(attested.certificate)
+        return path
 
 
 def _result(participant: Participant) -> Model:
