@@ -23,7 +23,8 @@ reason_option = click.option("--reason", required=True, help="Why; it stands in 
 def aggregator() -> None:
     """Enrol sites at an aggregator, ban and release them.
 
-    Every change is a signed row of the ledger in the state folder, and holds from the next round on.
+    Every change is a signed row of the ledger in the state folder. Bans and releases hold from the next round
+    on, enrolments from the next run on.
     """
 
 
@@ -57,7 +58,7 @@ def list_(state: str, as_json: bool) -> None:
         {
             "site": member.site.name, "identity": member.identity, "weight": member.site.weight,
             "declared_patients": member.site.declared_patients, "offences": member.offences,
-            "banned": member.banned,
+            "banned": member.banned, "current": member.current,
         }
         for member in _registry(state).members()
     ]  # fmt: skip
@@ -66,6 +67,8 @@ def list_(state: str, as_json: bool) -> None:
         return
     for row in rows:
         standing = f"banned: {row['banned']}" if row["banned"] else f"{row['offences']} offences"
+        if not row["current"]:
+            standing = f"replaced by another key, {standing}"
         click.echo(
             f"{row['site']}  key {str(row['identity'])[:12]}  {row['declared_patients']} patients  "
             f"weight {row['weight']:g}  {standing}"

@@ -23,13 +23,15 @@ BAN_AFTER = 3
 class Member:
     """A site that is enrolled: its ``identity``, why it is ``banned`` (or ""), and its ``offences``.
 
-    Offences are the runs in which it was quarantined since it was last released.
+    Offences are the runs in which it was quarantined since it was last released. A key that another one of
+    the same site took the place of is not ``current``: it takes no part, and stays listed with its bans.
     """
 
     site: Site
     identity: str
     banned: str
     offences: int
+    current: bool
 
 
 class Registry:
@@ -45,7 +47,7 @@ class Registry:
         """
         with self._log.locked():
             for member in self._members():
-                if member.site == site:
+                if member.site == site and member.current:
                     return
                 if member.identity == identity(site) and member.site.name != site.name:
                     raise UserError(
@@ -60,7 +62,7 @@ class Registry:
             )  # fmt: skip
 
     def members(self) -> list[Member]:
-        """Everyone who is enrolled, by name, each with the key that it was last enrolled with."""
+        """Every key that was enrolled, by name, with the declaration that it was last enrolled with."""
         with self._log.locked():
             return self._members()
 
@@ -91,23 +93,30 @@ class Registry:
         if not reason.strip():
             raise UserError("a ban and a release need a reason: it stands in the ledger. Give --reason.")
         with self._log.locked():
-            found = [m for m in self._members() if name in (m.site.name, m.identity)]
+            members = self._members()
+            found = [m for m in members if m.identity == name or (m.current and m.site.name == name)]
             if not found:
-                known = ", ".join(member.site.name for member in self._members()) or "nobody"
+                known = ", ".join(member.site.name for member in members if member.current) or "nobody"
                 raise UserError(f"no site {name!r} is enrolled; {known} is. Enrol it first.")
             if bool(found[0].banned) == (kind == BANNED):
-                raise UserError(f"{found[0].site.name} is {'' if kind == BANNED else 'not '}banned already.")
+                standing = "banned already" if kind == BANNED else "not banned"
+                raise UserError(f"{found[0].site.name} is {standing}.")
             self._log.append(
                 {"kind": kind, "identity": found[0].identity, "reason": reason.strip(), "by": by}
             )
 
     def _members(self) -> list[Member]:
-        latest: dict[str, Member] = {}
+        latest: dict[str, Site] = {}
+        current: dict[str, str] = {}
         for row in self._log.of_kind(ENROLLED):
             site = Site(row["site"], row["declared_patients"], row["weight"], row["public_key"])
-            key = row["identity"]
-            latest[row["site"]] = Member(site, key, self._banned(key), len(self._offences(key)))
-        return [latest[name] for name in sorted(latest)]
+            latest[row["identity"]] = site
+            current[site.name] = row["identity"]
+        members = [
+            Member(site, key, self._banned(key), len(self._offences(key)), current[site.name] == key)
+            for key, site in latest.items()
+        ]
+        return sorted(members, key=lambda member: (member.site.name, not member.current))
 
     def _banned(self, key: str) -> str:
         rows = [row for row in self._log if row["kind"] in (BANNED, RELEASED) and row["identity"] == key]

@@ -44,7 +44,7 @@ def serve(
     registry = Registry(ledger)
     for site in sites:
         registry.enrol(site)
-    sites = list(sites) or [member.site for member in registry.members()]
+    sites = list(sites) or [member.site for member in registry.members() if member.current]
     if not sites:
         raise UserError(f"no site is enrolled in {ledger.path}. Enrol each with cordon aggregator enrol.")
     for site in sites:
