@@ -37,7 +37,7 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
     from cordon.features import FEATURES
     from cordon.federation.plan import find_site, read_plan
     from cordon.federation.site import Participant, join
-    from cordon.ledger import SiteLedger
+    from cordon.site_ledger import SiteLedger
     from cordon.training import Units
 
     if (certificate is None) == (policy is None):

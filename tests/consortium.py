@@ -21,6 +21,7 @@ from cordon.federation.plan import Plan, Site, read_enrolment
 from cordon.federation.processes import free_port
 from cordon.federation.service import serve
 from cordon.ledger import ChainedLog
+from cordon.model import Parameters
 from cordon.tables import LABELLED, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +48,17 @@ def labelled_table(site: str, seed: int, rows: int = 600) -> pa.Table:
         else:
             columns[field.name] = pa.nulls(rows, field.type)
     return pa.table(columns, schema=LABELLED)
+
+
+def random_updates(start: Parameters, *seeds: int) -> dict[str, Parameters]:
+    """An update for ``start`` by site, of one normal draw a number (deviation 0.2), site by seed."""
+    return {
+        f"h{seed}": {
+            name: np.random.default_rng(seed).normal(scale=0.2, size=value.shape).astype(np.float32)
+            for name, value in start.items()
+        }
+        for seed in seeds
+    }
 
 
 class Consortium:

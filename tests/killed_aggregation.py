@@ -20,7 +20,8 @@ from cordon.federation.audit import Answer
 from cordon.federation.checkpoint import Checkpoints
 from cordon.federation.messages import TRAINED, Reply
 from cordon.federation.plan import Plan, Site
-from cordon.ledger import ChainedLog, SiteLedger
+from cordon.ledger import ChainedLog
+from cordon.site_ledger import SiteLedger
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from consortium import random_updates
 from cordon.accountants import MOST_STEPS, Event, epsilon_pld, epsilon_rdp
 from cordon.errors import UserError
 from cordon.federation.audit import (
@@ -18,12 +19,11 @@ from cordon.federation.audit import (
     MISSING,
     QUARANTINED,
     Auditor,
-    identity,
 )
 from cordon.federation.averaging import average
 from cordon.federation.messages import ANSWERED, RECEIVED, STOPPED, TRAINED, Reply
 from cordon.federation.noise_checks import reference
-from cordon.federation.plan import Plan, Site
+from cordon.federation.plan import Plan, Site, identity
 from cordon.ledger import ChainedLog
 from cordon.model import initial_parameters
 
@@ -273,19 +273,9 @@ def test_whatever_a_site_sends_is_a_decision_and_only_the_sound_is_accepted(repl
         assert sum(d.decision == ACCEPTED for d in decisions) <= 1
 
 
-def updates(*seeds):
-    return {
-        f"h{seed}": {
-            name: np.random.default_rng(seed).normal(scale=0.2, size=value.shape).astype(np.float32)
-            for name, value in START.items()
-        }
-        for seed in seeds
-    }
-
-
 def test_a_quarantined_update_changes_nothing(log):
     judge = auditor(log)
-    honest = updates(1, 2)
+    honest = random_updates(START, 1, 2)
     poison = {name: np.full_like(value, 1e30) for name, value in START.items()}
     sent = {"h1": reply(update=honest["h1"]), "h2": reply(update=honest["h2"]),
             "h3": reply(update=poison, event=Event(0.5, 0.3, 2))}  # fmt: skip

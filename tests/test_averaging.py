@@ -1,5 +1,6 @@
 """Tests of cordon.federation.averaging: the mean, and the rules that bear dishonest sites."""
 
+from functools import partial
 from itertools import permutations
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consortium import random_updates
 from cordon.errors import UserError
 from cordon.federation.averaging import RULES, average, check_rule, combine, mean_of
 from cordon.model import initial_parameters
@@ -14,14 +16,7 @@ from cordon.model import initial_parameters
 START = initial_parameters("logistic", 3)
 
 
-def updates(*seeds):
-    return {
-        f"h{seed}": {
-            name: np.random.default_rng(seed).normal(scale=0.2, size=value.shape).astype(np.float32)
-            for name, value in START.items()
-        }
-        for seed in seeds
-    }
+updates = partial(random_updates, START)
 
 
 def test_the_average_is_weighted_by_what_sites_declared():

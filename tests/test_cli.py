@@ -20,8 +20,9 @@ from cordon.accountants import ADJACENCY, Event, epsilon_pld, epsilon_rdp
 from cordon.federation.audit import Auditor
 from cordon.federation.messages import TRAINED, Reply
 from cordon.federation.plan import Plan, Site
-from cordon.ledger import ChainedLog, SiteLedger
+from cordon.ledger import ChainedLog
 from cordon.model import initial_parameters
+from cordon.site_ledger import SiteLedger
 
 ROOT = Path(__file__).resolve().parents[1]
 EVENT, OTHER = Event(2.0, 0.1, 10), Event(3.0, 0.2, 5)

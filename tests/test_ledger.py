@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from cordon import chain, database
 from cordon.accountants import Event, epsilon_rdp
 from cordon.errors import BudgetExceeded, FederationError, UserError
-from cordon.ledger import ChainedLog, SiteLedger, Tip, read_log
+from cordon.ledger import ChainedLog, Tip, read_log
+from cordon.site_ledger import SiteLedger
 from cordon.spending import accounts
 
 EVENT = Event(2.0, 0.1, 10)
@@ -302,16 +303,16 @@ def test_a_crash_between_a_row_and_its_head_record_loses_neither(written, tmp_pa
 WRITER = """
 import sys
 from pathlib import Path
-from cordon import database, ledger
+from cordon import database, site_ledger
 
 database.file_system = lambda path: sys.argv[2]
-ledger.epsilon_rdp = lambda events, delta: 0.0
-held = ledger.SiteLedger(Path(sys.argv[1]), epsilon=1.0, delta=1e-5)
+site_ledger.epsilon_rdp = lambda events, delta: 0.0
+held = site_ledger.SiteLedger(Path(sys.argv[1]), epsilon=1.0, delta=1e-5)
 number = len(held.events())
 print("ready", flush=True)
 while True:
     number += 1
-    held.reserve("a", number, ledger.Event(2.0, 0.1, 10), unit="patient")
+    held.reserve("a", number, site_ledger.Event(2.0, 0.1, 10), unit="patient")
     print("reserved", number, flush=True)
     held.mark_sent("a", number)
     print("sent", number, flush=True)
@@ -670,7 +671,7 @@ RACER = """
 import sys
 from pathlib import Path
 from cordon.errors import BudgetExceeded
-from cordon.ledger import Event, SiteLedger
+from cordon.site_ledger import Event, SiteLedger
 
 _, path, run, epsilon = sys.argv
 held = SiteLedger(Path(path), epsilon=float(epsilon), delta=1e-5)

@@ -26,8 +26,9 @@ from cordon.federation.messages import (
 )
 from cordon.federation.plan import Plan
 from cordon.federation.site import Participant
-from cordon.ledger import SiteLedger, Tip
+from cordon.ledger import Tip
 from cordon.model import initial_parameters
+from cordon.site_ledger import SiteLedger
 from cordon.training import Units
 
 PLAN = Plan(

@@ -10,8 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from cordon.cli import main
 from cordon.errors import UserError
-from cordon.federation.audit import identity
-from cordon.federation.plan import Site
+from cordon.federation.plan import Site, identity
 from cordon.federation.registry import Registry
 from cordon.ledger import ChainedLog
 

@@ -29,6 +29,8 @@ MECHANISMS = (GAUSSIAN, LAPLACE)
 MECHANISM = GAUSSIAN
 # The norm p that a unit's contribution is clipped in, so that the mechanism's noise hides it.
 NORMS = {GAUSSIAN: 2, LAPLACE: 1}
+# The standard deviation of the mechanism's noise of scale 1.
+DEVIATIONS = {GAUSSIAN: 1.0, LAPLACE: math.sqrt(2.0)}
 ACCOUNTANTS = ("rdp", "pld")
 # Beyond these no epsilon is of use: a step of the least noise costs 10 (Laplace) or 90 (Gaussian).
 LEAST_NOISE, MOST_NOISE, MOST_STEPS = 0.1, 1e6, 1_000_000

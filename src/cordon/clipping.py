@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cordon.accountants import GAUSSIAN, LAPLACE, NORMS, check_norm
+from cordon.accountants import DEVIATIONS, GAUSSIAN, LAPLACE, NORMS, check_norm
 from cordon.gradients import Block, LayerGradients, UnitGradients
 from cordon.mechanisms import Randomness, on_grid
 
@@ -156,7 +156,7 @@ class PrivateMean:
         noisy = on_grid((self._noise.take(parameters) * scale + total).numpy(), scale)
         normaliser = self.normaliser(sampled)
         self.clip.move(self.random)
-        deviation = scale / normaliser * (math.sqrt(2) if self.mechanism == LAPLACE else 1.0)
+        deviation = scale / normaliser * DEVIATIONS[self.mechanism]
         return Release(torch.from_numpy(noisy / normaliser), deviation**2)
 
     @torch.inference_mode()

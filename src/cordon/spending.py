@@ -11,14 +11,15 @@ from typing import Any
 
 from cordon.accountants import ADJACENCY, Event, epsilon_pld, epsilon_rdp
 from cordon.errors import UserError
-from cordon.ledger import BUDGET, FOLLOWED, RESERVED, SENT
+from cordon.site_ledger import BUDGET, FOLLOWED, RESERVED, SENT
 
 # Beyond this epsilon, which promises nothing any more, the PLD accountant can take minutes a round.
 MOST_FOR_PLD = 50.0
 MOST_FURTHER_ROUNDS = 10_000
-DECISION = "decision"  # the kind of an aggregator's rows that may cost
-# Rows that cost nothing: a site's, and those of the aggregator's registry.
-FREE = (BUDGET, SENT, FOLLOWED, "enrolled", "banned", "released")
+# Kinds of an aggregator's rows: a decision on a reply, which may cost, and those of its registry.
+DECISION, ENROLLED, BANNED, RELEASED = "decision", "enrolled", "banned", "released"
+# What costs nothing, at a site and at the aggregator.
+FREE = (BUDGET, SENT, FOLLOWED, ENROLLED, BANNED, RELEASED)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,12 @@ from cordon.federation.audit import (
     Answer,
     Auditor,
     Decision,
-    identity,
 )
 from cordon.federation.averaging import RULES, check_rule, combine, mean_of
 from cordon.federation.checkpoint import Checkpoint, Checkpoints
 from cordon.federation.exchange import POLL, Exchange
 from cordon.federation.messages import ANSWERED, STOPPED, Outcome, Task
-from cordon.federation.plan import Plan, Site
+from cordon.federation.plan import Plan, Site, identity
 from cordon.federation.record import Record
 from cordon.federation.registry import BAN_AFTER, Registry
 from cordon.federation.tasks import LinkLost
@@ -173,12 +172,11 @@ class Aggregation:
 
     def _refuse_banned(self) -> None:
         """End the part of sites that are banned, also of those that an operator banned just now."""
-        for site in self._sites:
-            reason = self._registry.banned(site)
-            if reason and site.name not in self._ended:
-                words = f"banned ({reason}). Ask the operator, who can release the site with a reason."
-                self._ended[site.name] = Decision(site.name, QUARANTINED, words, *self._auditor.spent(site))
-                self._say(f"{site.name} takes no part: {words}")
+        active = [site for site in self._sites if site.name not in self._ended]
+        for site, reason in self._registry.bans(active).items():
+            words = f"banned ({reason}). Ask the operator, who can release the site with a reason."
+            self._ended[site.name] = Decision(site.name, QUARANTINED, words, *self._auditor.spent(site))
+            self._say(f"{site.name} takes no part: {words}")
 
     def _sentence(self, decisions: list[Decision]) -> None:
         """Ban who was quarantined too often."""

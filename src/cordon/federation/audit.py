@@ -7,7 +7,6 @@ and chained in the aggregator's ledger.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -17,12 +16,14 @@ import numpy as np
 
 from cordon.accountants import Event, epsilon_pld, epsilon_rdp
 from cordon.errors import UserError
+from cordon.federation.history import History
 from cordon.federation.messages import ANSWERED, STOPPED, TRAINED, Reply
 from cordon.federation.noise_checks import ceiling, small_coordinates, without_noise
 from cordon.federation.outliers import Outliers, flat
-from cordon.federation.plan import Plan, Site
+from cordon.federation.plan import Plan, Site, identity
 from cordon.ledger import ChainedLog
 from cordon.model import Parameters, check_parameters
+from cordon.spending import DECISION
 
 ACCEPTED, QUARANTINED, MISSING = "accepted", "quarantined", "missing"
 # What came of a site in a round: its reply, or the fault for which there is none (neither: silence).
@@ -64,7 +65,7 @@ class Auditor:
     """
 
     def __init__(self, plan: Plan, ledger: ChainedLog, *, expected: Parameters) -> None:
-        others = {row["unit"] for row in ledger if row["kind"] == "decision"} - {plan.unit}
+        others = {row["unit"] for row in ledger.of_kind(DECISION)} - {plan.unit}
         if others:
             raise UserError(
                 f"{ledger.path} accounts for one {' and one '.join(sorted(others))}, the plan for one "
@@ -75,7 +76,7 @@ class Auditor:
         self._expected = expected
         self._parameters = sum(array.size for array in expected.values())
         self._outliers = Outliers(plan)
-        self._history = _History(ledger)
+        self._history = History(ledger)
 
     def spent(self, site: Site) -> tuple[float, float | None]:
         """Epsilon of all that ``site`` has declared so far, by RDP and by PLD."""
@@ -123,7 +124,7 @@ class Auditor:
     def _note(self, site: Site, round_number: int, decision: Decision, events: Sequence[Event]) -> None:
         self._ledger.append(
             {
-                "kind": "decision",
+                "kind": DECISION,
                 "run": self._plan.run,
                 "round": round_number,
                 "identity": identity(site),
@@ -195,7 +196,7 @@ class Auditor:
 
     def _decisions(self, site: Site) -> list[dict[str, Any]]:
         """The rows on the site's identity."""
-        return self._history.of(identity(site))
+        return self._history.of(identity(site), DECISION)
 
     def _events(self, site: Site) -> list[Event]:
         """All that the site's identity declared, accepted or not: what arrived was released."""
@@ -214,33 +215,6 @@ def _composed(events: tuple[Event, ...], delta: float, budget: float) -> tuple[f
     """Epsilon of ``events`` by RDP and PLD; most sites of a run have the same ones behind them."""
     rdp = epsilon_rdp(events, delta)
     return rdp, epsilon_pld(events, delta) if rdp <= budget else None
-
-
-class _History:
-    """A ledger's decisions by identity; only rows that are new are looked at."""
-
-    def __init__(self, ledger: ChainedLog) -> None:
-        self._ledger = ledger
-        self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self._seen = 0
-
-    def of(self, key: str) -> list[dict[str, Any]]:
-        if len(self._ledger) < self._seen:  # rows that were not written after all
-            self._rows.clear()
-            self._seen = 0
-        for row in self._ledger.since(self._seen):
-            if row["kind"] == "decision":
-                self._rows[row["identity"]].append(row)
-        self._seen = len(self._ledger)
-        return self._rows[key]
-
-
-def identity(site: Site) -> str:
-    """The name under which a site's spending is kept: SHA-256 of its public key, stable across runs.
-
-    However its PEM is wrapped, it is one key.
-    """
-    return hashlib.sha256("".join(site.public_key.split()).encode()).hexdigest()
 
 
 def _update(reply: Reply | None) -> Parameters:

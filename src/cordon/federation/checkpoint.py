@@ -18,6 +18,7 @@ from cordon.errors import UserError
 from cordon.federation.plan import Plan
 from cordon.ledger import ChainedLog
 from cordon.model import Parameters
+from cordon.spending import DECISION
 
 NAME = "run.checkpoint"
 
@@ -110,7 +111,7 @@ class Checkpoints:
                 f"({newest.round} of {newest.plan.rounds} rounds). Start the aggregator with its plan, or "
                 "remove the checkpoint to give the run up: what its sites spent on it stays spent."
             )
-        judged = [row["round"] for row in self._ledger.of_kind("decision") if row["run"] == newest.plan.run]
+        judged = [row["round"] for row in self._ledger.of_kind(DECISION) if row["run"] == newest.plan.run]
         if max(judged, default=0) > newest.round:
             raise UserError(
                 f"{self._current}: an older copy, after round {newest.round}, where the ledger has round "

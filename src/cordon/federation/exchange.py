@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cordon.federation.audit import Answer
 from cordon.federation.messages import MalformedMessage, Reply
 from cordon.federation.plan import Site
-from cordon.federation.tasks import LOST, LinkLost
+from cordon.federation.tasks import LOST, LinkLost, noticing_loss
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
@@ -30,7 +29,8 @@ class Exchange:
     def online(self) -> dict[Site, int]:
         """Node ids of the enrolled sites that are connected now."""
         self.check()
-        with self._reached():
+        # Flower's client raises many things when there is nobody left to reach.
+        with noticing_loss(self._alive, Exception):
             nodes: list[Any] = list(self._grid.get_nodes())
         return {
             self._by_key[node.public_key.decode()]: node.node_id
@@ -44,7 +44,7 @@ class Exchange:
         """Send every site that is there its content, and what came of it within ``deadline`` seconds."""
         nodes = self.online()
         there = {nodes[site]: content for site, content in contents.items() if site in nodes}
-        with self._reached():
+        with noticing_loss(self._alive, Exception):
             replies = self._exchange(there, kind, deadline, group=group)
         return {site: read(replies.get(nodes.get(site, -1))) for site in contents}
 
@@ -85,16 +85,6 @@ class Exchange:
             self.check()
             time.sleep(POLL)
         return replies
-
-    @contextmanager
-    def _reached(self) -> Iterator[None]:
-        """LinkLost instead of whatever Flower's client raises when there is nobody left to reach."""
-        try:
-            yield
-        except Exception as error:
-            if self._alive():
-                raise
-            raise LinkLost(LOST) from error
 
 
 def read(message: Message | None) -> Answer:

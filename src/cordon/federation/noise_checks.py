@@ -23,7 +23,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from cordon.accountants import LAPLACE
+from cordon.accountants import DEVIATIONS, LAPLACE
 from cordon.federation.plan import Plan
 
 Vector = npt.NDArray[np.float64]
@@ -65,11 +65,12 @@ def reference(plan: Plan, declared_patients: int) -> Reference:
     scale = plan.noise_multiplier * clip / batch
     source = np.random.default_rng(SEED)
     steps = optimiser(plan.optimiser, learning_rate=plan.learning_rate, momentum=plan.momentum)
+    variance = (scale * DEVIATIONS[plan.mechanism]) ** 2
+    draw = source.laplace if plan.mechanism == LAPLACE else source.normal
     moved = np.zeros(SIMULATED)
     for _ in range(plan.local_steps):
-        laplace = plan.mechanism == LAPLACE
-        noise = source.laplace(scale=scale, size=SIMULATED) if laplace else source.normal(0, scale, SIMULATED)
-        moved += steps.change(torch.from_numpy(noise), scale**2 * (2.0 if laplace else 1.0)).numpy()
+        noise = draw(0.0, scale, SIMULATED)
+        moved += steps.change(torch.from_numpy(noise), variance).numpy()
     sizes = np.abs(moved)
     square = float(np.square(sizes).mean())
     small = float(np.quantile(sizes, 0.6))
@@ -103,12 +104,10 @@ def ceiling(plan: Plan, declared_patients: int, parameters: int) -> float:
         return longest * clip * sampled / settings.expected_batch + lifted
     # Adam divides by no less than a part of the noise's deviation, so a step is at most so many times it.
     most = float(stats.binom.isf(FALSE_ALARM / 2 / steps, units, rate))
-    laplace = plan.mechanism == LAPLACE
-    deviations = clip * most / (plan.noise_multiplier * plan.clip_norm * (math.sqrt(2) if laplace else 1.0))
-    fourth = 6.0 if laplace else 3.0
-    each = math.sqrt(
-        parameters * (1.0 + stats.norm.isf(FALSE_ALARM / 2 / steps) * math.sqrt((fourth - 1) / parameters))
-    )
+    deviations = clip * most / (plan.noise_multiplier * plan.clip_norm * DEVIATIONS[plan.mechanism])
+    fourth = 6.0 if plan.mechanism == LAPLACE else 3.0
+    spread = math.sqrt((fourth - 1.0) / parameters)
+    each = math.sqrt(parameters * (1.0 + stats.norm.isf(FALSE_ALARM / 2 / steps) * spread))
     return plan.learning_rate * steps * (deviations + each) / math.sqrt(FLOOR)
 
 

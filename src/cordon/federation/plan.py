@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import re
@@ -172,6 +173,14 @@ class Site:
     declared_patients: int
     weight: float
     public_key: str = ""
+
+
+def identity(site: Site) -> str:
+    """The name under which a site's spending is kept: SHA-256 of its public key, stable across runs.
+
+    However its PEM is wrapped, it is one key.
+    """
+    return hashlib.sha256("".join(site.public_key.split()).encode()).hexdigest()
 
 
 def read_sites(path: Path) -> list[Site]:

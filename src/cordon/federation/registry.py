@@ -6,15 +6,17 @@ which runs, and why.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cordon.errors import UserError
-from cordon.federation.audit import QUARANTINED, identity
-from cordon.federation.plan import Site
+from cordon.federation.audit import QUARANTINED
+from cordon.federation.history import History
+from cordon.federation.plan import Site, identity
 from cordon.ledger import ChainedLog
+from cordon.spending import BANNED, DECISION, ENROLLED, RELEASED
 
-ENROLLED, BANNED, RELEASED = "enrolled", "banned", "released"
 # Runs in which an identity was quarantined, since it was last released, after which it is banned.
 BAN_AFTER = 3
 
@@ -39,45 +41,54 @@ class Registry:
 
     def __init__(self, log: ChainedLog) -> None:
         self._log = log
+        self._history = History(log)
 
-    def enrol(self, site: Site) -> None:
-        """Take ``site`` in, or change what it declared, or its key; a banned key stays banned.
+    def enrol(self, *sites: Site) -> None:
+        """Take ``sites`` in, or change what they declared, or their keys; a banned key stays banned.
 
-        UserError where the key is another site's.
+        UserError (nothing changed) where a key is another site's.
         """
         with self._log.locked():
-            for member in self._members():
-                if member.site == site and member.current:
-                    return
-                if member.identity == identity(site) and member.site.name != site.name:
+            latest, current = self._enrolled()
+            for site in sites:
+                key = identity(site)
+                if key in latest and latest[key].name != site.name:
                     raise UserError(
-                        f"the key of {site.name} is enrolled as {member.site.name}. Give each site its own."
+                        f"the key of {site.name} is enrolled as {latest[key].name}. Give each site its own."
                     )
-            self._log.append(
-                {
-                    "kind": ENROLLED, "identity": identity(site), "site": site.name,
-                    "declared_patients": site.declared_patients, "weight": site.weight,
-                    "public_key": site.public_key,
-                }
-            )  # fmt: skip
+                if latest.get(key) == site and current[site.name] == key:
+                    continue
+                latest[key], current[site.name] = site, key
+                self._log.append(
+                    {
+                        "kind": ENROLLED, "identity": key, "site": site.name,
+                        "declared_patients": site.declared_patients, "weight": site.weight,
+                        "public_key": site.public_key,
+                    }
+                )  # fmt: skip
 
     def members(self) -> list[Member]:
         """Every key that was enrolled, by name, with the declaration that it was last enrolled with."""
         with self._log.locked():
             return self._members()
 
-    def ban(self, name: str, reason: str, *, by: str = "operator") -> None:
+    def ban(self, name: str, reason: str) -> None:
         """Refuse a site (its name, or its identity) from now on, in every run, until it is released."""
-        self._decide(BANNED, name, reason, by)
+        self._decide(BANNED, name, reason)
 
     def release(self, name: str, reason: str) -> None:
         """Let a banned site take part again; its offences begin anew."""
-        self._decide(RELEASED, name, reason, "operator")
+        self._decide(RELEASED, name, reason)
 
     def banned(self, site: Site) -> str:
         """Why the site's key is banned; empty where it is not."""
-        with self._log.locked():  # another process may have banned it just now
-            return self._banned(identity(site))
+        return self.bans([site]).get(site, "")
+
+    def bans(self, sites: Sequence[Site]) -> dict[Site, str]:
+        """Those of ``sites`` whose keys are banned, and why."""
+        with self._log.locked():  # another process may have banned one just now
+            reasons = {site: self._banned(identity(site)) for site in sites}
+        return {site: reason for site, reason in reasons.items() if reason}
 
     def sentence(self, site: Site, *, ban_after: int = BAN_AFTER) -> bool:
         """Ban ``site`` where it has been quarantined in ``ban_after`` runs; whether it is banned now."""
@@ -89,7 +100,7 @@ class Registry:
                 self._log.append({"kind": BANNED, "identity": key, "reason": reason, "by": "aggregator"})
             return bool(self._banned(key))
 
-    def _decide(self, kind: str, name: str, reason: str, by: str) -> None:
+    def _decide(self, kind: str, name: str, reason: str) -> None:
         if not reason.strip():
             raise UserError("a ban and a release need a reason: it stands in the ledger. Give --reason.")
         with self._log.locked():
@@ -101,35 +112,38 @@ class Registry:
             if bool(found[0].banned) == (kind == BANNED):
                 standing = "banned already" if kind == BANNED else "not banned"
                 raise UserError(f"{found[0].site.name} is {standing}.")
-            self._log.append(
-                {"kind": kind, "identity": found[0].identity, "reason": reason.strip(), "by": by}
-            )
+            row = {"kind": kind, "identity": found[0].identity, "reason": reason.strip()}
+            self._log.append(row | {"by": "operator"})
 
     def _members(self) -> list[Member]:
-        latest: dict[str, Site] = {}
-        current: dict[str, str] = {}
-        for row in self._log.of_kind(ENROLLED):
-            site = Site(row["site"], row["declared_patients"], row["weight"], row["public_key"])
-            latest[row["identity"]] = site
-            current[site.name] = row["identity"]
+        latest, current = self._enrolled()
         members = [
             Member(site, key, self._banned(key), len(self._offences(key)), current[site.name] == key)
             for key, site in latest.items()
         ]
         return sorted(members, key=lambda member: (member.site.name, not member.current))
 
+    def _enrolled(self) -> tuple[dict[str, Site], dict[str, str]]:
+        """By identity, the declaration that it was last enrolled with; and each name's identity now."""
+        latest: dict[str, Site] = {}
+        current: dict[str, str] = {}
+        for row in self._log.of_kind(ENROLLED):
+            latest[row["identity"]] = Site(
+                row["site"], row["declared_patients"], row["weight"], row["public_key"]
+            )
+            current[row["site"]] = row["identity"]
+        return latest, current
+
     def _banned(self, key: str) -> str:
-        rows = [row for row in self._log if row["kind"] in (BANNED, RELEASED) and row["identity"] == key]
+        rows = self._history.of(key, BANNED, RELEASED)
         return str(rows[-1]["reason"]) if rows and rows[-1]["kind"] == BANNED else ""
 
     def _offences(self, key: str) -> list[dict[str, Any]]:
         """The first quarantine of each run since the last release."""
         found: dict[str, dict[str, Any]] = {}
-        for row in self._log:
-            if row.get("identity") != key:
-                continue
+        for row in self._history.of(key, DECISION, RELEASED):
             if row["kind"] == RELEASED:
                 found.clear()
-            elif row["kind"] == "decision" and row["decision"] == QUARANTINED:
+            elif row["decision"] == QUARANTINED:
                 found.setdefault(row["run"], row)
         return list(found.values())

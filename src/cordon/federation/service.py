@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
+
 from cordon.errors import UserError
 from cordon.federation import processes, tasks
 from cordon.federation.aggregator import Aggregation, Limits, Say
@@ -42,8 +44,7 @@ def serve(
     workdir.mkdir(parents=True, exist_ok=True)
     ledger = ChainedLog(state / "ledger.sqlite")
     registry = Registry(ledger)
-    for site in sites:
-        registry.enrol(site)
+    registry.enrol(*sites)
     sites = list(sites) or [member.site for member in registry.members() if member.current]
     if not sites:
         raise UserError(f"no site is enrolled in {ledger.path}. Enrol each with cordon aggregator enrol.")
@@ -64,7 +65,7 @@ def serve(
                 processes.superlink(
                     credentials, host, port, workdir, enrolment=enrolment, evidence=evidence, names=names
                 ) as link,
-                tasks.noticing_loss(link),
+                tasks.noticing_loss(link.alive, httpx.HTTPError),
             ):
                 say(f"the aggregator listens on {host}:{port}")
                 tasks.register(link, [site.public_key for site in sites])

@@ -15,8 +15,8 @@ from cordon.federation.messages import ANSWERED, RECEIVED, STOPPED, TRAINED, Out
 from cordon.federation.plan import Plan
 from cordon.federation.processes import supernode
 from cordon.federation.tasks import answer
-from cordon.ledger import SiteLedger
 from cordon.model import Model, check_parameters, initial_parameters
+from cordon.site_ledger import SiteLedger
 from cordon.training import Units, train
 
 if TYPE_CHECKING:

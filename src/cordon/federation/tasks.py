@@ -127,14 +127,12 @@ class Tasks:
 
 
 @contextmanager
-def noticing_loss(tasks: Tasks) -> Iterator[None]:
-    """LinkLost for whatever fails in the block because the SuperLink or the gate ended."""
-    import httpx
-
+def noticing_loss(alive: Callable[[], bool], failures: type[Exception]) -> Iterator[None]:
+    """LinkLost for each of ``failures`` in the block where the SuperLink or the gate ended."""
     try:
         yield
-    except httpx.HTTPError as error:
-        if tasks.alive():
+    except failures as error:
+        if alive():
             raise
         raise LinkLost(LOST) from error
 
