@@ -18,13 +18,13 @@ import click
 import numpy as np
 import pyarrow as pa
 
+from cordon.auditing.replay import replay
 from cordon.evaluation import caller_scores
 from cordon.features import FEATURES
-from cordon.federation.averaging import average, mean_of
 from cordon.federation.plan import Plan
 from cordon.model import Model, Parameters, initial_parameters
 from cordon.tables import LABELLED, matrix, read_table
-from cordon.training import Units, train
+from cordon.training import Units
 
 
 def held_out_rows(paths: list[Path]) -> pa.Table:
@@ -36,15 +36,7 @@ def held_out_rows(paths: list[Path]) -> pa.Table:
 
 def federated(plan: Plan, sites: dict[str, Units], declared: dict[str, int]) -> Parameters:
     """The parameters after all rounds with every site in each."""
-    parameters, models = initial_parameters(plan.model, len(FEATURES)), []
-    for _ in range(plan.rounds):
-        updates = {
-            site: train(plan.model, parameters, units, plan.settings_for(declared[site])).update
-            for site, units in sites.items()
-        }
-        parameters = average(parameters, updates, dict.fromkeys(sites, 1.0))
-        models.append(parameters)
-    return mean_of(models[-plan.averaged_rounds :])
+    return replay(plan, sites, declared, initial_parameters(plan.model, len(FEATURES))).model
 
 
 @click.command()

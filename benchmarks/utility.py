@@ -24,16 +24,17 @@ import click
 import numpy as np
 import pysam
 
-from cordon.accountants import ADJACENCY, GAUSSIAN, LAPLACE, calibrate_noise, statement
+from cordon.accountants import ADJACENCY, GAUSSIAN, LAPLACE, statement
+from cordon.auditing.replay import replay
 from cordon.calls import parse_calls
 from cordon.encoding import Identity, encode
 from cordon.features import FEATURES
-from cordon.federation.averaging import average, mean_of
+from cordon.federation.plan import Plan
 from cordon.labels import label_variants
 from cordon.model import Model, Parameters, initial_parameters
 from cordon.pretraining import fit
 from cordon.tables import LABELLED, VARIANTS, matrix, read_table, write_batches
-from cordon.training import DPSGD, Units, train
+from cordon.training import Units
 from cordon.variants import normalise_variants
 
 OF_REFERENCE = ("f_homopolymer", "f_repeat_unit", "f_repeat_length", "f_gc")
@@ -163,30 +164,17 @@ def trained(data: Data, rows: np.ndarray, setting: Setting, warm: Parameters | N
         Units.group(features[at], real[at], data.block[rows][at].tolist(), unit=setting.unit)
         for at in (site == number for number in range(setting.sites))
     ]
-    noise = calibrate_noise(
-        epsilon=setting.epsilon, delta=DELTA, sampling_rate=setting.sampling_rate,
-        steps=setting.rounds * setting.local_steps, mechanism=setting.mechanism,
+    plan = Plan.calibrated(
+        model=setting.model, unit=setting.unit, epsilon=setting.epsilon, delta=DELTA, rounds=setting.rounds,
+        local_steps=setting.local_steps, sampling_rate=setting.sampling_rate, clip_norm=setting.clip_norm,
+        learning_rate=setting.learning_rate, mechanism=setting.mechanism, clipping=setting.clipping,
+        clip_quantile=setting.clip_quantile, optimiser=setting.optimiser, momentum=setting.momentum,
+        max_variants_per_patient=setting.max_variants if setting.unit == "patient" else 1,
+        averaged_rounds=setting.averaged_rounds,
     )  # fmt: skip
-    parameters = warm or initial_parameters(setting.model, len(FEATURES))
-    clips: list[float | None] = [None] * setting.sites
-    models = []
-    for _ in range(setting.rounds):
-        updates = {}
-        for number, own in enumerate(units):
-            settings = DPSGD(
-                noise_multiplier=noise, sampling_rate=setting.sampling_rate, steps=setting.local_steps,
-                clip_norm=setting.clip_norm, learning_rate=setting.learning_rate,
-                expected_batch=setting.sampling_rate * len(own),
-                max_variants=setting.max_variants if setting.unit == "patient" else 1,
-                mechanism=setting.mechanism, clipping=setting.clipping, optimiser=setting.optimiser,
-                momentum=setting.momentum, clip_quantile=setting.clip_quantile,
-            )  # fmt: skip
-            done = train(setting.model, parameters, own, settings, clip_norm=clips[number])
-            clips[number] = done.clip_norm if setting.clipping == "adaptive" else None
-            updates[str(number)] = done.update
-        parameters = average(parameters, updates, dict.fromkeys(updates, 1.0))
-        models.append(parameters)
-    return mean_of(models[-setting.averaged_rounds :])
+    sites = {str(number): own for number, own in enumerate(units)}
+    declared = {name: len(own) for name, own in sites.items()}
+    return replay(plan, sites, declared, warm or initial_parameters(plan.model, len(FEATURES))).model
 
 
 def measure(data: Data, score: np.ndarray) -> dict[str, float]:
