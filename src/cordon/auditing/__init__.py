@@ -1,1 +1,1 @@
-"""What attackers learn from a run's releases: attacks, lower bounds of epsilon, and the certificate of a model."""
+"""What attackers learn from a run: attacks, lower bounds of epsilon, and the certificate of a model."""
