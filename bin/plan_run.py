@@ -51,16 +51,23 @@ FOLDER = click.Path(file_okay=False)
     "--malicious_sites", default=0, show_default=True, type=click.IntRange(0), help="That it bears."
 )
 @click.option("--max_variants_per_patient", required=True, type=click.IntRange(1))
+@click.option(
+    "--evidence",
+    type=click.Choice(("guest", "emulator")),
+    help="What will attest the aggregator's key; it then makes its own, and sites get no certificate.",
+)
 @click.option("--pretrained", type=EXISTING, help="Public model to start from (cordon pretrain).")
 @reports_errors
 def main(
     sites: str, host: str, port: int, state: str, outdir: str, mechanism: str, pretrained: str | None,
-    **settings: object,
+    evidence: str | None, **settings: object,
 ) -> None:  # fmt: skip
     """Calibrate the noise to the budget, and make a certificate authority, a TLS key and an identity a site.
 
-    In production every site makes its own key and the operator enrols its public half.
+    In production every site makes its own key and the operator enrols its public half. An emulator,
+    TEST ONLY, comes with the policy that it satisfies.
     """
+    from cordon.attestation.emulator import Emulator
     from cordon.federation.credentials import enrol
     from cordon.federation.plan import Plan, read_sites
     from cordon.federation.processes import free_port
@@ -73,7 +80,11 @@ def main(
     check_rule(plan.aggregation, plan.malicious_sites, len(declared))
     for site in declared:
         plan.check_delta(site.name, site.declared_patients)
-    enrol(declared, host, state=Path(state), outdir=Path(outdir))
+    enrol(declared, None if evidence else host, state=Path(state), outdir=Path(outdir))
+    if evidence == "emulator":
+        emulator = Emulator.at(Path(outdir) / "aggregator" / "emulator")
+        for site in declared:
+            emulator.write_policy(Path(outdir) / "sites" / site.name / "policy.toml")
     (Path(outdir) / "plan.json").write_text(json.dumps(plan.to_dict(), indent=2) + "\n")
     (Path(outdir) / "address.txt").write_text(f"{host}:{port or free_port(host)}\n")
     click.echo(

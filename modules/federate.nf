@@ -12,6 +12,7 @@ workflow FEDERATE {
     record = channel.value([])
     ledger = channel.value([])
     versions = channel.empty()
+    policy = params.aggregator_policy ? file(params.aggregator_policy, checkIfExists: true) : []
 
     // [site, parquets]: the site's own labelled variants, held-out samples left out
     tables = variants
@@ -25,9 +26,9 @@ workflow FEDERATE {
     }
     else if (params.aggregator) {
         key = file(params.site_key, checkIfExists: true)
-        certificate = file(params.aggregator_ca, checkIfExists: true)
+        certificate = policy ? [] : file(params.aggregator_ca, checkIfExists: true)
         agreed = params.plan ? file(params.plan, checkIfExists: true) : []
-        TRAIN_SITE(tables.map { site, group -> [site, group, key, certificate, params.aggregator] }, agreed, sites, state)
+        TRAIN_SITE(tables.map { site, group -> [site, group, key, certificate, policy, params.aggregator] }, agreed, sites, state)
         model = TRAIN_SITE.out.model.map { _site, file -> file }.first()
         versions = versions.mix(TRAIN_SITE.out.versions)
     }
@@ -37,9 +38,14 @@ workflow FEDERATE {
         public_variants = params.public_variants ? file(params.public_variants, checkIfExists: true) : []
         PLAN_RUN(sites, ['127.0.0.1', params.aggregator_port], names, state, pretrained)
         address = PLAN_RUN.out.address.map { file -> file.text.trim() }
+        // [site, key, certificate or [], policy or []]: an attested aggregator makes its own certificate
         keys = PLAN_RUN.out.sites
             .flatten()
-            .map { folder -> [folder.name, folder.resolve('site.key'), folder.resolve('ca.crt')] }
+            .map { folder ->
+                def pinned = params.aggregator_evidence ? [] : folder.resolve('ca.crt')
+                def required = params.aggregator_evidence == 'emulator' ? folder.resolve('policy.toml') : policy
+                [folder.name, folder.resolve('site.key'), pinned, required]
+            }
         AGGREGATE(PLAN_RUN.out.plan, PLAN_RUN.out.aggregator, address, state, pretrained, public_variants)
         TRAIN_SITE(tables.join(keys).combine(address), PLAN_RUN.out.plan, sites, state)
         model = AGGREGATE.out.model

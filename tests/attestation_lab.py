@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,14 +91,3 @@ def flipped(content: bytes, place: int, mask: int = 0x01) -> bytes:
     changed = bytearray(content)
     changed[place] ^= mask
     return bytes(changed)
-
-
-def write_policy(path: Path, root: Authority, **keys: str) -> Path:
-    """A test's policy.toml beside the root's PEM; ``keys`` are of [sev_snp], as TOML."""
-    (path.parent / "ark.pem").write_bytes(root.ark.public_bytes(Encoding.PEM))
-    held = {"roots": '["ark.pem"]', "measurements": f'["{MEASUREMENT.hex()}"]'} | keys
-    parts = "\n".join(f"{part} = {SECURITY_VERSION[part]}" for part in TCB_LAYOUT[root.product])
-    lines = "\n".join(f"{name} = {value}" for name, value in held.items())
-    table = f"[sev_snp.minimum_tcb.{root.product}]\n{parts}\n"
-    path.write_text(f"test_only = true\n[sev_snp]\n{lines}\n{table}")
-    return path

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from attestation_lab import MRENCLAVE, REAL, authority, needs_real, real_chain, virtee, write_policy
+from attestation_lab import MRENCLAVE, REAL, authority, needs_real, real_chain, virtee
 from cordon.attestation.emulator import Emulator
 from cordon.attestation.policy import Policy
 from cordon.cli import main
@@ -128,7 +128,7 @@ def test_a_policy_pins_a_computed_measurement(tmp_path: Path) -> None:
 
 def test_evidence_is_fetched_and_verified(tmp_path: Path) -> None:
     emulator, held = Emulator(authority()), identity(tmp_path / "tls.pem")
-    policy = write_policy(tmp_path / "policy.toml", emulator.authority)
+    policy = emulator.write_policy(tmp_path / "policy.toml")
     with serving(held, lambda handler, nonce: send(handler, evidence_of(emulator, held, nonce))) as address:
         written = tmp_path / "aggregator.pem"
         run = attest("evidence", "--address", address, "--policy", policy, "--certificate", written)

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from attestation_lab import NOW, REPORT_DATA, authority, needs_real, virtee, write_policy
+from attestation_lab import NOW, REPORT_DATA, authority, needs_real, virtee
 from cordon.attestation.certificates import amd_roots, fingerprint
 from cordon.attestation.emulator import MEASUREMENT, Emulator
 from cordon.attestation.policy import Policy
@@ -109,7 +110,8 @@ def test_test_only_refuses_amds_root_by_its_fingerprint_too(tmp_path: Path) -> N
 
 def test_a_root_may_be_a_file_or_a_fingerprint(tmp_path: Path) -> None:
     emulator = Emulator(authority())
-    path = write_policy(tmp_path / "policy.toml", emulator.authority)
+    (tmp_path / "ark.pem").write_bytes(emulator.authority.ark.public_bytes(Encoding.PEM))
+    path = emulator.write_policy(tmp_path / "policy.toml", roots='["ark.pem"]')
     found = verify(emulator.collect(REPORT_DATA), Policy.read(path), report_data=REPORT_DATA)
     assert found.root == "ark.pem, TEST ONLY"
     path.write_text(path.read_text().replace("ark.pem", f"sha256:{fingerprint(emulator.authority.ark)}"))

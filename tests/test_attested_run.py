@@ -2,7 +2,6 @@
 
 import pytest
 
-from attestation_lab import write_policy
 from consortium import Consortium, plan
 from cordon import model as models
 from cordon.attestation.emulator import Emulator
@@ -12,8 +11,8 @@ pytestmark = [pytest.mark.federation, pytest.mark.timeout(240)]
 
 def test_sites_train_with_the_attested_aggregator_and_with_no_other(tmp_path):
     machine = Emulator.at(tmp_path / "machine")
-    good = write_policy(tmp_path / "policy.toml", machine.authority)
-    wrong = write_policy(tmp_path / "wrong.toml", machine.authority, measurements=f'["{"00" * 48}"]')
+    good = machine.write_policy(tmp_path / "policy.toml")
+    wrong = machine.write_policy(tmp_path / "wrong.toml", measurements=f'["{"00" * 48}"]')
     three = Consortium(tmp_path, ["north", "south", "wary"], host=None)
     try:
         three.start("north", policy=good)

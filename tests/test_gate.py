@@ -19,7 +19,6 @@ from cryptography import x509
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from attestation_lab import write_policy
 from cordon.attestation.client import attest
 from cordon.attestation.emulator import Emulator
 from cordon.attestation.policy import Policy
@@ -404,8 +403,8 @@ def test_the_gates_evidence_binds_the_nonce_to_the_key_that_tls_shows(tmp_path):
     machine = Emulator.at(tmp_path)
     served = ServedGate(BOUNDS, evidence=gate.evidence_source(f"emulator:{tmp_path}", identity.spki))
     served.identity = identity
-    policy = Policy.read(write_policy(tmp_path / "policy.toml", machine.authority))
-    other = Policy.read(write_policy(tmp_path / "o.toml", machine.authority, measurements=f'["{"00" * 48}"]'))
+    policy = Policy.read(machine.write_policy(tmp_path / "policy.toml"))
+    other = Policy.read(machine.write_policy(tmp_path / "o.toml", measurements=f'["{"00" * 48}"]'))
     with served, served.connect() as connection:
         shown = ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True)).encode()
         assert attest(f"127.0.0.1:{served.port}", policy) == shown

@@ -258,13 +258,46 @@ def test_more_sites_than_slots_or_fewer_than_a_quorum(run):
         "--federation_slots 2: is too few: 2 sites and the aggregator run at the same time and need 3. "
         "Set --federation_slots 3 on a machine or executor that can run 3 tasks at once."
     ]
-    run.parameters["aggregator"] = "host:9092"
+    joined = elsewhere(run)
+    run.parameters |= joined
     assert len(run.check()) == 2
-    del run.parameters["aggregator"]
+    for name in joined:
+        del run.parameters[name]
     run.options = {}
     run.parameters["min_sites"] = 3
     (run.lab.folder / "checked.csv").unlink()
     assert "--min_sites 3: can never be reached" in run.problems()[0]
+
+
+def elsewhere(run) -> dict[str, str]:
+    """Parameters of a site whose aggregator is elsewhere."""
+    run.lab.text("ca.crt", "x")
+    certificate = str(run.lab.folder / "ca.crt")
+    return {"aggregator": "host:9092", "site_key": "site.key", "aggregator_ca": certificate}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("aggregator=host:9092 aggregator_ca=HERE", "--aggregator host:9092: knows a site by its key"),
+        ("aggregator=host:9092 site_key=k", "is not to be trusted unseen. Give --aggregator_policy"),
+        ("aggregator=host:9092 site_key=k aggregator_ca=HERE aggregator_policy=HERE", "by two ways."),
+        ("aggregator_evidence=guest", "--aggregator_evidence guest: needs the policy"),
+        ("aggregator_policy=HERE", "Add --aggregator_evidence guest."),
+        ("aggregator_policy=HERE aggregator_evidence=emulator", "Add --aggregator_evidence guest."),
+        ("aggregator_evidence=word", "--aggregator_evidence word: is none of guest, emulator."),
+    ],
+)
+def test_how_a_site_knows_its_aggregator_is_said_once_and_whole(run, given, expected):
+    run.lab.text("trusted", "x")
+    words = given.replace("HERE", str(run.lab.folder / "trusted")).split()
+    run.parameters |= dict(word.split("=") for word in words)
+    assert any(expected in problem for problem in run.problems())
+
+
+def test_an_evidence_of_ones_own_is_for_no_aggregator_elsewhere(run):
+    run.parameters |= elsewhere(run) | {"aggregator_evidence": "emulator"}
+    assert "--aggregator_evidence emulator: is for an aggregator that this run plays" in run.problems()[0]
 
 
 def test_a_delta_that_allows_to_release_a_whole_unit(run):
@@ -301,7 +334,7 @@ def test_a_declared_site_without_training_rows_would_be_waited_for_in_vain(run):
     run.sites = "site,declared_patients,weight\nnorth,10,1\nsouth,20,2.5\neast,10,1\n"
     (problem,) = run.problems()
     assert problem.startswith("sites.csv, row 4, column site: east has no sample with role train")
-    run.parameters["aggregator"] = "host:9092"
+    run.parameters |= elsewhere(run)
     run.check()
 
 

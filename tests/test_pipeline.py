@@ -308,7 +308,8 @@ def test_a_cram_is_called_in_parts_and_its_calls_are_taken_again_from_sareks_lay
 
 
 def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(tmp_path):
-    """As in production: the aggregator is no part of the pipelines; a site has a key, a plan, an address."""
+    """As in production: the aggregator is no part of the pipelines; a site has a key, a plan, an address,
+    and a policy that the aggregator satisfies (TEST ONLY here)."""
     small = "--sites 2 --patients 2 --held_out 1 --length 30000 --outdir cohort"
     command(tmp_path, "simulate_cohort", small)
     command(
@@ -316,11 +317,12 @@ def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(t
         "plan_run",
         "--sites cohort/sites.csv --state keys --outdir run --model logistic --epsilon 8 --delta 1e-5"
         " --rounds 2 --local_steps 2 --sampling_rate 0.5 --clip_norm 0.05 --learning_rate 2"
-        " --max_variants_per_patient 64",
+        " --max_variants_per_patient 64 --evidence emulator",
     )
     address = (tmp_path / "run" / "address.txt").read_text().strip()
     header, *rows = (tmp_path / "cohort" / "samplesheet.csv").read_text().splitlines()
     options = f"--plan run/plan.json --credentials run/aggregator --address {address} --state state"
+    options += " --evidence emulator:run/aggregator/emulator"
     with started(tmp_path, "aggregate", f"{options} --output model.safetensors --record federation.json"):
         runs = {}
         for site in ("north", "south"):
@@ -331,7 +333,7 @@ def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(t
             given = f"""
                 --input {tmp_path}/cohort/{site}.csv --sites {tmp_path}/cohort/sites.csv
                 --reference {tmp_path}/cohort/reference.fasta --callers haplotypecaller,bcftools
-                --aggregator {address} --aggregator_ca {tmp_path}/run/aggregator/ca.crt
+                --aggregator {address} --aggregator_policy {tmp_path}/run/sites/{site}/policy.toml
                 --site_key {tmp_path}/run/sites/{site}/site.key --plan {tmp_path}/run/plan.json
             """
             runs[site] = subprocess.Popen(

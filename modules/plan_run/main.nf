@@ -38,7 +38,7 @@ process PLAN_RUN {
     mkdir -p run/aggregator
     for site in \$(tail -n +2 ${sites} | cut -d, -f1); do
         mkdir -p run/sites/\$site
-        touch run/sites/\$site/site.key run/sites/\$site/ca.crt
+        touch run/sites/\$site/site.key run/sites/\$site/ca.crt run/sites/\$site/policy.toml
     done
     touch run/plan.json
     echo 127.0.0.1:1 > run/address.txt

@@ -5,7 +5,7 @@ process TRAIN_SITE {
     container "cordon-python:${workflow.manifest.version}"
 
     input:
-    tuple val(site), path(variants), path(key), path(certificate), val(address)
+    tuple val(site), path(variants), path(key), path(certificate), path(policy), val(address)
     path plan
     path sites
     val state
@@ -17,12 +17,13 @@ process TRAIN_SITE {
 
     script:
     def args = task.ext.args ?: ''
+    def trust = policy ? "--policy ${policy}" : "--certificate ${certificate}"
     def agreed = plan ? "--plan ${plan}" : ''
     def tables = (variants instanceof List ? variants : [variants]).collect { table -> "--variants ${table}" }.join(' ')
     """
     train_site.py \\
         --site ${site} --sites ${sites} ${tables} --address ${address} ${agreed} \\
-        --key ${key} --certificate ${certificate} --state '${state}/sites' ${args} \\
+        --key ${key} ${trust} --state '${state}/sites' ${args} \\
         --output ${site}.model.safetensors --status ${site}.spent.json
 
     cat <<-END_VERSIONS > versions.yml

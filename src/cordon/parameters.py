@@ -127,10 +127,33 @@ def combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(
             f"--momentum {values['momentum']}", "is beside adam, which has its own.", "Leave it out."
         )
+    yield from _trust_problems(values)
     diploid = [name for name in ("deepvariant", "bcftools") if name in values.get("callers", "").split(",")]
     if values.get("ploidy", 2) != 2 and diploid:
         what = f"is not what {' and '.join(diploid)} can call."
         yield Problem(f"--ploidy {values['ploidy']}", what, "Use --callers haplotypecaller.")
+
+
+def _trust_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """How a site knows the aggregator, and what attests one that the run plays itself."""
+    elsewhere, evidence = values.get("aggregator"), values.get("aggregator_evidence")
+    policy, certificate = values.get("aggregator_policy"), values.get("aggregator_ca")
+    if elsewhere and not values.get("site_key"):
+        what = "knows a site by its key, and none is given."
+        yield Problem(f"--aggregator {elsewhere}", what, "Give --site_key.")
+    if elsewhere and bool(policy) == bool(certificate):
+        what = "is to be trusted by two ways." if policy else "is not to be trusted unseen."
+        remedy = "Give --aggregator_policy, or --aggregator_ca of an aggregator without attestation."
+        yield Problem(f"--aggregator {elsewhere}", what, remedy)
+    if evidence and elsewhere:
+        what = "is for an aggregator that this run plays, and --aggregator is elsewhere."
+        yield Problem(f"--aggregator_evidence {evidence}", what, "Leave it out.")
+    if policy and not elsewhere and evidence != "guest":
+        what = "is given, and this run's own aggregator shows no evidence that it is for."
+        yield Problem(f"--aggregator_policy {policy}", what, "Add --aggregator_evidence guest.")
+    if evidence == "guest" and not policy and not elsewhere:
+        what = "needs the policy that the sites hold it against."
+        yield Problem("--aggregator_evidence guest", what, "Give --aggregator_policy.")
 
 
 def _bounds(rule: Json) -> str:

@@ -31,6 +31,7 @@ from cordon.attestation.certificates import (
     SALT_BYTES,
     TCB_OIDS,
     TEST_ONLY,
+    fingerprint,
 )
 from cordon.attestation.evidence import Evidence
 from cordon.attestation.report import (
@@ -143,6 +144,21 @@ class Emulator:
     @property
     def _hardware_id(self) -> bytes:
         return self.hardware_id[: HARDWARE_ID_BYTES[self.authority.product]]
+
+    def write_policy(self, path: Path, **keys: str) -> Path:
+        """A TEST ONLY policy.toml that this emulator satisfies; the root is pinned by its public key's hash.
+
+        ``keys`` of [sev_snp], as TOML, go before its own.
+        """
+        table = {
+            "roots": f'["sha256:{fingerprint(self.authority.ark)}"]',
+            "measurements": f'["{self.measurement.hex()}"]',
+        } | keys
+        product = self.authority.product
+        minimum = "\n".join(f"{part} = {self.tcb[part]}" for part in TCB_LAYOUT[product])
+        lines = "\n".join(f"{name} = {value}" for name, value in table.items())
+        path.write_text(f"test_only = true\n[sev_snp]\n{lines}\n[sev_snp.minimum_tcb.{product}]\n{minimum}\n")
+        return path
 
     def report(self, report_data: bytes) -> bytes:
         """1,184 bytes, signed by ``key``."""

@@ -190,7 +190,9 @@ def _attested(address: str, policy: Path, workdir: Path, deadline: float, say: S
             time.sleep(RESTART_PAUSE)
             continue
         found = attested.found
-        say(f"the aggregator at {address} is attested: {found.kind}, measurement {found.measurement}")
+        warning = ", TEST ONLY" if found.test_only else ""
+        named = f"{found.kind}, measurement {found.measurement}{warning}"
+        say(f"the aggregator at {address} is attested: {named}")
         path = workdir / "attested.crt"
         path.write_bytes(attested.certificate)
         return path
