@@ -3,9 +3,11 @@
 
     python benchmarks/aggregator.py --sites 10,100,1000
 
-A simulated site answers at once with noise as the plan has it. Its messages are serialised and read as
-Flower does it, but cross no network: a real round adds the SuperNodes' polling (3 s) and the sites' training.
-"Plain" takes every readable update and averages it. Both write checkpoints; each is a process of its own.
+A simulated site answers with noise as the plan has it, ``--answer_after`` seconds after it was asked: the
+time in which a SuperNode looks for work, with no training. Its messages are serialised and read as Flower
+does it, but cross no network. "Plain" takes every readable update and averages it. Both write checkpoints;
+each is a process of its own. "After the answers" is what the aggregator then takes: the rest of a round is
+waiting.
 """
 
 from __future__ import annotations
@@ -39,12 +41,13 @@ PATIENTS = 40
 class Simulated(Exchange):
     """Sites that are all there and answer at once."""
 
-    def __init__(self, plan: Plan, sites: list[Site]) -> None:
+    def __init__(self, plan: Plan, sites: list[Site], answer_after: float) -> None:
         super().__init__(None, sites)  # type: ignore[arg-type]
         self._plan, self._sites = plan, sites
         self._shapes = {n: a.shape for n, a in initial_parameters(plan.model, len(FEATURES)).items()}
         self._deviation = reference(plan, PATIENTS).deviation
         self._source = np.random.default_rng(0)
+        self._answer_after = answer_after
         self.making = 0.0  # seconds spent on what is the sites' work
 
     def online(self) -> dict[Site, int]:
@@ -59,6 +62,7 @@ class Simulated(Exchange):
         from flwr.common.serde import message_from_proto, message_to_proto
         from flwr.proto.message_pb2 import Message as Proto
 
+        time.sleep(self._answer_after)
         began = time.perf_counter()
         sent = {site: message_to_proto(self._reply(int(group))).SerializeToString() for site in contents}
         self.making += time.perf_counter() - began
@@ -84,7 +88,7 @@ class Plain(Auditor):
         return decisions
 
 
-def timed(way: str, count: int, rounds: int) -> tuple[float, float]:
+def timed(way: str, count: int, rounds: int, answer_after: float) -> tuple[float, float]:
     """Seconds of a round, and the process's peak memory in MiB."""
     from flwr.supercore.task_identity import TaskIdentity
 
@@ -102,7 +106,7 @@ def timed(way: str, count: int, rounds: int) -> tuple[float, float]:
         )  # fmt: skip
         if way == "plain":
             run._auditor = Plain(plan, log, expected=run.parameters)
-        exchange = Simulated(run.plan, sites)
+        exchange = Simulated(run.plan, sites, answer_after)
         times = []
         for number in range(1, rounds + 1):
             made, began = exchange.making, time.perf_counter()
@@ -114,8 +118,9 @@ def timed(way: str, count: int, rounds: int) -> tuple[float, float]:
 @click.command()
 @click.option("--sites", default="10,100,1000", show_default=True)
 @click.option("--rounds", default=10, show_default=True)
+@click.option("--answer_after", default=3.0, show_default=True, help="Seconds; SuperNodes poll every 3.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON list of rows.")
-def main(sites: str, rounds: int, as_json: bool) -> None:
+def main(sites: str, rounds: int, answer_after: float, as_json: bool) -> None:
     """Print rounds a second and memory, with the audit and by plain averaging, side by side."""
     rows = []
     context = multiprocessing.get_context("spawn")
@@ -123,17 +128,19 @@ def main(sites: str, rounds: int, as_json: bool) -> None:
         found = {}
         for way in ("plain", "audited"):
             with context.Pool(1) as pool:
-                found[way] = pool.apply(timed, (way, count, rounds))
+                found[way] = pool.apply(timed, (way, count, rounds, answer_after))
+        plain, audited = found["plain"][0], found["audited"][0]
         row = {
-            "sites": count, "plain_s": found["plain"][0], "audited_s": found["audited"][0],
-            "audit_ms_a_site": 1000 * (found["audited"][0] - found["plain"][0]) / count,
-            "ratio": found["audited"][0] / found["plain"][0], "peak_mb": found["audited"][1],
+            "sites": count, "answer_after_s": answer_after, "plain_s": plain, "audited_s": audited,
+            "ratio": audited / plain, "audit_ms_a_site": 1000 * (audited - plain) / count,
+            "peak_mb": found["audited"][1],
         }  # fmt: skip
         rows.append(row)
         if not as_json:
+            after = f"after the answers {plain - answer_after:.3f} and {audited - answer_after:.3f} s"
             click.echo(
-                f"{count:5d} sites  plain {row['plain_s']:7.3f} s, audited {row['audited_s']:7.3f} s a round "
-                f"({row['ratio']:.2f} x, {row['audit_ms_a_site']:.2f} ms a site), "
+                f"{count:5d} sites  plain {plain:7.3f} s, audited {audited:7.3f} s a round "
+                f"({row['ratio']:.3f} x; {after}; {row['audit_ms_a_site']:.2f} ms a site), "
                 f"peak {row['peak_mb']:.0f} MiB"
             )
     if as_json:

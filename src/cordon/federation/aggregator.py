@@ -144,6 +144,7 @@ class Aggregation:
             site: Task(self.plan, number, site.declared_patients, self.parameters, tip).to_records()
             for site in active
         }
+        self._auditor.foresee(active)
         answers = exchange.ask(tasks_, "train", self._limits.round_deadline, group=str(number))
 
         def keep(decisions: list[Decision]) -> None:

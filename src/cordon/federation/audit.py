@@ -7,7 +7,8 @@ and chained in the aggregator's ledger.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -77,6 +78,16 @@ class Auditor:
         self._parameters = sum(array.size for array in expected.values())
         self._outliers = Outliers(plan)
         self._history = History(ledger)
+        self._composing = ThreadPoolExecutor(1, "composing")
+        self._foreseen: Future[None] | None = None
+
+    def foresee(self, sites: Iterable[Site]) -> None:
+        """Begin to compose what each of ``sites`` will have spent if it answers as planned.
+
+        By PLD that takes as long as signing hundreds of decisions does, and can be done while sites train.
+        """
+        expected = {(*self._events(site), self._plan.event) for site in sites}
+        self._foreseen = self._composing.submit(self._compose, expected)
 
     def spent(self, site: Site) -> tuple[float, float | None]:
         """Epsilon of all that ``site`` has declared so far, by RDP and by PLD."""
@@ -90,6 +101,8 @@ class Auditor:
         All decisions are written together or none: what counts as spent cannot change in between.
         ``keep`` is called before they are for good; where it raises, none is.
         """
+        if self._foreseen is not None:
+            self._foreseen.result()
         with self._ledger.locked():
             decisions = {site: self._alone(site, round_number, *answer) for site, answer in replies.items()}
             accepted = {site.name: site for site, d in decisions.items() if d.decision == ACCEPTED}
@@ -205,6 +218,10 @@ class Auditor:
     def _accepted(self, site: Site, round_number: int) -> bool:
         place = (ACCEPTED, self._plan.run, round_number)
         return any((row["decision"], row["run"], row["round"]) == place for row in self._decisions(site))
+
+    def _compose(self, lists: Iterable[Sequence[Event]]) -> None:
+        for events in lists:
+            self._epsilons(events)
 
     def _epsilons(self, events: Sequence[Event]) -> tuple[float, float | None]:
         return _composed(tuple(events), self._plan.delta, self._plan.epsilon)
