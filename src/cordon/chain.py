@@ -28,7 +28,7 @@ from cordon.errors import UserError
 
 FIRST = "0" * 64
 RESTORE = "Restore the ledger from a backup; a ledger that was edited cannot be trusted."
-_BROKEN = (ValueError, KeyError, AttributeError, TypeError, RecursionError, InvalidSignature)
+BROKEN = (ValueError, KeyError, AttributeError, TypeError, RecursionError, InvalidSignature)
 
 
 class Chain:
@@ -57,8 +57,8 @@ class Chain:
         """Add a row as it was written; UserError, which names the row, where it does not verify."""
         where = f"{self.name}, row {len(self) + 1}"
         try:
-            row, digest = _opened(line, self.key)
-        except _BROKEN as error:
+            row, digest = opened(line, self.key)
+        except BROKEN as error:
             raise UserError(f"{where}: the row's signature does not verify. {RESTORE}") from error
         if row.pop("previous", None) != self.head:
             raise UserError(f"{where}: the row does not follow the one before it. {RESTORE}")
@@ -68,7 +68,7 @@ class Chain:
 
     def signed(self, row: dict[str, Any], key: Ed25519PrivateKey) -> bytes:
         """``row`` as the line that ``add`` takes next."""
-        return _sealed({**row, "previous": self.head}, key)
+        return sealed({**row, "previous": self.head}, key)
 
     def cut(self, length: int) -> None:
         """Forget the rows after the first ``length``."""
@@ -76,18 +76,18 @@ class Chain:
 
     def head_record(self, key: Ed25519PrivateKey) -> bytes:
         """How many rows there are, and the last one's hash, signed."""
-        return _sealed({"head": self.head, "rows": len(self)}, key)
+        return sealed({"head": self.head, "rows": len(self)}, key)
 
     def check_head(self, record: bytes | None) -> None:
         """Hold the rows against a head record made earlier; UserError where rows are missing or others."""
         if record is None:
             return
         try:
-            said, _ = _opened(record, self.key)
+            said, _ = opened(record, self.key)
             count, head = said.pop("rows"), said.pop("head")
             if said:
                 raise ValueError("a row of the ledger, not its head record")
-        except _BROKEN as error:
+        except BROKEN as error:
             raise UserError(f"{self.name}: its head record does not verify. {RESTORE}") from error
         if count > len(self):
             raise UserError(
@@ -98,13 +98,14 @@ class Chain:
             raise UserError(f"{self.name}, row {count}: not the row that its head record has seen. {RESTORE}")
 
 
-def _sealed(body: dict[str, Any], key: Ed25519PrivateKey) -> bytes:
+def sealed(body: dict[str, Any], key: Ed25519PrivateKey) -> bytes:
+    """``body`` with its hash and the signature of it, as one line of JSON."""
     digest = _digest(body)
     return _line({**body, "hash": digest, "signature": key.sign(bytes.fromhex(digest)).hex()})
 
 
-def _opened(line: bytes, key: Ed25519PublicKey) -> tuple[dict[str, Any], str]:
-    """What ``line`` says and its hash; one of _BROKEN where it is not in the form written, or not signed."""
+def opened(line: bytes, key: Ed25519PublicKey) -> tuple[dict[str, Any], str]:
+    """What ``line`` says and its hash; one of BROKEN where it is not in the form written, or not signed."""
     body: dict[str, Any] = json.loads(line)
     if _line(body) != line:
         raise ValueError("not in the form in which rows are written")

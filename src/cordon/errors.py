@@ -4,6 +4,7 @@ CordonError                 exit status 1: our own fault unless a subclass says 
 ├── UserError               exit status 2: the input or the call is wrong; the message says what to do
 │   ├── InputProblems       several problems found in one pass, each with file, row and remedy
 │   └── BudgetExceeded      exit status 3: the next step would spend more epsilon than allowed
+├── NotReleased             exit status 8: an audit found that a model must not leave
 └── FederationError         exit status 4: the federation could not go on
     ├── Quarantined         exit status 5: the aggregator refused this site's updates
     ├── Unreachable         exit status 6: no aggregator, or no quorum, within the deadline
@@ -58,6 +59,12 @@ class BudgetExceeded(UserError):
     """The next step would spend more epsilon than the budget allows; nothing was spent."""
 
     exit_code = 3
+
+
+class NotReleased(CordonError):
+    """An audit found that a model must not leave, or its certificate does not hold; nothing was published."""
+
+    exit_code = 8
 
 
 class FederationError(CordonError):

@@ -1,0 +1,124 @@
+"""Whether what a model says of its privacy follows from the ledger: recomputed, nothing taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cordon.accountants import Event, epsilon_pld, epsilon_rdp
+from cordon.auditing.checks import Check
+from cordon.chain import Chain, hexadecimal
+from cordon.federation.audit import ACCEPTED
+from cordon.federation.plan import Plan
+from cordon.model import Model
+from cordon.site_ledger import FOLLOWED, RESERVED, SENT
+from cordon.spending import DECISION, MOST_FOR_PLD
+
+QUESTION = "Does the ledger bear out what the model says of its privacy?"
+# A statement may be rounded, never down.
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Spent:
+    """All that one identity released, over rounds and runs: its events, and those of the run in question."""
+
+    holder: str
+    events: tuple[Event, ...]
+    of_run: tuple[Event, ...]
+
+    def epsilons(self, delta: float) -> tuple[float, float | None]:
+        """Epsilon by RDP, and by PLD where RDP's promises anything."""
+        rdp = epsilon_rdp(self.events, delta)
+        return rdp, epsilon_pld(self.events, delta) if rdp <= MOST_FOR_PLD else None
+
+
+def spent(rows: Sequence[Mapping[str, Any]], run: str) -> list[Spent]:
+    """What each identity behind a run's model released, from the aggregator's rows or a site's own.
+
+    At the aggregator, identities of which an update was accepted in ``run``; what else they declared counts
+    as well. In a site's ledger, the rounds that it answered.
+    """
+    decided = [row for row in rows if row["kind"] == DECISION]
+    if decided:
+        taken = {
+            row["identity"] for row in decided if (row["run"], row["decision"]) == (run, ACCEPTED)
+        }  # fmt: skip
+        return [
+            Spent(name, _events(decided, name), _events([r for r in decided if r["run"] == run], name))
+            for name in sorted(taken)
+        ]
+    left = {(row["run"], row["round"]) for row in rows if row["kind"] == SENT}
+    own = [row for row in rows if row["kind"] == RESERVED and (row["run"], row["round"]) in left]
+    events = [(row["run"], Event(**row["event"])) for row in own]
+    if not events:
+        return []
+    of_run = tuple(event for name, event in events if name == run)
+    return [Spent("this site", tuple(event for _, event in events), of_run)]
+
+
+def _events(rows: Sequence[Mapping[str, Any]], identity: str) -> tuple[Event, ...]:
+    own = [row for row in rows if row["identity"] == identity]
+    return tuple(Event(**event) for row in own for event in row["events"])
+
+
+def check_claims(model: Model, plan: Plan, chain: Chain, *, model_hash: str | None = None) -> Check:
+    """Hold the model's statement against plan and ledger; ``model_hash`` is the record's, if there is one."""
+    holders = spent(chain.rows, plan.run)
+    faults = list(_faults(model, plan, chain, holders, model_hash))
+    by_holder = {holder.holder: holder.epsilons(plan.delta) for holder in holders}
+    about = {
+        "unit": plan.unit, "delta": plan.delta, "mechanism": plan.mechanism, "adjacency": plan.adjacency,
+    }  # fmt: skip
+    figures = {
+        "claimed": model.privacy.get("epsilon"), **about,
+        "recomputed": [
+            {"holder": name, "epsilon_rdp": rdp, "epsilon_pld": pld, **about}
+            for name, (rdp, pld) in by_holder.items()
+        ],
+    }  # fmt: skip
+    reason = "; ".join(faults)
+    if not faults:
+        most = max(rdp for rdp, _ in by_holder.values())
+        reason = f"the ledger's events come to {plan.statement(most)}, and the model states no less"
+    return Check("claims", QUESTION, not faults, reason, figures)
+
+
+def _faults(
+    model: Model, plan: Plan, chain: Chain, holders: Sequence[Spent], model_hash: str | None
+) -> Iterator[str]:
+    said = model.privacy
+    if model_hash is not None and model_hash != model.hash:
+        yield f"the model has hash {model.hash[:12]}, the run's record tells of {model_hash[:12]}"
+    for name in ("unit", "delta", "mechanism", "adjacency", "run"):
+        if said.get(name) != getattr(plan, name):
+            yield f"the model states {name} {said.get(name)!r}, the plan has {getattr(plan, name)!r}"
+    claimed = said.get("epsilon")
+    if not isinstance(claimed, int | float) or not claimed > 0:
+        yield f"the model states {claimed!r} as its epsilon"
+        claimed = float("inf")
+    if not holders:
+        yield f"the ledger holds nothing of run {plan.run}"
+    for holder in holders:
+        rdp = epsilon_rdp(holder.events, plan.delta)
+        if claimed < rdp * (1 - ROUNDING):
+            yield (
+                f"the model states {plan.statement(claimed)}, and the events of {holder.holder[:12]} come to "
+                f"{plan.statement(rdp)}"
+            )
+        if any(event != plan.event for event in holder.of_run):
+            yield f"{holder.holder[:12]} has events in the run that are not its plan's"
+    yield from _tip_faults(said.get("ledger"), chain)
+
+
+def _tip_faults(tip: Any, chain: Chain) -> Iterator[str]:
+    """The ledger's tip that the model carries must stand in the ledger, or have been seen by the site."""
+    if not isinstance(tip, Mapping) or not {"key", "rows", "digest"} <= set(tip):
+        yield "the model carries no tip of the aggregator's ledger"
+        return
+    seen = [row for row in chain.rows if row["kind"] == FOLLOWED]
+    followed = any(all(row[name] == tip[name] for name in ("key", "rows", "digest")) for row in seen)
+    same = tip["key"] == hexadecimal(chain.key)
+    if not (followed or (same and tip["rows"] <= len(chain) and chain.holds(tip["digest"]))):
+        yield f"the ledger's row {tip['rows']}, which the model carries, is not in this ledger"

@@ -1,0 +1,100 @@
+"""What leaves a site beside its update: its own code is run on two sets of rows, and must say the same.
+
+Whatever name a leak has, and wherever in a message it stands, it differs between rows that differ. Updates
+themselves may, and must even on the same rows: noise that comes twice is none.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cordon.auditing.checks import Check
+from cordon.errors import CordonError
+from cordon.features import FEATURES
+from cordon.federation.messages import Reply, Task
+from cordon.federation.plan import Plan
+from cordon.federation.site import Participant
+from cordon.ledger import Tip
+from cordon.model import Parameters
+from cordon.site_ledger import SiteLedger
+from cordon.training import Units
+
+if TYPE_CHECKING:
+    from flwr.app import RecordDict
+
+QUESTION = "Does anything leave a site beside its private update?"
+RUN = "audit"
+
+
+def check_egress(plan: Plan, start: Parameters, units: Units, declared_patients: int) -> Check:
+    """Run a site on ``units``, on them again, and on half of them with other labels; compare its messages."""
+    kinds = (units, units, other(units))
+    try:
+        replies = [_reply(plan, start, own, declared_patients) for own in kinds]
+    except CordonError as error:
+        return Check("egress", QUESTION, False, f"the site cannot answer: {error}")
+    faults = list(_faults(replies))
+    reason = "; ".join(faults) or "messages about different rows differ in the noisy update alone"
+    named = sorted(name for name, _ in _values(replies[0]))
+    return Check("egress", QUESTION, not faults, reason, {"fields": named})
+
+
+def other(units: Units) -> Units:
+    """Half of the units, at least one, with every label turned."""
+    half = max(1, len(units) // 2)
+    rows = np.arange(units.offsets[half])
+    return Units(units.features.take(rows, 0), 1.0 - units.labels[rows], units.offsets[: half + 1])
+
+
+def _reply(plan: Plan, start: Parameters, units: Units, declared_patients: int) -> RecordDict:
+    """What a site with ``units`` answers to the first round."""
+    task = Task(replace(plan, run=RUN), 1, declared_patients, start, Tip("0" * 64, 0, "0" * 64))
+    message: Any = SimpleNamespace(
+        content=task.to_records(), metadata=SimpleNamespace(message_type="train")
+    )  # as much of one as a site reads; a real one belongs to a task of Flower's
+    with tempfile.TemporaryDirectory() as folder:
+        # The budget is the plan's own, which one round cannot exceed.
+        ledger = SiteLedger(Path(folder) / "site.sqlite", epsilon=plan.epsilon, delta=plan.delta)
+        site = Participant(
+            "site", lambda plan: units, FEATURES, declared_patients=declared_patients, ledger=ledger,
+            say=lambda line: None,
+        )  # fmt: skip
+        return site.handle(message)
+
+
+def _values(content: RecordDict) -> Iterator[tuple[str, Any]]:
+    """Everything in a message by name, arrays by shape and type alone."""
+    from flwr.app import ArrayRecord
+
+    for key, record in content.items():
+        if isinstance(record, ArrayRecord):
+            for name, array in record.items():
+                yield f"{key}.{name}", (array.shape, array.dtype, array.stype, len(array.data))
+        else:
+            yield from ((f"{key}.{name}", value) for name, value in record.items())
+
+
+def _faults(replies: Sequence[RecordDict]) -> Iterator[str]:
+    first, again, other = (dict(_values(reply)) for reply in replies)
+    for name in sorted(first.keys() | again.keys() | other.keys()):
+        seen = [values.get(name) for values in (first, again, other)]
+        if any(value != seen[0] for value in seen):
+            yield f"{name} depends on the site's rows"
+    updates = []
+    for reply in replies:
+        try:
+            updates.append(Reply.from_records(reply).update or {})
+        except CordonError as error:
+            yield f"a message is not on the allow-list: {error}"
+            return
+    if not all(updates):
+        yield "the site sends no update"
+    elif any(np.array_equal(value, updates[1][name]) for name, value in updates[0].items()):
+        yield "two updates from the same rows are the same: their noise is not fresh"
