@@ -1,0 +1,145 @@
+"""The certificate of a model: what it promises, on what trust, and what attacks achieved; signed.
+
+It is a file of JSON for people and programs. The signature is over its content with sorted keys, so that
+spaces and line breaks do not matter.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cordon.accountants import ADJACENCY
+from cordon.auditing.answers import answers, law
+from cordon.auditing.checks import Check
+from cordon.chain import BROKEN, hexadecimal, opened, public_key, sealed, write_durably
+from cordon.errors import NotReleased, UserError
+from cordon.federation.plan import Plan
+from cordon.ledger import Tip
+from cordon.model import Model
+
+KIND = "cordon certificate 1"
+SOFTWARE = ("cordon", "torch", "opacus", "dp-accounting", "flwr", "numpy")
+TRUST = (
+    "Each site ran this version's code on its own rows; an aggregator cannot see that a site's noise is "
+    "fresh or that its data are real.",
+    "Declared patients and weights are what the sites said in public, never exact counts.",
+    "Attacks are those that were run, with what is said to be known; others may achieve more, up to epsilon.",
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a certificate is about; ``sites`` are the record's, or the one site that audits."""
+
+    model: Model
+    plan: Plan
+    sites: Sequence[Mapping[str, Any]]
+    ledger: Tip
+
+
+def certificate(subject: Subject, checks: Sequence[Check], claims: Mapping[str, Any]) -> dict[str, Any]:
+    """The content, unsigned, of what may leave the site; ``claims`` are the figures of `check_claims`."""
+    model, plan = subject.model, subject.plan
+    epsilon = float(claims["claimed"])
+    plds = [item["epsilon_pld"] for item in claims["recomputed"]]
+    sites = [
+        {name: site.get(name) for name in ("site", "declared_patients", "weight", "status")}
+        for site in subject.sites
+    ]
+    return {
+        "kind": KIND,
+        "issued": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "model": {"hash": model.hash, "architecture": model.architecture, "run": plan.run},
+        "guarantee": {
+            "epsilon": epsilon, "accountant": "RDP", "delta": plan.delta, "unit": plan.unit,
+            "mechanism": plan.mechanism, "adjacency": ADJACENCY,
+            "epsilon_pld": None if None in plds or not plds else max(plds), "budget": plan.epsilon,
+        },
+        "plan": plan.to_dict(),
+        "sites": sites,
+        "trust": list(TRUST),
+        "checks": [check.to_dict(shareable=True) for check in checks],
+        "questions": answers(plan, epsilon, sites),
+        "law": law(),
+        "ledger": {"key": subject.ledger.key, "rows": subject.ledger.rows, "head": subject.ledger.digest},
+        "software": {name: version(name) for name in SOFTWARE} | {"python": platform.python_version()},
+    }  # fmt: skip
+
+
+def signed(content: Mapping[str, Any], key: Ed25519PrivateKey) -> bytes:
+    """``content`` with the public key, its hash and its signature, laid out to be read."""
+    line = sealed({**content, "public_key": hexadecimal(key.public_key())}, key)
+    return json.dumps(json.loads(line), indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def issue(
+    path: Path, subject: Subject, checks: Sequence[Check], claims: Mapping[str, Any], key: Ed25519PrivateKey
+) -> None:
+    """Write the signed certificate to ``path``, whole or not at all; NotReleased where a check failed."""
+    refuse_failed(checks)
+    write_durably(path, signed(certificate(subject, checks, claims), key))
+    path.chmod(0o644)
+
+
+def refuse_failed(checks: Sequence[Check]) -> None:
+    """NotReleased, with every failed check and its reason."""
+    failed = [f"  - {check.name}: {check.reason}" for check in checks if not check.passed]
+    if failed:
+        said = ["the model must not leave: its audit failed, and nothing was published.", *failed]
+        said.append("Keep the model where it is, mend what the reasons name, and train anew.")
+        raise NotReleased("\n".join(said))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of the certificate at ``path``; UserError where it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["kind"] != KIND:
+            raise ValueError(f"of kind {content['kind']!r}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: no certificate of this version of Cordon ({error}).") from error
+    return dict(content)
+
+
+def verify(path: Path, model: Model, *, key: str | None = None) -> dict[str, Any]:
+    """The content of a certificate that holds for ``model``; NotReleased where it does not.
+
+    The signature must be by ``key`` (64 hexadecimal digits, or a file), by default the ledger key that the
+    model carries. All checks must have passed.
+    """
+    content = read(path)
+    tip = model.privacy.get("ledger")
+    trusted = key or (tip.get("key") if isinstance(tip, dict) else None)
+    if not trusted:
+        raise UserError(f"{path}: the model names no ledger. Give --key, the public key of who certified it.")
+    try:
+        body, _ = opened(json.dumps(content, sort_keys=True).encode(), public_key(str(trusted)))
+    except BROKEN as error:
+        raise NotReleased(
+            f"{path}: its signature is not by {str(trusted)[:16]}: it was changed, or another certified it. "
+            "Ask for the certificate that came with the model, or give --key if you trust another."
+        ) from error
+    if body["model"]["hash"] != model.hash:
+        raise NotReleased(
+            f"{path}: certifies the model {body['model']['hash'][:12]}, and this one is {model.hash[:12]}. "
+            "Ask for this model's own."
+        )
+    for name in ("epsilon", "delta", "unit", "mechanism", "adjacency"):
+        if body["guarantee"][name] != model.privacy.get(name):
+            raise NotReleased(
+                f"{path}: certifies {name} {body['guarantee'][name]!r}, and the model states "
+                f"{model.privacy.get(name)!r}."
+            )
+    failed = [check["name"] for check in body["checks"] if not check["passed"]]
+    if failed:
+        raise NotReleased(f"{path}: says itself that {', '.join(failed)} failed.")
+    return body

@@ -1,0 +1,192 @@
+"""What a model says of its privacy against the ledger, and the certificate that goes with it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from cordon.accountants import GAUSSIAN, epsilon_rdp
+from cordon.auditing import certificate
+from cordon.auditing.certificate import Subject
+from cordon.auditing.checks import Check
+from cordon.auditing.claims import check_claims
+from cordon.chain import read_private_key
+from cordon.errors import NotReleased, UserError
+from cordon.features import FEATURES
+from cordon.federation.plan import Plan
+from cordon.ledger import ChainedLog, key_path, read_log
+from cordon.model import Model, initial_parameters
+from cordon.spending import DECISION
+
+PLAN = Plan.calibrated(
+    run="2026-11-25-aa", model="logistic", unit="patient", epsilon=4.0, delta=1e-5, rounds=3, local_steps=4,
+    sampling_rate=0.5, clip_norm=0.05, learning_rate=2.0, max_variants_per_patient=16,
+)  # fmt: skip
+SITES = [
+    {"site": "north", "declared_patients": 20, "weight": 1.0, "status": "finished"},
+    {"site": "south", "declared_patients": 30, "weight": 2.5, "status": "finished"},
+]
+
+
+class Lab:
+    """An aggregator's ledger after a run of two sites, and the model that came of it."""
+
+    def __init__(self, folder) -> None:
+        self.path = folder / "ledger.sqlite"
+        log = ChainedLog(self.path)
+        for number in (1, 2, 3):
+            for identity in ("a" * 64, "b" * 64):
+                self.decide(log, identity, number)
+        self.key = read_private_key(key_path(self.path))
+        self.model = Model(
+            "logistic", FEATURES, initial_parameters("logistic", len(FEATURES)),
+            {
+                "unit": "patient", "epsilon": epsilon_rdp([PLAN.event] * 3, 1e-5), "delta": 1e-5,
+                "mechanism": GAUSSIAN, "adjacency": PLAN.adjacency, "accountant": "RDP", "rounds": 3,
+                "sites": 2, "run": PLAN.run,
+                "ledger": {"key": log.tip.key, "rows": log.tip.rows, "digest": log.tip.digest},
+            },
+        )  # fmt: skip
+
+    def decide(self, log, identity, number, *, run=PLAN.run, event=PLAN.event, decision="accepted") -> None:
+        log.append(
+            {
+                "kind": DECISION, "run": run, "round": number, "identity": identity, "budget": 4.0,
+                "delta": 1e-5, "unit": "patient", "site": "x", "decision": decision, "reason": "",
+                "events": [event.to_dict()], "epsilon_rdp": 1.0, "epsilon_pld": 1.0,
+            }
+        )  # fmt: skip
+
+    @property
+    def chain(self):
+        return read_log(self.path, self.key.public_key())[0]
+
+    def claims(self, model=None, plan=PLAN, **known):
+        return check_claims(model or self.model, plan, self.chain, **known)
+
+    def saying(self, **changes) -> Model:
+        return replace(self.model, privacy=self.model.privacy | changes)
+
+    def issue(self, folder, checks=(), key=None):
+        path = folder / "certificate.json"
+        found = self.claims()
+        log = ChainedLog(self.path)
+        subject = Subject(self.model, PLAN, SITES, log.tip)
+        certificate.issue(path, subject, [found, *checks], found.figures, key or self.key)
+        return path
+
+
+@pytest.fixture
+def lab(tmp_path) -> Lab:
+    return Lab(tmp_path)
+
+
+class TestClaims:
+    def test_what_the_ledger_bears_out_passes_with_its_figures(self, lab):
+        found = lab.claims(model_hash=lab.model.hash)
+        assert found.passed, found.reason
+        assert {item["holder"] for item in found.figures["recomputed"]} == {"a" * 64, "b" * 64}
+        for item in found.figures["recomputed"]:
+            assert item["epsilon_pld"] <= item["epsilon_rdp"] <= 4.0
+            assert {"unit", "delta", "mechanism", "adjacency"} <= set(item)
+
+    def test_an_epsilon_stated_at_half_is_refused(self, lab):
+        found = lab.claims(lab.saying(epsilon=lab.model.privacy["epsilon"] / 2))
+        assert not found.passed
+        assert "the model states epsilon" in found.reason
+
+    @pytest.mark.parametrize("epsilon", [None, "8", 0, -1.0, float("nan"), True])
+    def test_an_epsilon_that_is_none_is_refused(self, lab, epsilon):
+        assert not lab.claims(lab.saying(epsilon=epsilon)).passed
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"unit": "variant"}, {"delta": 1e-6}, {"mechanism": "none"}, {"adjacency": "replace"}, {"run": "x"}],
+    )
+    def test_every_word_beside_epsilon_must_be_the_plans(self, lab, changes):
+        assert next(iter(changes)) in lab.claims(lab.saying(**changes)).reason
+
+    def test_spending_in_other_runs_counts(self, lab):
+        lab.decide(ChainedLog(lab.path), "a" * 64, 1, run="an earlier one")
+        assert "come to epsilon" in lab.claims().reason
+
+    def test_an_update_that_was_refused_was_released_all_the_same(self, lab):
+        lab.decide(ChainedLog(lab.path), "a" * 64, 4, decision="quarantined")
+        assert not lab.claims().passed
+
+    def test_a_site_that_never_was_in_the_model_does_not_count(self, lab):
+        log = ChainedLog(lab.path)
+        for number in range(1, 9):
+            lab.decide(log, "c" * 64, number, decision="quarantined")
+        assert lab.claims().passed
+
+    def test_events_that_are_not_the_plans_are_named(self, lab):
+        other = replace(PLAN.event, noise_multiplier=PLAN.event.noise_multiplier * 2)
+        lab.decide(ChainedLog(lab.path), "a" * 64, 4, event=other)
+        assert "has events in the run that are not its plan's" in lab.claims().reason
+
+    def test_another_model_another_ledger_and_another_run_are_refused(self, lab, tmp_path):
+        assert "the run's record tells of" in lab.claims(model_hash="0" * 64).reason
+        (tmp_path / "b").mkdir()
+        other = Lab(tmp_path / "b")
+        assert "is not in this ledger" in other.claims(lab.model).reason
+        assert "carries no tip" in lab.claims(lab.saying(ledger=None)).reason
+        assert "holds nothing of run other" in lab.claims(plan=replace(PLAN, run="other")).reason
+
+
+class TestCertificate:
+    def test_it_holds_for_its_model_by_the_key_that_the_model_carries(self, lab, tmp_path):
+        content = certificate.verify(lab.issue(tmp_path), lab.model)
+        assert content["guarantee"]["epsilon"] == lab.model.privacy["epsilon"]
+        assert content["guarantee"]["epsilon_pld"] < content["guarantee"]["epsilon"]
+        assert {"unit", "delta", "mechanism", "adjacency"} <= set(content["guarantee"])
+        assert [site["declared_patients"] for site in content["sites"]] == [20, 30]
+        assert len(content["questions"]) == 10
+        assert all("{" not in item["answer"] for item in content["questions"])
+        assert content["software"]["cordon"]
+
+    def test_no_byte_of_its_content_can_be_changed(self, lab, tmp_path):
+        path = lab.issue(tmp_path)
+        original = json.loads(path.read_text())
+        for place in ("issued", "guarantee", "plan", "sites", "checks", "ledger", "software", "trust"):
+            changed = json.loads(path.read_text())
+            changed[place] = "other" if place != "guarantee" else original[place] | {"delta": 1e-9}
+            (tmp_path / "changed.json").write_text(json.dumps(changed))
+            with pytest.raises(NotReleased, match="signature"):
+                certificate.verify(tmp_path / "changed.json", lab.model)
+        (tmp_path / "spaced.json").write_text(json.dumps(original))
+        assert certificate.verify(tmp_path / "spaced.json", lab.model)
+
+    def test_it_certifies_no_other_model_and_no_other_statement(self, lab, tmp_path):
+        path = lab.issue(tmp_path)
+        moved = {name: value + 1 for name, value in lab.model.parameters.items()}
+        with pytest.raises(NotReleased, match="certifies the model"):
+            certificate.verify(path, replace(lab.model, parameters=moved))
+        with pytest.raises(NotReleased, match="certifies epsilon"):
+            certificate.verify(path, lab.saying(epsilon=1.0))
+
+    def test_another_key_certifies_only_whoever_trusts_it(self, lab, tmp_path):
+        (tmp_path / "b").mkdir()
+        other = Lab(tmp_path / "b")
+        path = lab.issue(tmp_path, key=other.key)
+        with pytest.raises(NotReleased, match="signature"):
+            certificate.verify(path, lab.model)
+        assert certificate.verify(path, lab.model, key=str(key_path(other.path)))
+
+    def test_a_failed_check_issues_nothing(self, lab, tmp_path):
+        failed = Check("step bound", "?", False, "a lower bound of 9 is above 4")
+        with pytest.raises(NotReleased, match=r"step bound: a lower bound of 9"):
+            lab.issue(tmp_path, [failed])
+        assert not (tmp_path / "certificate.json").exists()
+
+    def test_figures_of_patients_rows_stay_out_of_it(self, lab, tmp_path):
+        secret = Check("membership", "?", True, "AUC 0.512345", {"auc": 0.512345}, private=True)
+        path = lab.issue(tmp_path, [secret])
+        assert "0.512345" not in path.read_text()
+        assert {"name": "membership", "passed": True}.items() <= certificate.read(path)["checks"][1].items()
+
+    @pytest.mark.parametrize("text", ["", "{}", '{"kind": "other"}', "[]", "\xff"])
+    def test_what_is_no_certificate_is_said_to_be_none(self, lab, tmp_path, text):
+        (tmp_path / "c.json").write_bytes(text.encode("latin-1"))
+        with pytest.raises(UserError, match="no certificate"):
+            certificate.verify(tmp_path / "c.json", lab.model)
