@@ -35,6 +35,7 @@ workflow {
         FEDERATE.out.model,
         FEDERATE.out.record,
         FEDERATE.out.ledger,
+        FEDERATE.out.certificate,
         versions,
     )
 

@@ -58,8 +58,10 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
             join_deadline=join_deadline, say=say,
         )  # fmt: skip
     model.save(Path(output))
+    assert participant.outcome is not None
     spent = {"site": site, "epsilon_rdp": ledger.spent(), "budget": epsilon, "delta": delta}
-    Path(status).write_text(json.dumps(spent | {"privacy": model.privacy}, indent=2) + "\n")
+    about = {"privacy": model.privacy, "model_hash": model.hash, "plan": participant.outcome.plan.to_dict()}
+    Path(status).write_text(json.dumps(spent | about, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from cordon.report import page, sources
 @click.option("--parameters", required=True, type=EXISTING, help="The run's parameters as JSON.")
 @click.option("--versions", type=EXISTING, help="versions.yml of all processes.")
 @click.option("--ledger", type=EXISTING, help="The aggregator's ledger (JSON lines).")
+@click.option("--certificate", type=EXISTING, help="The model's certificate.json.")
 @click.option("--output", required=True, type=OUTPUT, help="report.html to write.")
 @reports_errors
 def main(
@@ -27,6 +28,7 @@ def main(
     parameters: str,
     versions: str | None,
     ledger: str | None,
+    certificate: str | None,
     output: str,
 ) -> None:
     """Write one self-contained HTML report of a run."""
@@ -36,6 +38,7 @@ def main(
         evaluation=sources.read_evaluation(Path(evaluation)) if evaluation else None,
         versions=sources.read_versions(Path(versions)) if versions else (),
         ledger=sources.read_ledger(Path(ledger)) if ledger else None,
+        certificate=sources.read_certificate(Path(certificate)) if certificate else None,
     )
     size = page.write_report(found, Path(output))
     click.echo(f"report: {output} ({size / 1e6:.2f} MB)")

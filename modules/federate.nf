@@ -1,6 +1,7 @@
 include { PLAN_RUN } from './plan_run/main'
 include { AGGREGATE } from './aggregate/main'
 include { TRAIN_SITE } from './train_site/main'
+include { AUDIT_MODEL } from './audit_model/main'
 
 workflow FEDERATE {
     take:
@@ -11,52 +12,90 @@ workflow FEDERATE {
     state = file(params.state_dir).toAbsolutePath().toString()
     record = channel.value([])
     ledger = channel.value([])
+    certificate = channel.value([])
     versions = channel.empty()
     policy = params.aggregator_policy ? file(params.aggregator_policy, checkIfExists: true) : []
+    pretrained = params.pretrained ? file(params.pretrained, checkIfExists: true) : []
 
-    // [site, parquets]: the site's own labelled variants, held-out samples left out
-    tables = variants
-        .filter { meta, _table -> meta.role == 'train' && meta.labelled }
-        .map { meta, table -> [meta.site, table] }
-        .groupTuple()
-        .map { site, group -> [site, group.sort { table -> table.name }] }
+    // [site, parquets]: the site's own labelled variants, held-out samples apart
+    by_role = variants
+        .filter { meta, _table -> meta.labelled }
+        .branch { meta, table ->
+            train: meta.role == 'train'
+                return [meta.site, table]
+            test: meta.role == 'test'
+                return [meta.site, table]
+        }
+    tables = by_role.train.groupTuple().map { site, group -> [site, group.sort { table -> table.name }] }
+    held_out = by_role.test.groupTuple().map { site, group -> [site, group.sort { table -> table.name }] }
 
     if (params.scoring_model) {
         model = channel.value(file(params.scoring_model, checkIfExists: true))
     }
-    else if (params.aggregator) {
-        key = file(params.site_key, checkIfExists: true)
-        certificate = policy ? [] : file(params.aggregator_ca, checkIfExists: true)
-        agreed = params.plan ? file(params.plan, checkIfExists: true) : []
-        TRAIN_SITE(tables.map { site, group -> [site, group, key, certificate, policy, params.aggregator] }, agreed, sites, state)
-        model = TRAIN_SITE.out.model.map { _site, file -> file }.first()
-        versions = versions.mix(TRAIN_SITE.out.versions)
-    }
     else {
-        names = tables.flatMap { _site, group -> group.collect { table -> table.toString() } }.toSortedList()
-        pretrained = params.pretrained ? file(params.pretrained, checkIfExists: true) : []
-        public_variants = params.public_variants ? file(params.public_variants, checkIfExists: true) : []
-        PLAN_RUN(sites, ['127.0.0.1', params.aggregator_port], names, state, pretrained)
-        address = PLAN_RUN.out.address.map { file -> file.text.trim() }
-        // [site, key, certificate or [], policy or []]: an attested aggregator makes its own certificate
-        keys = PLAN_RUN.out.sites
-            .flatten()
-            .map { folder ->
-                def pinned = params.aggregator_evidence ? [] : folder.resolve('ca.crt')
-                def required = params.aggregator_evidence == 'emulator' ? folder.resolve('policy.toml') : policy
-                [folder.name, folder.resolve('site.key'), pinned, required]
-            }
-        AGGREGATE(PLAN_RUN.out.plan, PLAN_RUN.out.aggregator, address, state, pretrained, public_variants)
-        TRAIN_SITE(tables.join(keys).combine(address), PLAN_RUN.out.plan, sites, state)
-        model = AGGREGATE.out.model
-        record = AGGREGATE.out.record
-        ledger = AGGREGATE.out.ledger
-        versions = versions.mix(PLAN_RUN.out.versions, AGGREGATE.out.versions, TRAIN_SITE.out.versions)
+        if (params.aggregator) {
+            key = file(params.site_key, checkIfExists: true)
+            pinned = policy ? [] : file(params.aggregator_ca, checkIfExists: true)
+            agreed = params.plan ? file(params.plan, checkIfExists: true) : []
+            TRAIN_SITE(tables.map { site, group -> [site, group, key, pinned, policy, params.aggregator] }, agreed, sites, state)
+            // [name, model, what happened, ledger, trained on, held out]: a site audits on its own rows
+            trained = TRAIN_SITE.out.model
+                .join(TRAIN_SITE.out.spent)
+                .map { site, made, spent -> [site, made, spent, "${state}/sites/${site}.sqlite"] }
+                .join(tables)
+                .join(held_out, remainder: true)
+                .filter { row -> row[1] }
+                .map { row -> row.size() > 5 && row[5] ? row : row[0..4] + [[]] }
+            versions = versions.mix(TRAIN_SITE.out.versions)
+        }
+        else {
+            names = tables.flatMap { _site, group -> group.collect { table -> table.toString() } }.toSortedList()
+            public_variants = params.public_variants ? file(params.public_variants, checkIfExists: true) : []
+            PLAN_RUN(sites, ['127.0.0.1', params.aggregator_port], names, state, pretrained)
+            address = PLAN_RUN.out.address.map { file -> file.text.trim() }
+            // [site, key, certificate or [], policy or []]: an attested aggregator makes its own certificate
+            keys = PLAN_RUN.out.sites
+                .flatten()
+                .map { folder ->
+                    def pinned = params.aggregator_evidence ? [] : folder.resolve('ca.crt')
+                    def required = params.aggregator_evidence == 'emulator' ? folder.resolve('policy.toml') : policy
+                    [folder.name, folder.resolve('site.key'), pinned, required]
+                }
+            AGGREGATE(PLAN_RUN.out.plan, PLAN_RUN.out.aggregator, address, state, pretrained, public_variants)
+            TRAIN_SITE(tables.join(keys).combine(address), PLAN_RUN.out.plan, sites, state)
+            record = AGGREGATE.out.record
+            ledger = AGGREGATE.out.ledger
+            trained = AGGREGATE.out.model
+                .combine(AGGREGATE.out.record)
+                .map { made, happened -> ['consortium', made, happened, "${state}/aggregator/ledger.sqlite"] }
+                .combine(all(tables))
+                .combine(all(held_out))
+            versions = versions.mix(PLAN_RUN.out.versions, AGGREGATE.out.versions, TRAIN_SITE.out.versions)
+        }
+        if (params.audit == 'none') {
+            model = trained.map { row -> row[1] }.first()
+        }
+        else {
+            AUDIT_MODEL(trained, pretrained, "${state}/progress.log")
+            model = AUDIT_MODEL.out.model.map { _name, file -> file }.first()
+            certificate = AUDIT_MODEL.out.certificate.map { _name, file -> file }.first()
+            versions = versions.mix(AUDIT_MODEL.out.versions)
+        }
     }
 
     emit:
     model = model // safetensors
     record = record // federation.json, or [] where the aggregator is elsewhere
     ledger = ledger // the aggregator's decisions, likewise
+    certificate = certificate // of the model, or []
     versions = versions
+}
+
+// All sites' tables in one list, alone in a row; an empty list where there is none.
+def all(tables) {
+    tables
+        .map { _site, group -> group }
+        .collect(flat: false)
+        .ifEmpty([])
+        .map { groups -> [groups.flatten().sort { table -> table.name }] }
 }

@@ -11,6 +11,7 @@ workflow SCORE {
     model // safetensors
     record // federation.json or []
     ledger // the aggregator's decisions or []
+    certificate // of the model or []
     versions // versions.yml of the stages before
 
     main:
@@ -45,6 +46,7 @@ workflow SCORE {
     REPORT(
         record,
         ledger,
+        certificate,
         EVALUATE_SCORES.out.evaluation.ifEmpty([]),
         software,
         groovy.json.JsonOutput.toJson(params),

@@ -95,7 +95,7 @@ def test_a_task_crosses_the_wire_unchanged(task_message):
 
 @pytest.mark.parametrize("parameters", [UPDATE, {}], ids=["with a model", "without"])
 def test_an_outcome_crosses_the_wire_unchanged(parameters, task_message):
-    outcome = Outcome("run-7", "finished", "", '{"epsilon": 8.0}', "logistic", parameters, TIP)
+    outcome = Outcome("run-7", "finished", "", '{"epsilon": 8.0}', "logistic", PLAN, parameters, TIP)
     again = Outcome.from_records(on_the_wire(outcome.to_records(), task_message)[1])
     assert replace(again, parameters={}) == replace(outcome, parameters={})
     same(parameters, again.parameters)
@@ -325,7 +325,7 @@ def test_another_task_is_refused(kind, task_message):
 
 @pytest.mark.parametrize("change", [{"more": "x"}, {"reason": 3}, {"status": b"finished"}], ids=str)
 def test_another_outcome_is_refused(change):
-    content = Outcome("run-7", "finished", "", "{}", "logistic", UPDATE, TIP).to_records()
+    content = Outcome("run-7", "finished", "", "{}", "logistic", PLAN, UPDATE, TIP).to_records()
     for name, value in change.items():
         content["outcome"][name] = value
     with pytest.raises(MalformedMessage, match="an outcome without its words"):

@@ -6,6 +6,7 @@ process REPORT {
     input:
     path record
     path ledger
+    path certificate
     path evaluation
     val software
     val parameters
@@ -17,12 +18,13 @@ process REPORT {
     script:
     def args = task.ext.args ?: ''
     def trained = record ? "--federation ${record} --ledger ${ledger}" : ''
+    def certified = certificate ? "--certificate ${certificate}" : ''
     def evaluated = evaluation ? "--evaluation ${evaluation}" : ''
     """
     printf '%s\\n' '${parameters.replace("'", "'\\''")}' > parameters.json
     printf '%b' '${software.replace("'", "'\\''").replace('\n', '\\n')}' > software.yml
     write_report.py \\
-        ${trained} ${evaluated} --versions software.yml --parameters parameters.json ${args} --output report.html
+        ${trained} ${certified} ${evaluated} --versions software.yml --parameters parameters.json ${args} --output report.html
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

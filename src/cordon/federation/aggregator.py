@@ -282,6 +282,7 @@ class Aggregation:
                 reason=ended.reason if ended is not None else reason,
                 privacy=json.dumps(sent.privacy if sent else {}),
                 architecture=self.plan.model,
+                plan=self.plan,
                 parameters=sent.parameters if sent else {},
                 tip=tip,
             ).to_records()

@@ -74,13 +74,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The aggregator's last word to a site: how its part ended, and the final model if it has one."""
+    """The aggregator's last word to a site: how its part in ``plan`` ended, and the final model if any."""
 
     run: str
     status: str
     reason: str
     privacy: str
     architecture: str
+    plan: Plan
     parameters: Parameters
     tip: Tip
 
@@ -90,14 +91,14 @@ class Outcome:
         words = {name: getattr(self, name) for name in ("run", "status", "reason", "privacy", "architecture")}
         return RecordDict(
             {
-                "outcome": ConfigRecord(words), "model": _arrays(self.parameters),
-                "ledger": ConfigRecord(asdict(self.tip)),
+                "outcome": ConfigRecord(words), "plan": ConfigRecord(self.plan.to_dict()),
+                "model": _arrays(self.parameters), "ledger": ConfigRecord(asdict(self.tip)),
             }
         )  # fmt: skip
 
     @classmethod
     def from_records(cls, content: RecordDict) -> Outcome:
-        known = {"outcome", "model", "ledger"}
+        known = {"outcome", "plan", "model", "ledger"}
         _require(set(content) == known, f"an outcome with records {sorted(content)}")
         words = _config(content, "outcome")
         _require(
@@ -105,7 +106,8 @@ class Outcome:
             and all(type(word) is str for word in words.values()),
             "an outcome without its words",
         )
-        return cls(**words, parameters=_parameters(content, "model"), tip=_tip(content))
+        plan = Plan.from_dict(_config(content, "plan"))
+        return cls(**words, plan=plan, parameters=_parameters(content, "model"), tip=_tip(content))
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,31 @@ def share(site: SiteOutcome, budget: float) -> float:
     return 100.0 * (site.epsilon_rdp or 0.0) / budget if budget > 0 else math.inf
 
 
+def attacks(certificate: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Membership inference as the certificate tells it, numbers in words; none where they are private."""
+    results = [
+        result
+        for check in certificate["checks"]
+        if check["name"] == "membership"
+        for result in check.get("figures", {}).get("results", [])
+    ]
+    return [
+        {
+            "attack": result["attack"].replace("_", " "), "view": result["view"],
+            "auc": _interval(result["auc"]), "score_confidence": result["confidence"],
+            "rates": [
+                {"fpr": rate["fpr"], "text": _interval(rate["tpr"]) if rate["tpr"] else rate["reason"]}
+                for rate in result["rates"]
+            ],
+        }
+        for result in results
+    ]  # fmt: skip
+
+
+def _interval(estimate: Mapping[str, float]) -> str:
+    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
+
+
 def words(count: int, noun: str) -> str:
     """``3, "site"`` -> ``three sites``."""
     number = NUMERALS[count] if count < len(NUMERALS) else str(count)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cordon.auditing import certificate
 from cordon.errors import UserError
 
 
@@ -92,6 +93,7 @@ class Sources:
     evaluation: Mapping[str, Any] | None = None
     versions: Sequence[tuple[str, str, str]] = ()
     ledger: Ledger | None = None
+    certificate: Mapping[str, Any] | None = None
 
 
 def read_federation(path: Path) -> Federation:
@@ -164,6 +166,11 @@ def read_ledger(path: Path) -> Ledger:
             ) from error
         rows = number
     return Ledger(rows, head)
+
+
+def read_certificate(path: Path) -> dict[str, Any]:
+    """Read certificate.json, to be shown: `cordon certificate verify` says whether it holds."""
+    return certificate.read(path)
 
 
 def read_object(path: Path) -> dict[str, Any]:

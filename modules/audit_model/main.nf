@@ -1,0 +1,45 @@
+// The release gate: attacks the model and the code that trained it. A model that fails does not come out.
+process AUDIT_MODEL {
+    tag "${name}"
+    label 'process_low'
+    container "cordon-python:${workflow.manifest.version}"
+
+    input:
+    tuple val(name), path(model, stageAs: 'audited/*'), path(record), val(ledger), path(trained), path(held_out, stageAs: 'held_out/*')
+    path pretrained
+    val progress
+
+    output:
+    tuple val(name), path("${name}.model.safetensors"), emit: model
+    tuple val(name), path("${name}.certificate.json"), emit: certificate
+    tuple val(name), path("${name}.audit.json"), emit: audit
+    path 'versions.yml', topic: versions, emit: versions
+
+    script:
+    def args = task.ext.args ?: ''
+    def start = pretrained ? "--pretrained ${pretrained}" : ''
+    def others = (held_out instanceof List ? held_out : [held_out]).collect { table -> "--held_out ${table}" }.join(' ')
+    """
+    audit_model.py ${trained} ${others} ${start} \\
+        --model ${model} --record ${record} --ledger '${ledger}' --progress '${progress}' ${args} \\
+        --certificate ${name}.certificate.json --details ${name}.audit.json
+    cp ${model} ${name}.model.safetensors
+
+    cat <<-END_VERSIONS > versions.yml
+    "${task.process}":
+        cordon: \$(python3 -c "import cordon; print(cordon.__version__)")
+        dp-accounting: \$(python3 -c "from importlib.metadata import version; print(version('dp-accounting'))")
+        torch: \$(python3 -c "from importlib.metadata import version; print(version('torch'))")
+    END_VERSIONS
+    """
+
+    stub:
+    """
+    touch ${name}.model.safetensors ${name}.certificate.json ${name}.audit.json
+
+    cat <<-END_VERSIONS > versions.yml
+    "${task.process}":
+        cordon: \$(python3 -c "import cordon; print(cordon.__version__)")
+    END_VERSIONS
+    """
+}

@@ -1,0 +1,140 @@
+"""`cordon audit` and `cordon certificate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cordon.commands import EXISTING, OUTPUT, progress, reports_errors
+
+PRIVATE_KEY = "Its ledger with the key beside it: the aggregator's, or a site's own."
+
+
+@click.command()
+@click.argument("variants", nargs=-1, required=True, type=EXISTING)
+@click.option("--model", "model_file", required=True, type=EXISTING, help="The model (safetensors).")
+@click.option(
+    "--record", required=True, type=EXISTING,
+    help="What happened in its run: federation.json, or a site's spent.json.",
+)  # fmt: skip
+@click.option("--ledger", "ledger_file", required=True, type=EXISTING, help=PRIVATE_KEY)
+@click.option("--held_out", multiple=True, type=EXISTING, help="Labelled variants not trained on; repeatable.")
+@click.option("--pretrained", type=EXISTING, help="The public model that the plan started from.")
+@click.option(
+    "--rows", type=click.Choice(("private", "public")), default="private", show_default=True,
+    help="Whether attacks' figures may be told: private ones stay out of the certificate.",
+)  # fmt: skip
+@click.option("--trainings", default=24, show_default=True, type=click.IntRange(8), help="Replayed for LiRA.")
+@click.option("--attack_auc", default=0.75, show_default=True, help="Most that membership inference may reach.")
+@click.option("--attack_tpr", default=0.25, show_default=True, help="The same, at 1 % false positives.")
+@click.option("--progress", "progress_file", type=OUTPUT, help="Progress lines also go here.")
+@click.option("--certificate", required=True, type=OUTPUT, help="Written where the model may leave.")
+@click.option("--details", required=True, type=OUTPUT, help="All figures (JSON); stays where the rows are.")
+@reports_errors
+def audit(
+    variants: tuple[str, ...], model_file: str, record: str, ledger_file: str, held_out: tuple[str, ...],
+    pretrained: str | None, rows: str, trainings: int, attack_auc: float, attack_tpr: float,
+    progress_file: str | None, certificate: str, details: str,
+) -> None:  # fmt: skip
+    """Attack a model and the code that trained it; certify it, or end with status 8 and why not.
+
+    VARIANTS are labelled tables that the model was trained on. Attacks replay the run's plan on them and, with
+    --held_out, compare the model itself on both.
+    """
+    from cordon.auditing.certificate import Subject, issue, refuse_failed
+    from cordon.auditing.release import Evidence, Limits, examine
+    from cordon.chain import read_private_key
+    from cordon.errors import UserError
+    from cordon.federation.plan import Plan
+    from cordon.ledger import Tip, key_path, read_log
+    from cordon.model import initial_parameters, load
+    from cordon.pretraining import read_public
+    from cordon.training import Units
+
+    happened = _record(Path(record))
+    plan = Plan.from_dict(happened["plan"])
+    if plan.start and not pretrained:
+        raise UserError(f"{record}: the run started from a public model. Give it as --pretrained.")
+    if not key_path(Path(ledger_file)).exists():
+        raise UserError(f"{ledger_file}: its key is not beside it. Certify where the ledger is kept.")
+    key = read_private_key(key_path(Path(ledger_file)))
+    chain, _ = read_log(Path(ledger_file), key.public_key())
+    model = load(Path(model_file))
+    start = read_public(Path(pretrained)).parameters if pretrained else None
+
+    def read(paths: tuple[str, ...]) -> Units:
+        return Units.read([Path(path) for path in paths], unit=plan.unit, architecture=plan.model)
+
+    evidence = Evidence(
+        model, plan, start or initial_parameters(plan.model, len(model.features)), chain, read(variants),
+        read(held_out) if held_out else None, public=rows == "public", model_hash=happened.get("model_hash"),
+    )  # fmt: skip
+    limits = Limits(auc=attack_auc, tpr=attack_tpr)
+    checks = []
+    with progress(progress_file) as say:
+        for check in examine(evidence, limits=limits, trainings=trainings, say=say):
+            checks.append(check)
+            told = "figures stay in the details" if check.private else check.reason
+            say(f"{check.name}: {'passed' if check.passed else 'FAILED'}; {told}")
+    everything = {"model": model.hash, "run": plan.run, "checks": [check.to_dict() for check in checks]}
+    Path(details).write_text(json.dumps(everything, indent=2) + "\n")
+    refuse_failed(checks)
+    tip = Tip(model.privacy["ledger"]["key"], len(chain), chain.head)
+    subject = Subject(model, plan, happened.get("sites", []), tip)
+    issue(Path(certificate), subject, checks, checks[0].figures, key)
+    click.echo(f"{certificate}: the model {model.hash[:12]} may leave; all {len(checks)} checks passed")
+
+
+def _record(path: Path) -> dict[str, Any]:
+    from cordon.errors import UserError
+
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(held["plan"], dict):
+            raise TypeError("its plan is none")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the record of a run ({error}). Give its federation.json.") from error
+    return dict(held)
+
+
+@click.group()
+def certificate() -> None:
+    """Read the certificate that came with a model."""
+
+
+@certificate.command()
+@click.argument("certificate_file", metavar="CERTIFICATE", type=EXISTING)
+@click.option("--model", "model_file", required=True, type=EXISTING, help="The model that it came with.")
+@click.option(
+    "--key", help="Who certified it: 64 hexadecimal digits or a file.  [default: the ledger that the model names]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@reports_errors
+def verify(certificate_file: str, model_file: str, key: str | None, as_json: bool) -> None:
+    """Whether CERTIFICATE holds for a model: exit status 0, or 8 and why not."""
+    from cordon.accountants import statement
+    from cordon.auditing.certificate import verify as verified
+    from cordon.errors import CordonError
+    from cordon.model import load
+
+    try:
+        content = verified(Path(certificate_file), load(Path(model_file)), key=key)
+    except CordonError as error:
+        if as_json:
+            click.echo(json.dumps({"certificate": certificate_file, "holds": False, "problem": str(error)}, indent=2))
+        raise
+    if as_json:
+        click.echo(json.dumps({"certificate": certificate_file, "holds": True, "content": content}, indent=2))
+        return
+    said = content["guarantee"]
+    stated = statement(said["epsilon"], unit=said["unit"], delta=said["delta"], mechanism=said["mechanism"])
+    click.echo(f"{certificate_file}: holds for model {content['model']['hash']}, issued {content['issued']}")
+    click.echo(f"guarantee: {stated}, by {said['accountant']}")
+    click.echo(f"signed by: {content['public_key']}, ledger of {content['ledger']['rows']} rows")
+    for check in content["checks"]:
+        click.echo(f"{check['name']}: passed; {check['reason']}")
+    for assumption in content["trust"]:
+        click.echo(f"trust: {assumption}")

@@ -1,0 +1,229 @@
+"""The release gate: every check that a model must pass before it leaves, run on the code that trained it.
+
+Bounds and the look at messages need no patients. Attacks run on rows with labels, on replays of the run's plan
+(`cordon.auditing.replay`) and on the model itself: what they find on patients' rows is no release of any
+mechanism, so it stays where the rows are unless they are public.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cordon.auditing import canaries, carriers, inversion, membership, shadows, step_bound
+from cordon.auditing.attack_scores import AttackScore
+from cordon.auditing.checks import Check
+from cordon.auditing.claims import check_claims
+from cordon.auditing.egress import check_egress
+from cordon.chain import Chain
+from cordon.features import FEATURES
+from cordon.federation.plan import Plan
+from cordon.images import WITH_IMAGES
+from cordon.model import Model, Parameters
+from cordon.training import Units
+
+# Units that attacks look at, drawn where there are more.
+MOST_UNITS = 2000
+ONE_RUN_CANARIES = 256
+INVERTED_ROWS = (1, 4)
+# All attacks of one audit share 5 % of error, so that an honest model rarely fails by chance.
+CONFIDENCE = 0.998
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that attacks may achieve, at the lower end of their intervals, whatever epsilon allows.
+
+    ``auc`` of membership inference, ``tpr`` at 1 % false positives, ``advantage`` at telling a carrier, and
+    ``closeness``, by which a reconstruction may be better than a guess from public marginals.
+    """
+
+    auc: float = 0.75
+    tpr: float = 0.25
+    advantage: float = 0.5
+    closeness: float = 0.25
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is audited: the ``model``, its ``plan`` and ``start``, and the ``chain`` of what was spent.
+
+    ``trained`` are units that it was trained on and ``held_out`` others like them, or None; ``public`` says
+    that the figures of these rows may be told. ``model_hash`` is what the run's record says.
+    """
+
+    model: Model
+    plan: Plan
+    start: Parameters
+    chain: Chain
+    trained: Units
+    held_out: Units | None = None
+    public: bool = False
+    model_hash: str | None = None
+
+
+def examine(
+    evidence: Evidence, *, limits: Limits | None = None, trainings: int = 24, seed: int | None = None,
+    threads: int | None = None, say: Say = lambda line: None,
+) -> Iterator[Check]:  # fmt: skip
+    """Each check as it is done, the quick and the exact ones first.
+
+    ``trainings`` are replayed for LiRA and again for carriers; ``seed`` chooses rows and canaries, and None
+    draws it: who knows it could train against it. ``say`` is told of progress.
+    """
+    limits = limits or Limits()
+    plan, own = evidence.plan, evidence.trained
+    source = np.random.default_rng(seed)
+    yield check_claims(evidence.model, plan, evidence.chain, model_hash=evidence.model_hash)
+    yield check_egress(plan, evidence.start, some(own, 8, source), shadows.declared_for(plan, len(own)))
+    say("step bound: many single steps on worst-case units")
+    yield _step(plan)
+    say("one run: the plan again, with canaries of known gradients and with mislabelled ones")
+    yield _one_run(evidence, source, threads)
+    units = some(_joined(own, evidence.held_out), MOST_UNITS, source)
+    attacks = {"seed": int(source.integers(2**31)), "threads": threads, "confidence": CONFIDENCE}
+    private = not evidence.public
+    if len(units) >= membership.LEAST_UNITS:
+        yield _membership(evidence, units, limits, trainings, say, attacks, private)
+        if plan.model not in WITH_IMAGES:
+            yield _carriers(plan, evidence.start, units, limits, trainings, say, attacks, private)
+    if plan.model not in WITH_IMAGES:
+        yield _inversion(plan, evidence.start, units, limits, say, attacks, private)
+
+
+def some(units: Units, most: int, source: np.random.Generator) -> Units:
+    """At most so many of the units, drawn at random."""
+    if len(units) <= most:
+        return units
+    chosen = np.zeros(len(units), dtype=bool)
+    chosen[source.choice(len(units), most, replace=False)] = True
+    return shadows.members_of(units, chosen)
+
+
+def _joined(first: Units, second: Units | None) -> Units:
+    if second is None or isinstance(first.features, tuple):
+        return first
+    return canaries.together(first, second)
+
+
+def _step(plan: Plan) -> Check:
+    question = "Is there as much noise, beside the most that one unit can do, as the plan declares?"
+    bound = step_bound.audit_step(plan, features=len(FEATURES))
+    verdict = "refutes" if bound.exceeds else "does not refute"
+    reason = f"{bound.statement()}; this {verdict} the plan's {plan.statement(plan.epsilon)}"
+    return Check("step bound", question, not bound.exceeds, reason, bound.to_dict())
+
+
+def _one_run(evidence: Evidence, source: np.random.Generator, threads: int | None) -> Check:
+    question = "Do canaries in a whole run betray more than epsilon allows?"
+    plan, own = evidence.plan, some(evidence.trained, MOST_UNITS, source)
+    views = ("black-box",) if plan.model in WITH_IMAGES else ("white-box", "updates", "black-box")
+    declared = shadows.declared_for(plan, len(own) + ONE_RUN_CANARIES / 2)
+    bounds = [
+        canaries.audit_one_run(
+            plan, own, declared, evidence.start, canaries=ONE_RUN_CANARIES, view=view,
+            seed=int(source.integers(2**31)), confidence=CONFIDENCE, threads=threads,
+        )
+        for view in views
+    ]  # fmt: skip
+    worst = max(bounds, key=lambda bound: bound.epsilon_lower)
+    passed = not any(bound.exceeds for bound in bounds)
+    return Check(
+        "one run", question, passed, f"{worst.view}: {worst.statement()}",
+        {"bounds": [bound.to_dict() for bound in bounds]},
+    )  # fmt: skip
+
+
+def _membership(
+    evidence: Evidence, units: Units, limits: Limits, trainings: int, say: Say, attacks: dict[str, Any],
+    private: bool,
+) -> Check:  # fmt: skip
+    question = "Can an attacker tell who took part, from the model or from the updates?"
+    plan = evidence.plan
+    results = membership.attack(
+        plan, units, None, evidence.start, shadows=trainings, tick=_ticking("membership", say), **attacks
+    )
+    if evidence.held_out is not None:
+        against = membership.threshold_attack(
+            evidence.model, evidence.trained, evidence.held_out, unit=plan.unit, confidence=CONFIDENCE
+        )
+        results.append(against)
+    faults = [
+        f"{result.attack} on the {result.view}: {fault}"
+        for result in results for fault in _score_faults(result.score, plan, limits)
+    ]  # fmt: skip
+    best = max(results, key=lambda result: result.score.auc.low)
+    found = f"the best attack, {best.attack} on the {best.view}, reaches an AUC of {best.score.auc}"
+    figures = {"results": [result.to_dict() for result in results], "limits": _stated(limits)}
+    return Check("membership", question, not faults, "; ".join(faults) or found, figures, private)
+
+
+def _score_faults(score: AttackScore, plan: Plan, limits: Limits) -> Iterator[str]:
+    if score.auc.low > limits.auc:
+        yield f"an AUC of {score.auc}, above {limits.auc:g}"
+    for rate in score.rates:
+        if rate.tpr is None or rate.reached is None:
+            continue
+        # No attack on an (epsilon, delta)-private model passes this line (Kairouz et al. 2015).
+        allowed = math.exp(min(plan.epsilon, 700.0)) * rate.reached.high + plan.delta
+        if rate.tpr.low > allowed:
+            yield f"{rate.tpr} of members at {rate.fpr:g} false positives, more than epsilon allows"
+        elif rate.fpr <= 0.01 and rate.tpr.low > limits.tpr:
+            yield f"{rate.tpr} of members at {rate.fpr:g} false positives, above {limits.tpr:g}"
+
+
+def _carriers(
+    plan: Plan, start: Parameters, units: Units, limits: Limits, trainings: int, say: Say,
+    attacks: dict[str, Any], private: bool,
+) -> Check:  # fmt: skip
+    question = "Can an attacker tell that a site has a carrier of a rare allele?"
+    found = carriers.probe(
+        plan, units, start, shadows=trainings, tick=_ticking("carriers", say), **attacks
+    )
+    worst = max(found, key=lambda result: result.advantage.low)
+    passed = worst.advantage.low <= limits.advantage
+    reason = f"the largest advantage over a guess is {worst.advantage} of at most {limits.advantage:g}"
+    figures = {"results": [result.to_dict() for result in found], "limits": _stated(limits)}
+    return Check("carriers", question, passed, reason, figures, private)
+
+
+def _inversion(
+    plan: Plan, start: Parameters, units: Units, limits: Limits, say: Say, attacks: dict[str, Any],
+    private: bool,
+) -> Check:  # fmt: skip
+    question = "Can rows be reconstructed from an update?"
+    say("inversion: rows from one update")
+    half = np.arange(len(units)) % 2 == 0
+    known, secret = shadows.members_of(units, half), shadows.members_of(units, ~half)
+    results = [
+        inversion.invert(plan, secret, known, start, rows=rows, method=method, **attacks)
+        for rows in INVERTED_ROWS for method in inversion.METHODS
+    ]  # fmt: skip
+    best = min(results, key=lambda result: result.ratio.high)
+    passed = best.ratio.high >= 1.0 - limits.closeness
+    reason = f"the best reconstruction errs {best.ratio} times as much as a guess from public marginals"
+    figures = {"results": [result.to_dict() for result in results], "limits": _stated(limits)}
+    return Check("inversion", question, passed, reason, figures, private)
+
+
+def _stated(limits: Limits) -> dict[str, float]:
+    return {name: getattr(limits, name) for name in ("auc", "tpr", "advantage", "closeness")}
+
+
+def _ticking(name: str, say: Say) -> Callable[[int, int], None]:
+    """Tell of every quarter of ``name``."""
+
+    def tick(done: int, of: int) -> None:
+        if done == of or done % max(1, of // 4) == 0:
+            say(f"{name}: {done} of {of} trainings")
+
+    return tick
+
+
+def passed(checks: Sequence[Check]) -> bool:
+    return all(check.passed for check in checks)
