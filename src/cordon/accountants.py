@@ -99,9 +99,11 @@ def three_digits(value: float, rounding: str) -> str:
     return f"{float(Context(prec=3, rounding=rounding).create_decimal_from_float(value)):g}"
 
 
-def statement(epsilon: float, *, unit: str, delta: float, mechanism: str = GAUSSIAN) -> str:
-    """``epsilon``, rounded up to three digits, with everything that must stand beside it."""
-    shown = three_digits(epsilon, ROUND_CEILING)
+def statement(
+    epsilon: float, *, unit: str, delta: float, mechanism: str = GAUSSIAN, rounding: str = ROUND_CEILING
+) -> str:
+    """``epsilon``, to three digits (rounded up; a lower bound: down), with all that must stand beside it."""
+    shown = three_digits(epsilon, rounding)
     return f"epsilon {shown} (unit: one {unit}; delta {delta:g}; {mechanism}; adjacency: {ADJACENCY})"
 
 

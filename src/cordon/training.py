@@ -7,7 +7,7 @@ A unit's rows travel together, and its whole gradient (`cordon.gradients`) is cl
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,9 +30,14 @@ from cordon.model import (
 )
 
 if TYPE_CHECKING:
-    from cordon.clipping import Clip
-    from cordon.gradients import Block
+    from torch import nn
+
+    from cordon.clipping import Clip, PrivateMean
+    from cordon.gradients import Block, UnitGradients
     from cordon.rows import Rows
+
+    # What makes the gradients of a module whose rows are so wide.
+    Gradients = Callable[[nn.Module, int], UnitGradients]
 
 UNITS = ("patient", "variant")
 CLIPPINGS = ("fixed", "adaptive")
@@ -174,12 +179,14 @@ def train(
 
 def descend(
     architecture: str, start: Parameters, units: Units, settings: DPSGD, random: Randomness, *,
-    clip_norm: float | None = None,
+    clip_norm: float | None = None, gradients: Gradients | None = None,
 ) -> Trained:  # fmt: skip
-    """`train` with a given source of randomness, for tests: what comes of another one is not private."""
+    """`train` with a given source of randomness, for tests: what comes of another one is not private.
+
+    ``gradients`` is for audits, which plant gradients of their own (None: `cordon.gradients.unit_gradients`).
+    """
     import torch
 
-    from cordon.clipping import PrivateMean
     from cordon.gradients import unit_gradients
     from cordon.optimisers import optimiser
 
@@ -193,14 +200,9 @@ def descend(
         ) from error
     load_parameters(module, start)
     module.to(device())
-    gradients = unit_gradients(module, width)
-    clip = _clip(settings, clip_norm)
-    mean = PrivateMean(
-        gradients, clip, mechanism=settings.mechanism, expected_batch=settings.expected_batch,
-        per_layer=settings.per_layer, random=random,
-    )  # fmt: skip
+    mean = private_mean((gradients or unit_gradients)(module, width), settings, random, clip_norm=clip_norm)
     steps = optimiser(settings.optimiser, learning_rate=settings.learning_rate, momentum=settings.momentum)
-    shape = block_shape(settings, gradients.most_rows)
+    shape = block_shape(settings, mean.gradients.most_rows)
     position = flattened(module)
     first = position.double().cpu()
     moved = torch.zeros_like(first)
@@ -213,7 +215,19 @@ def descend(
     sizes = [parameter.numel() for parameter in module.parameters()]
     for (name, parameter), part in zip(module.named_parameters(), torch.split(moved, sizes), strict=True):
         update[name] = part.view(parameter.shape).float().numpy()
-    return Trained(update, clip.norm)
+    return Trained(update, mean.clip.norm)
+
+
+def private_mean(
+    gradients: UnitGradients, settings: DPSGD, random: Randomness, *, clip_norm: float | None = None
+) -> PrivateMean:
+    """What a round's steps release their gradients through; ``clip_norm`` as for `train`."""
+    from cordon.clipping import PrivateMean
+
+    return PrivateMean(
+        gradients, _clip(settings, clip_norm), mechanism=settings.mechanism,
+        expected_batch=settings.expected_batch, per_layer=settings.per_layer, random=random,
+    )  # fmt: skip
 
 
 def _clip(settings: DPSGD, norm: float | None) -> Clip:

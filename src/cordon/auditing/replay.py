@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from cordon.devices import thread_count
 from cordon.federation.averaging import combine, mean_of
 from cordon.federation.plan import Plan
+from cordon.mechanisms import Randomness
 from cordon.model import Parameters
-from cordon.training import Units, train
+from cordon.training import Units, descend, train
+
+if TYPE_CHECKING:
+    from cordon.training import Gradients
 
 
 @dataclass(frozen=True)
@@ -30,11 +36,12 @@ class Replay:
 def replay(
     plan: Plan, sites: Mapping[str, Units], declared: Mapping[str, int], start: Parameters, *,
     weights: Mapping[str, float] | None = None, threads: int | None = None,
+    gradients: Gradients | None = None,
 ) -> Replay:  # fmt: skip
     """All rounds of ``plan`` with every site in each, from ``start``.
 
     ``declared`` patients and ``weights`` (None: equal) are the sites' public declarations. Noise is drawn
-    afresh in every call.
+    afresh in every call. ``gradients`` plants an audit's own (`cordon.training.descend`).
     """
     models, updates = [start], []
     clips: dict[str, float] = {}
@@ -43,7 +50,14 @@ def replay(
         for site, units in sites.items():
             settings = plan.settings_for(declared[site])
             carried = clips.get(site) if plan.clipping == "adaptive" else None
-            trained = train(plan.model, models[-1], units, settings, clip_norm=carried, threads=threads)
+            if gradients is None:
+                trained = train(plan.model, models[-1], units, settings, clip_norm=carried, threads=threads)
+            else:
+                with thread_count(threads):
+                    trained = descend(
+                        plan.model, models[-1], units, settings, Randomness(), clip_norm=carried,
+                        gradients=gradients,
+                    )  # fmt: skip
             clips[site], sent[site] = trained.clip_norm, trained.update
         shares = weights or dict.fromkeys(sent, 1.0)
         models.append(combine(plan.aggregation, models[-1], sent, shares, malicious=plan.malicious_sites))
