@@ -4,76 +4,14 @@ import json
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 
-from cordon.accountants import GAUSSIAN, epsilon_rdp
+from certificate_lab import PLAN, Lab
 from cordon.auditing import certificate
-from cordon.auditing.certificate import Subject
 from cordon.auditing.checks import Check
-from cordon.auditing.claims import check_claims
-from cordon.chain import read_private_key
+from cordon.cli import main
 from cordon.errors import NotReleased, UserError
-from cordon.features import FEATURES
-from cordon.federation.plan import Plan
-from cordon.ledger import ChainedLog, key_path, read_log
-from cordon.model import Model, initial_parameters
-from cordon.spending import DECISION
-
-PLAN = Plan.calibrated(
-    run="2026-11-25-aa", model="logistic", unit="patient", epsilon=4.0, delta=1e-5, rounds=3, local_steps=4,
-    sampling_rate=0.5, clip_norm=0.05, learning_rate=2.0, max_variants_per_patient=16,
-)  # fmt: skip
-SITES = [
-    {"site": "north", "declared_patients": 20, "weight": 1.0, "status": "finished"},
-    {"site": "south", "declared_patients": 30, "weight": 2.5, "status": "finished"},
-]
-
-
-class Lab:
-    """An aggregator's ledger after a run of two sites, and the model that came of it."""
-
-    def __init__(self, folder) -> None:
-        self.path = folder / "ledger.sqlite"
-        log = ChainedLog(self.path)
-        for number in (1, 2, 3):
-            for identity in ("a" * 64, "b" * 64):
-                self.decide(log, identity, number)
-        self.key = read_private_key(key_path(self.path))
-        self.model = Model(
-            "logistic", FEATURES, initial_parameters("logistic", len(FEATURES)),
-            {
-                "unit": "patient", "epsilon": epsilon_rdp([PLAN.event] * 3, 1e-5), "delta": 1e-5,
-                "mechanism": GAUSSIAN, "adjacency": PLAN.adjacency, "accountant": "RDP", "rounds": 3,
-                "sites": 2, "run": PLAN.run,
-                "ledger": {"key": log.tip.key, "rows": log.tip.rows, "digest": log.tip.digest},
-            },
-        )  # fmt: skip
-
-    def decide(self, log, identity, number, *, run=PLAN.run, event=PLAN.event, decision="accepted") -> None:
-        log.append(
-            {
-                "kind": DECISION, "run": run, "round": number, "identity": identity, "budget": 4.0,
-                "delta": 1e-5, "unit": "patient", "site": "x", "decision": decision, "reason": "",
-                "events": [event.to_dict()], "epsilon_rdp": 1.0, "epsilon_pld": 1.0,
-            }
-        )  # fmt: skip
-
-    @property
-    def chain(self):
-        return read_log(self.path, self.key.public_key())[0]
-
-    def claims(self, model=None, plan=PLAN, **known):
-        return check_claims(model or self.model, plan, self.chain, **known)
-
-    def saying(self, **changes) -> Model:
-        return replace(self.model, privacy=self.model.privacy | changes)
-
-    def issue(self, folder, checks=(), key=None):
-        path = folder / "certificate.json"
-        found = self.claims()
-        log = ChainedLog(self.path)
-        subject = Subject(self.model, PLAN, SITES, log.tip)
-        certificate.issue(path, subject, [found, *checks], found.figures, key or self.key)
-        return path
+from cordon.ledger import ChainedLog, key_path
 
 
 @pytest.fixture
@@ -190,3 +128,37 @@ class TestCertificate:
         (tmp_path / "c.json").write_bytes(text.encode("latin-1"))
         with pytest.raises(UserError, match="no certificate"):
             certificate.verify(tmp_path / "c.json", lab.model)
+
+
+class TestCommand:
+    def verify(self, *words):
+        run = CliRunner().invoke(main, ["certificate", "verify", *map(str, words)])
+        assert run.exception is None or isinstance(run.exception, SystemExit), run.exception
+        return run
+
+    @pytest.fixture
+    def held(self, lab, tmp_path):
+        lab.model.save(tmp_path / "model.safetensors")
+        return lab.issue(tmp_path, [Check("step bound", "Is there noise?", True, "there is")])
+
+    def test_it_says_that_a_certificate_holds_and_for_what(self, held, tmp_path):
+        run = self.verify(held, "--model", tmp_path / "model.safetensors")
+        assert run.exit_code == 0, run.output
+        assert "holds for model" in run.stdout
+        assert (
+            "(unit: one patient; delta 1e-05; Poisson-sampled Gaussian; adjacency: add or remove"
+            in run.stdout
+        )
+        assert "step bound: passed; there is" in run.stdout
+
+    def test_it_ends_with_8_where_it_does_not_hold(self, held, tmp_path):
+        held.write_text(held.read_text().replace("2026", "2027"))
+        run = self.verify(held, "--model", tmp_path / "model.safetensors", "--json")
+        assert run.exit_code == 8
+        assert json.loads(run.stdout)["holds"] is False
+        assert "signature is not by" in run.stderr
+
+    def test_json_is_the_certificate(self, held, tmp_path):
+        run = self.verify(held, "--model", tmp_path / "model.safetensors", "--json")
+        told, kept = json.loads(run.stdout)["content"], json.loads(held.read_text())
+        assert told == {name: kept[name] for name in kept if name not in ("hash", "signature")}

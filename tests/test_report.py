@@ -534,3 +534,74 @@ def test_a_public_start_is_compared_with_what_came_of_it(
     )
     assert f"Released: {released}." in written.text
     assert "public start" not in page(tmp_path, federation=federation()).text
+
+
+def certificate() -> dict[str, Any]:
+    """A certificate's content: two checks, of which the attack's figures are public."""
+    interval = {"value": 0.512, "low": 0.401, "high": 0.623}
+    rates = [{"fpr": 0.001, "tpr": None, "reached": None, "reason": "90 non-members cannot show it"}]
+    rates += [{"fpr": 0.01, "tpr": interval, "reached": interval, "reason": ""}]
+    result = {
+        "attack": "lira_online", "view": "updates", "confidence": 0.998, "auc": interval, "rates": rates,
+    }  # fmt: skip
+    checks = [
+        {
+            "name": "claims", "question": "Borne out?", "passed": True, "reason": "yes", "private": False,
+            "figures": {},
+        },
+        {
+            "name": "membership", "question": "Who?", "passed": True, "reason": "AUC <0.6>", "private": False,
+            "figures": {"results": [result]},
+        },
+    ]  # fmt: skip
+    return {
+        "kind": "cordon certificate 1", "issued": "2026-11-25T10:00:00Z", "public_key": "cd" * 32,
+        "model": {"hash": "ab" * 32, "architecture": "mlp", "run": "run <7>"},
+        "guarantee": {"epsilon": 3.375, "epsilon_pld": 3.125, "accountant": "RDP", **GUARANTEE},
+        "checks": checks, "trust": ["Sites <trust> themselves."],
+        "questions": [{"question": "How strong?", "answer": "epsilon is small"}],
+        "law": [{"term": "GDPR", "bearing": "none claimed"}],
+        "ledger": {"key": "cd" * 32, "rows": 3, "head": "ef" * 32},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return page(tmp_path_factory.mktemp("certified"), federation=federation(), certificate=certificate())
+
+
+def test_the_audit_is_told_check_by_check_with_what_the_certificate_says(certified: Page) -> None:
+    assert certified.table("What the audit asked")["membership"] == ["Who?", "passed", "AUC <0.6>"]
+    told = certified.table("How well attackers told")["lira online"]
+    assert told == [
+        "updates", "0.512 (0.401 to 0.623)", "90 non-members cannot show it", "0.512 (0.401 to 0.623)",
+    ]  # fmt: skip
+    assert "Sites <trust> themselves." in certified.text
+    assert "No attack was run" not in certified.text
+    assert "cd" * 32 in certified.text
+
+
+def test_every_epsilon_beside_a_certificate_has_its_words_too(certified: Page) -> None:
+    test_every_epsilon_with_a_number_in_running_text_is_followed_by_what_it_means(certified)
+    for table in certified.tables:
+        cells = " ".join(cell for row in table["rows"] for cell in row)
+        if "ε" in cells or "epsilon" in cells:
+            assert BESIDE in table["caption"], table["caption"]
+
+
+def test_a_site_whose_aggregator_is_elsewhere_tells_of_its_certificate_alone(tmp_path: Path) -> None:
+    written = page(tmp_path, certificate=certificate())
+    assert written.table("What the audit asked")["claims"] == ["Borne out?", "passed", "yes"]
+    assert {attrs["value"] for attrs in written.values("epsilon")} == {"3.375"}
+
+
+def test_a_run_without_an_audit_says_so(whole: Page) -> None:
+    assert "The model was not audited" in whole.text
+    assert "No attack was run" in whole.text
+
+
+def test_what_is_no_certificate_is_named(tmp_path: Path) -> None:
+    result, written = write(tmp_path, federation=federation(), certificate={"kind": "other"})
+    assert result.exit_code == 2
+    assert "no certificate of this version" in result.output
+    assert not written.exists()

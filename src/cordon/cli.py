@@ -15,6 +15,7 @@ import click
 from cordon import __version__
 from cordon.accountants import ADJACENCY, statement, three_digits
 from cordon.attestation.cli import attest
+from cordon.auditing.cli import audit, certificate
 from cordon.commands import EXISTING, OUTPUT, reports_errors
 from cordon.errors import UserError
 from cordon.federation.cli import aggregator
@@ -59,6 +60,8 @@ def pretrain(variants: tuple[str, ...], model: str, output: str) -> None:
 
 
 main.add_command(aggregator)
+main.add_command(audit)
+main.add_command(certificate)
 
 
 @main.group()

@@ -52,7 +52,7 @@ class Canaries:
         owners = np.repeat(np.flatnonzero(included), self.rows)
         ends = units.offsets[-1] + self.rows * np.arange(1, included.sum() + 1)
         return Units(
-            _joined(units.features, self.points.take(owners, 0)),
+            joined(units.features, self.points.take(owners, 0)),
             np.concatenate([units.labels, self.labels[owners]]),
             np.concatenate([units.offsets, ends]),
         )
@@ -185,7 +185,7 @@ def _white_box(
     return np.asarray(-np.sum(moved, axis=0, dtype=np.float64))
 
 
-def _joined(first: Rows, second: Rows) -> Rows:
+def joined(first: Rows, second: Rows) -> Rows:
     """Rows of the one, then of the other; images are those of the first."""
     if isinstance(first, ImageRows) and isinstance(second, ImageRows):
         return ImageRows(

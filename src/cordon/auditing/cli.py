@@ -21,14 +21,19 @@ PRIVATE_KEY = "Its ledger with the key beside it: the aggregator's, or a site's 
     help="What happened in its run: federation.json, or a site's spent.json.",
 )  # fmt: skip
 @click.option("--ledger", "ledger_file", required=True, type=EXISTING, help=PRIVATE_KEY)
-@click.option("--held_out", multiple=True, type=EXISTING, help="Labelled variants not trained on; repeatable.")
-@click.option("--pretrained", type=EXISTING, help="The public model that the plan started from.")
+@click.option("--held_out", multiple=True, type=EXISTING, help="Variants not trained on; repeatable.")
+@click.option(
+    "--pretrained", type=EXISTING,
+    help="The public model that the run started from; without it, replays start from the architecture's own.",
+)  # fmt: skip
 @click.option(
     "--rows", type=click.Choice(("private", "public")), default="private", show_default=True,
     help="Whether attacks' figures may be told: private ones stay out of the certificate.",
 )  # fmt: skip
-@click.option("--trainings", default=24, show_default=True, type=click.IntRange(8), help="Replayed for LiRA.")
-@click.option("--attack_auc", default=0.75, show_default=True, help="Most that membership inference may reach.")
+@click.option(
+    "--trainings", default=24, show_default=True, type=click.IntRange(8), help="Replayed for attacks."
+)
+@click.option("--attack_auc", default=0.75, show_default=True, help="Most that an attack may reach.")
 @click.option("--attack_tpr", default=0.25, show_default=True, help="The same, at 1 % false positives.")
 @click.option("--progress", "progress_file", type=OUTPUT, help="Progress lines also go here.")
 @click.option("--certificate", required=True, type=OUTPUT, help="Written where the model may leave.")
@@ -41,8 +46,8 @@ def audit(
 ) -> None:  # fmt: skip
     """Attack a model and the code that trained it; certify it, or end with status 8 and why not.
 
-    VARIANTS are labelled tables that the model was trained on. Attacks replay the run's plan on them and, with
-    --held_out, compare the model itself on both.
+    VARIANTS are labelled tables that the model was trained on. Attacks replay the run's plan on them and,
+    with --held_out, compare the model itself on both.
     """
     from cordon.auditing.certificate import Subject, issue, refuse_failed
     from cordon.auditing.release import Evidence, Limits, examine
@@ -56,8 +61,8 @@ def audit(
 
     happened = _record(Path(record))
     plan = Plan.from_dict(happened["plan"])
-    if plan.start and not pretrained:
-        raise UserError(f"{record}: the run started from a public model. Give it as --pretrained.")
+    if pretrained and read_public(Path(pretrained)).hash != plan.start:
+        raise UserError(f"{pretrained}: not the public model that the run started from. Give that one.")
     if not key_path(Path(ledger_file)).exists():
         raise UserError(f"{ledger_file}: its key is not beside it. Certify where the ledger is kept.")
     key = read_private_key(key_path(Path(ledger_file)))
@@ -109,7 +114,7 @@ def certificate() -> None:
 @click.argument("certificate_file", metavar="CERTIFICATE", type=EXISTING)
 @click.option("--model", "model_file", required=True, type=EXISTING, help="The model that it came with.")
 @click.option(
-    "--key", help="Who certified it: 64 hexadecimal digits or a file.  [default: the ledger that the model names]"
+    "--key", help="Who certified it: 64 hexadecimal digits or a file.  [default: as the model says]"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @reports_errors
@@ -120,14 +125,15 @@ def verify(certificate_file: str, model_file: str, key: str | None, as_json: boo
     from cordon.errors import CordonError
     from cordon.model import load
 
+    about: dict[str, Any] = {"certificate": certificate_file, "holds": True}
     try:
         content = verified(Path(certificate_file), load(Path(model_file)), key=key)
     except CordonError as error:
         if as_json:
-            click.echo(json.dumps({"certificate": certificate_file, "holds": False, "problem": str(error)}, indent=2))
+            click.echo(json.dumps(about | {"holds": False, "problem": str(error)}, indent=2))
         raise
     if as_json:
-        click.echo(json.dumps({"certificate": certificate_file, "holds": True, "content": content}, indent=2))
+        click.echo(json.dumps(about | {"content": content}, indent=2))
         return
     said = content["guarantee"]
     stated = statement(said["epsilon"], unit=said["unit"], delta=said["delta"], mechanism=said["mechanism"])

@@ -1,8 +1,8 @@
 """The release gate: every check that a model must pass before it leaves, run on the code that trained it.
 
-Bounds and the look at messages need no patients. Attacks run on rows with labels, on replays of the run's plan
-(`cordon.auditing.replay`) and on the model itself: what they find on patients' rows is no release of any
-mechanism, so it stays where the rows are unless they are public.
+Bounds and the look at messages need no patients. Attacks run on rows with labels, on replays of the run's
+plan (`cordon.auditing.replay`) and on the model itself: what they find on patients' rows is no release of
+any mechanism, so it stays where the rows are unless they are public.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from cordon.training import Units
 MOST_UNITS = 2000
 ONE_RUN_CANARIES = 256
 INVERTED_ROWS = (1, 4)
+RARE_ROWS = 8
 # All attacks of one audit share 5 % of error, so that an honest model rarely fails by chance.
 CONFIDENCE = 0.998
 Say = Callable[[str], None]
@@ -106,9 +107,13 @@ def some(units: Units, most: int, source: np.random.Generator) -> Units:
 
 
 def _joined(first: Units, second: Units | None) -> Units:
-    if second is None or isinstance(first.features, tuple):
+    if second is None:
         return first
-    return canaries.together(first, second)
+    ends = first.offsets[-1] + second.offsets[1:]
+    return Units(
+        canaries.joined(first.features, second.features), np.concatenate([first.labels, second.labels]),
+        np.concatenate([first.offsets, ends]),
+    )  # fmt: skip
 
 
 def _step(plan: Plan) -> Check:
@@ -182,12 +187,15 @@ def _carriers(
     attacks: dict[str, Any], private: bool,
 ) -> Check:  # fmt: skip
     question = "Can an attacker tell that a site has a carrier of a rare allele?"
+    rare = carriers.rarest(units, min(RARE_ROWS, len(units) // 3))
     found = carriers.probe(
-        plan, units, start, shadows=trainings, tick=_ticking("carriers", say), **attacks
+        plan, units, rare, None, start, shadows=trainings, tick=_ticking("carriers", say), **attacks
     )
-    worst = max(found, key=lambda result: result.advantage.low)
-    passed = worst.advantage.low <= limits.advantage
-    reason = f"the largest advantage over a guess is {worst.advantage} of at most {limits.advantage:g}"
+    online = [result for result in found if result.advantage is not None]
+    lows = {result.view: result.advantage.low for result in online if result.advantage is not None}
+    worst = max(online, key=lambda result: lows[result.view])
+    passed = max(lows.values()) <= limits.advantage
+    reason = f"the largest advantage over a guess is {worst.advantage}; {limits.advantage:g} is allowed"
     figures = {"results": [result.to_dict() for result in found], "limits": _stated(limits)}
     return Check("carriers", question, passed, reason, figures, private)
 

@@ -53,7 +53,7 @@ def render(sources: Sources) -> str:
         display=figures.display,
         dash=lambda look: " ".join(map(str, look.dash)) or "none",
     )
-    federation = sources.federation
+    federation, guarantee = sources.federation, sources.guarantee
     return environment.get_template("page.html").render(
         sources=sources,
         federation=federation,
@@ -62,8 +62,8 @@ def render(sources: Sources) -> str:
         figures=drawn,
         specs={name: Markup(vega.as_json(item.spec)) for name, item in drawn.items()},
         svgs={name: Markup(item.svg) for name, item in drawn.items()},
-        beside=figures.beside(federation.guarantee) if federation else "",
-        epsilon=_epsilon(federation.guarantee) if federation else None,
+        beside=figures.beside(guarantee) if guarantee else "",
+        epsilon=_epsilon(guarantee) if guarantee else None,
         styles=_styles(sources.evaluation),
         strata=strata.groups(sources.evaluation),
         settings=settings(sources),

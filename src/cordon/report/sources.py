@@ -95,6 +95,16 @@ class Sources:
     ledger: Ledger | None = None
     certificate: Mapping[str, Any] | None = None
 
+    @property
+    def guarantee(self) -> Guarantee | None:
+        """What every epsilon of the report means; None where there is none."""
+        if self.federation is not None:
+            return self.federation.guarantee
+        if self.certificate is None:
+            return None
+        said = self.certificate["guarantee"]
+        return Guarantee(said["unit"], said["delta"], said["mechanism"], said["adjacency"])
+
 
 def read_federation(path: Path) -> Federation:
     """Read federation.json; UserError names what it lacks."""
