@@ -274,15 +274,16 @@ def test_a_unit_without_a_shadow_on_one_side_scores_nothing():
 
 
 def test_a_model_that_knows_its_variants_by_heart_gives_them_away():
-    results = attack(plan(), variants(60), None, START, shadows=16, trainer=by_heart, confidence=SURE)
+    results = attack(plan(), variants(60), None, START, shadows=24, trainer=by_heart, confidence=SURE)
     assert [(result.view, result.attack) for result in results] == [(v, a) for v in VIEWS for a in ATTACKS]
     for name in ATTACKS:
         assert found(results, name).score.auc.low > 0.7
     online = found(results, "lira_online").score
     assert online.auc.low > MOST_AREA  # so the test of the bound, below, can fail
-    assert online.rates[0].tpr is None  # about 480 non-members show no rate of 0.1 %
+    assert online.rates[0].tpr is None  # about 720 non-members show no rate of 0.1 %
     assert online.rates[1].tpr is not None
-    assert online.rates[1].tpr.low > 0.1
+    assert online.rates[1].reached is not None
+    assert online.rates[1].tpr.low > online.rates[1].reached.high
     assert found(results, "lira_online", "updates").score.auc.low > 0.6
     assert results[0].privacy == {}
 
