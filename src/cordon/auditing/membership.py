@@ -127,17 +127,20 @@ def check_views(views: Sequence[str]) -> None:
 
 
 def _statistics(view: str, plan: Plan, trace: Trace, units: Units, clip_norm: float) -> tuple[Floats, Floats]:
-    """What a threshold goes by, and what shadows calibrate, [units] each; members have more of both."""
+    """What a threshold goes by [units], and what shadows calibrate [units, K]; members have more of all.
+
+    Who sees the updates has the model too.
+    """
+    odds, losses = confidences(plan.model, trace.model, units)
     if view == "model":
-        odds, losses = confidences(plan.model, trace.model, units)
-        return losses, odds
+        return losses, odds[:, None]
     order = NORMS[plan.mechanism]
 
     def directions(parameters: Parameters) -> Floats:
         return clipped(unit_gradients_of(plan.model, parameters, units), clip_norm, order)
 
     found = alignment(trace, directions)
-    return found, found
+    return found, np.stack([odds, found], axis=1)
 
 
 def _scores(plain: Floats, calibrated: Floats, member: Bools) -> dict[str, Floats]:

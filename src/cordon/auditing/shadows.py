@@ -183,40 +183,65 @@ def alignment(trace: Trace, directions: Callable[[Parameters], Floats]) -> Float
     return found
 
 
-def lira(statistic: Floats, member: Bools, *, online: bool) -> Floats:
+def lira(statistics: Floats, member: Bools, *, online: bool) -> Floats:
     """Likelihood-ratio scores of every target's units by the other targets, float64 [targets, units].
 
-    Carlini et al. 2022, arXiv:2112.03570: Gaussians fitted to a unit's statistic where it was in and where
-    it was out; the log of their ratio (``online``), or how far above the second one it lies. The target's
-    own row of ``member`` moves none of its scores. A unit that the others had only in, or only out,
-    scores 0: nothing is known of it.
+    Carlini et al. 2022, arXiv:2112.03570: Gaussians fitted to a unit's ``statistics`` [targets, units] or
+    [targets, units, K] where it was in and where it was out; the log of their ratio (``online``), or how far
+    above the second one they lie, each by its own deviation. The target's own row of ``member`` moves none
+    of its scores. A unit that the others had only in, or only out, scores 0: nothing is known of it.
     """
-    if len(statistic) < LEAST_SHADOWS:
+    if len(statistics) < LEAST_SHADOWS:
         raise UserError(
-            f"{len(statistic)} shadows cannot calibrate an attack. Use {LEAST_SHADOWS} or more shadows."
+            f"{len(statistics)} shadows cannot calibrate an attack. Use {LEAST_SHADOWS} or more shadows."
         )
-    centred = statistic - statistic.mean(0)  # a shift by unit changes nothing but the rounding
-    (mean, variance), (mean_in, variance_in) = (_fits(centred, chosen) for chosen in (~member, member))
-    score: Floats = (centred - mean) / np.sqrt(variance)
+    whole = statistics.reshape(*member.shape, -1)
+    centred: Floats = whole - whole.mean(0)  # a shift by unit changes nothing but the rounding
+    mean, covariance = _fits(centred, ~member)
+    away = centred - mean
     if online:
-        score_in = (centred - mean_in) / np.sqrt(variance_in)
-        score = 0.5 * (score**2 - score_in**2 + np.log(variance / variance_in))
-    return np.where(np.isnan(score), 0.0, score)
+        mean_in, covariance_in = _fits(centred, member)
+        (far, size), (far_in, size_in) = (
+            (_squared_distance(x, spread), np.linalg.slogdet(spread)[1])
+            for x, spread in ((away, covariance), (centred - mean_in, covariance_in))
+        )
+        score = 0.5 * (far - far_in + size - size_in)
+    else:
+        deviations = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+        score = (away * _solved(covariance, deviations)).sum(-1)
+    known: Floats = np.where(np.isnan(score), 0.0, score)
+    return known
 
 
-def _fits(statistic: Floats, chosen: Bools) -> tuple[Floats, Floats]:
-    """Means [targets, units] of the chosen of the other targets, and variances: by unit, or pooled."""
-    weights = chosen.astype(np.float64)
-    counts, sums, squares = (
-        total.sum(0) - total for total in (weights, weights * statistic, weights * statistic**2)
-    )
+def _fits(statistics: Floats, chosen: Bools) -> tuple[Floats, Floats]:
+    """Means [targets, units, K] and covariances [.., K, K] of the chosen of the other targets.
+
+    The covariance is pooled over units where targets are few. NaN where none was chosen.
+    """
+    weights = chosen[..., None].astype(np.float64)
+    weighted = weights * statistics
+    products = weighted[..., :, None] * statistics[..., None, :]
+    counts, sums, squares = (total.sum(0) - total for total in (weights, weighted, products))
     means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-    spread = np.maximum(np.nan_to_num(squares - counts * means**2), 0.0)
-    freedom = np.maximum(counts - 1.0, 0.0)
-    if len(statistic) < OWN_VARIANCE_FROM:
+    about = np.nan_to_num(means)
+    spread = squares - counts[..., None] * about[..., :, None] * about[..., None, :]
+    freedom = np.maximum(counts - 1.0, 0.0)[..., None]
+    if len(statistics) < OWN_VARIANCE_FROM:
         spread, freedom = spread.sum(1, keepdims=True), freedom.sum(1, keepdims=True)
-    variance = np.divide(spread, freedom, out=np.full_like(spread, np.nan), where=freedom > 0)
-    return means, np.maximum(variance, 1e-18)
+    covariance = spread / np.maximum(freedom, 1.0)
+    # Statistics that do not vary at all, or only together, must not make it singular.
+    scale = np.maximum(np.diagonal(covariance, axis1=-2, axis2=-1), 1e-18)
+    return means, covariance + 1e-6 * scale[..., None] * np.eye(scale.shape[-1])
+
+
+def _solved(covariance: Floats, vector: Floats) -> Floats:
+    """The inverse of ``covariance`` [..., K, K] times ``vector`` [..., K]."""
+    return np.asarray(np.linalg.solve(covariance, vector[..., None])[..., 0], dtype=np.float64)
+
+
+def _squared_distance(away: Floats, covariance: Floats) -> Floats:
+    found: Floats = (away * _solved(covariance, away)).sum(-1)
+    return found
 
 
 def _module(architecture: str, parameters: Parameters, units: Units) -> Any:
