@@ -2,19 +2,18 @@
 
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
 from cordon.accountants import ADJACENCY, GAUSSIAN, LAPLACE, Event, epsilon_pld
 from cordon.auditing import step_bound
 from cordon.auditing.gradient_canaries import layer_sizes
 from cordon.auditing.step_bound import audit_step, observe, shown_shift
-from cordon.clipping import NoiseStream, PrivateMean
+from cordon.clipping import PrivateMean
 from cordon.errors import UserError
 from cordon.federation.plan import Plan
-from cordon.gradients import Block
 from cordon.mechanisms import Randomness
 from cordon.model import build
+from planted_bugs import BUGS
 
 FEATURES = 30
 MECHANISMS = (GAUSSIAN, LAPLACE)
@@ -71,32 +70,6 @@ def test_the_bound_is_wrong_no_more_often_than_its_confidence_says(monkeypatch):
         wrong += bound.effective_noise < bound.declared_noise
     assert stats.binom.sf(48, 150, 0.2) < 1e-3
     assert wrong <= 48
-
-
-def silent(stream, size):
-    return torch.zeros(size, dtype=torch.float64)
-
-
-def by_row(mean, block):
-    """Each row of a unit to the clip, as if it were a unit; padding is none."""
-    real = block.weights[: block.units] > 0
-    parts = [x[: block.units][real][:, None] for x in (block.features, block.labels)]
-    rows = Block(*parts, torch.ones(len(parts[0]), 1), len(parts[0]))
-    return CLIPPED_SUM(mean, rows)
-
-
-def half(mean):
-    return NOISE_SCALE(mean) / 2
-
-
-CLIPPED_SUM, NOISE_SCALE = PrivateMean.clipped_sum, PrivateMean.noise_scale
-BUGS = {
-    "no noise": (NoiseStream, "take", silent),
-    "half of the noise": (PrivateMean, "noise_scale", half),
-    "no clip": ("cordon.clipping.clip_factors", lambda norms, clip: torch.ones_like(norms)),
-    "rows clipped, not patients": (PrivateMean, "clipped_sum", by_row),
-    "no sampling": (Randomness, "poisson_sample", lambda random, units, rate: np.arange(units)),
-}
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)

@@ -1,0 +1,36 @@
+"""Bugs for audits to find, each as the arguments of pytest's ``monkeypatch.setattr``."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from cordon.clipping import NoiseStream, PrivateMean
+from cordon.gradients import Block
+from cordon.mechanisms import Randomness
+
+
+def silent(stream, size):
+    return torch.zeros(size, dtype=torch.float64)
+
+
+def by_row(mean, block):
+    """Each row of a unit to the clip, as if it were a unit; padding is none."""
+    real = block.weights[: block.units] > 0
+    parts = [x[: block.units][real][:, None] for x in (block.features, block.labels)]
+    rows = Block(*parts, torch.ones(len(parts[0]), 1), len(parts[0]))
+    return CLIPPED_SUM(mean, rows)
+
+
+def half(mean):
+    return NOISE_SCALE(mean) / 2
+
+
+CLIPPED_SUM, NOISE_SCALE = PrivateMean.clipped_sum, PrivateMean.noise_scale
+BUGS = {
+    "no noise": (NoiseStream, "take", silent),
+    "half of the noise": (PrivateMean, "noise_scale", half),
+    "no clip": ("cordon.clipping.clip_factors", lambda norms, clip: torch.ones_like(norms)),
+    "rows clipped, not patients": (PrivateMean, "clipped_sum", by_row),
+    "no sampling": (Randomness, "poisson_sample", lambda random, units, rate: np.arange(units)),
+}

@@ -1,0 +1,186 @@
+"""The release gate: an honest model passes, every planted bug is refused, and then nothing is published."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from certificate_lab import PLAN, SITES, Lab
+from conftest import table_row
+from cordon.auditing import release
+from cordon.auditing.attack_scores import AttackScore, Estimate, Rate
+from cordon.auditing.certificate import verify
+from cordon.auditing.release import Evidence, Limits, examine
+from cordon.cli import main
+from cordon.features import FEATURES
+from cordon.federation import messages, site
+from cordon.model import load
+from cordon.tables import LABELLED, write_table
+from cordon.training import Units, train
+from planted_bugs import BUGS
+
+CHECKS = ["claims", "egress", "step bound", "one run", "membership", "carriers", "inversion"]
+
+
+@pytest.fixture(scope="module")
+def units() -> Units:
+    source = np.random.default_rng(2)
+    count = 600
+    features = np.clip(source.normal(size=(count, 45)), -2, 2).astype(np.float32)
+    labels = (features[:, 0] + source.normal(size=count) > -1).astype(np.float32)
+    return Units.group(features, labels, [f"p{n % 20:02}" for n in range(count)], unit="patient")
+
+
+@pytest.fixture
+def evidence(tmp_path, units) -> Evidence:
+    lab = Lab(tmp_path)
+    return Evidence(lab.model, PLAN, lab.model.parameters, lab.chain, units, model_hash=lab.model.hash)
+
+
+def first_fault(evidence: Evidence):
+    return next((check for check in examine(evidence, trainings=8, seed=1) if not check.passed), None)
+
+
+def test_an_honest_model_passes_every_check(evidence):
+    checks = list(examine(evidence, trainings=24, seed=1))
+    assert [check.name for check in checks] == CHECKS
+    assert [check.reason for check in checks if not check.passed] == []
+    assert [check.private for check in checks] == [False] * 4 + [True] * 3
+    json.dumps([check.to_dict() for check in checks], allow_nan=False)
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_in_training_is_refused(evidence, monkeypatch, bug):
+    monkeypatch.setattr(*BUGS[bug])
+    fault = first_fault(evidence)
+    assert fault is not None
+    assert fault.name == "step bound"
+    assert "this refutes the plan's epsilon 4" in fault.reason
+
+
+def test_an_epsilon_stated_at_half_is_refused(evidence):
+    stated = evidence.model.privacy | {"epsilon": evidence.model.privacy["epsilon"] / 2}
+    fault = first_fault(replace(evidence, model=replace(evidence.model, privacy=stated)))
+    assert fault is not None
+    assert fault.name == "claims"
+
+
+def test_a_raw_loss_in_a_message_is_refused(evidence, monkeypatch):
+    real, losses = messages.Reply.to_records, []
+
+    def observed(architecture, start, own, *args, **kwargs):
+        losses.append(float(own.labels.mean()))
+        return train(architecture, start, own, *args, **kwargs)
+
+    def to_records(reply):
+        records = real(reply)
+        records["declaration"]["loss"] = losses[-1]
+        return records
+
+    monkeypatch.setattr(site, "train", observed)
+    monkeypatch.setattr(messages.Reply, "to_records", to_records)
+    monkeypatch.setitem(messages.DECLARATION, "trained", messages.DECLARATION["trained"] | {"loss"})
+    fault = first_fault(evidence)
+    assert fault is not None
+    assert fault.name == "egress"
+    assert "declaration.loss depends on the site's rows" in fault.reason
+
+
+def scored(auc: float, tpr: float, fpr: float = 0.01) -> AttackScore:
+    around = Estimate(tpr, tpr - 0.01, tpr + 0.01)
+    rate = Rate(fpr, around, Estimate(fpr, fpr / 2, fpr))
+    return AttackScore(Estimate(auc, auc - 0.01, auc + 0.01), (rate,), 9, 9, 9, 9, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("score", "epsilon", "expected"),
+    [
+        (scored(0.60, 0.02), 8.0, []),
+        (scored(0.90, 0.02), 8.0, ["an AUC of 0.900"]),
+        (scored(0.60, 0.60), 8.0, ["above 0.25"]),
+        (scored(0.60, 0.10), 1.0, ["more than epsilon allows"]),
+        (scored(0.60, 0.60, fpr=0.5), 8.0, []),
+    ],
+)
+def test_attacks_are_held_against_limits_and_against_epsilon(score, epsilon, expected):
+    found = list(release._score_faults(score, replace(PLAN, epsilon=epsilon), Limits()))
+    assert len(found) == len(expected)
+    assert all(part in fault for part, fault in zip(expected, found, strict=True))
+
+
+class TestCommand:
+    @pytest.fixture
+    def held(self, tmp_path) -> Path:
+        """What a run leaves: a ledger, a model, its record, and two tables of variants."""
+        lab = Lab(tmp_path)
+        lab.model.save(tmp_path / "model.safetensors")
+        record = {"plan": PLAN.to_dict(), "model_hash": lab.model.hash, "sites": SITES}
+        (tmp_path / "federation.json").write_text(json.dumps(record))
+        source = np.random.default_rng(4)
+        for name, patients in (("trained", 14), ("held_out", 6)):
+            rows = [
+                table_row(
+                    patient=f"{name}{number % patients}", position=number + 1, label=int(source.random() < 0.8),
+                    **dict(zip(FEATURES, source.normal(size=len(FEATURES)).tolist(), strict=True)),
+                )
+                for number in range(20 * patients)
+            ]  # fmt: skip
+            write_table(pa.Table.from_pylist(rows, schema=LABELLED), tmp_path / f"{name}.parquet")
+        return tmp_path
+
+    def audit(self, folder: Path, *more: str):
+        given = {
+            "model": "model.safetensors", "record": "federation.json", "ledger": "ledger.sqlite",
+            "held_out": "held_out.parquet", "certificate": "certificate.json", "details": "audit.json",
+        }  # fmt: skip
+        words = [word for name, file in given.items() for word in (f"--{name}", str(folder / file))]
+        words += ["--trainings", "12", str(folder / "trained.parquet"), *more]
+        run = CliRunner().invoke(main, ["audit", *words])
+        assert run.exception is None or isinstance(run.exception, SystemExit), run.exception
+        return run
+
+    def test_a_model_that_passes_gets_a_certificate_that_holds(self, held):
+        run = self.audit(held)
+        assert run.exit_code == 0, run.output
+        content = verify(held / "certificate.json", load(held / "model.safetensors"))
+        assert [check["name"] for check in content["checks"]] == CHECKS
+        assert "step bound: passed; at least epsilon" in run.stdout
+        details = json.loads((held / "audit.json").read_text())
+        attacks = next(check for check in details["checks"] if check["name"] == "membership")
+        assert len(attacks["figures"]["results"]) == 7
+
+    def test_figures_of_private_rows_are_told_to_nobody_else(self, held):
+        run = self.audit(held)
+        content = json.loads((held / "certificate.json").read_text())
+        for check in content["checks"][4:]:
+            assert check["private"]
+            assert "figures" not in check
+        assert "AUC" not in run.stdout
+        public = json.loads((held / "certificate.json").read_text())
+        assert public["hash"] != self._public(held)["hash"]
+
+    def _public(self, held):
+        run = self.audit(held, "--rows", "public")
+        assert "an AUC of" in run.stdout
+        content = json.loads((held / "certificate.json").read_text())
+        assert content["checks"][4]["figures"]["results"]
+        return content
+
+    def test_a_model_that_fails_ends_with_8_and_leaves_its_details_alone(self, held, monkeypatch):
+        monkeypatch.setattr(*BUGS["half of the noise"])
+        run = self.audit(held)
+        assert run.exit_code == 8
+        assert "the model must not leave" in run.stderr
+        assert "step bound: at least epsilon" in run.stderr
+        assert not (held / "certificate.json").exists()
+        assert json.loads((held / "audit.json").read_text())["checks"][2]["passed"] is False
+
+    def test_a_record_of_nothing_and_a_ledger_without_a_key_are_named(self, held):
+        (held / "ledger.key").rename(held / "elsewhere.key")
+        assert "its key is not beside it" in self.audit(held).stderr
+        (held / "federation.json").write_text("{}")
+        assert "not the record of a run" in self.audit(held).stderr
