@@ -127,9 +127,7 @@ def row(audited: str, estimator: str, plan: Plan, found: np.ndarray, allowed: fl
 @click.option("--repeats", default=200, show_default=True, help="Audits of each known mechanism; 0: none.")
 @click.option("--canaries", default=100_000, show_default=True, help="Canaries in each of these.")
 @click.option("--guesses", default=1000, show_default=True, help="Guesses about them; 0: a grid, corrected.")
-@click.option(
-    "--run_repeats", default=5, show_default=True, help="Real runs, and audits of real steps; 0: none."
-)
+@click.option("--run_repeats", default=5, show_default=True, help="Real runs and audits of steps; 0: none.")
 @click.option("--run_canaries", default=3000, show_default=True, help="Canaries in a real run.")
 @click.option("--run_epsilon", default=4.0, show_default=True, help="Epsilon of the real runs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON list of rows.")
