@@ -33,6 +33,7 @@ NOISES: dict[str, tuple[str, Callable[[float], float], float, tuple[str, ...]]] 
     "Gaussian": ("normal", lambda epsilon: gaussian_scale(epsilon), DELTA, (APPROXIMATE, GAUSSIAN_CURVE)),
     "Laplace": ("laplace", lambda epsilon: 1.0 / epsilon, 0.0, (APPROXIMATE,)),
 }
+KNOWN = (("Gaussian", 1.0), ("Gaussian", 4.0), ("Gaussian", 8.0), ("Laplace", 1.0), ("Laplace", 4.0))
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,11 @@ def row(audited: str, estimator: str, plan: Plan, found: np.ndarray, allowed: fl
 
 
 @click.command()
-@click.option("--repeats", default=200, show_default=True, help="Audits of each known mechanism.")
+@click.option("--repeats", default=200, show_default=True, help="Audits of each known mechanism; 0: none.")
 @click.option("--canaries", default=100_000, show_default=True, help="Canaries in each of these.")
 @click.option("--guesses", default=1000, show_default=True, help="Guesses about them; 0: a grid, corrected.")
-@click.option("--run_repeats", default=5, show_default=True, help="Real runs, and audits of real steps.")
-@click.option("--run_canaries", default=1000, show_default=True, help="Canaries in a real run.")
+@click.option("--run_repeats", default=5, show_default=True, help="Real runs and audits of steps; 0: none.")
+@click.option("--run_canaries", default=3000, show_default=True, help="Canaries in a real run.")
 @click.option("--run_epsilon", default=4.0, show_default=True, help="Epsilon of the real runs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON list of rows.")
 def main(
@@ -146,9 +147,7 @@ def main(
                 f"{found.exceeding:.1%} exceed it ({found.allowed:.1%} allowed, {found.repeats} audits)"
             )
 
-    for noise, epsilon in (
-        ("Gaussian", 1.0), ("Gaussian", 4.0), ("Gaussian", 8.0), ("Laplace", 1.0), ("Laplace", 4.0),
-    ):  # fmt: skip
+    for noise, epsilon in KNOWN if repeats else ():
         bounds = known(
             noise, epsilon, repeats=repeats, canaries=canaries, guesses=(guesses,) if guesses else None
         )

@@ -1,9 +1,11 @@
 """Tests of cordon.auditing.one_run: on mechanisms of known epsilon, and against exact probabilities."""
 
+import json
 import math
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy import optimize, stats
 
 from cordon.accountants import ADJACENCY, Event, epsilon_pld
@@ -17,7 +19,7 @@ from cordon.auditing.one_run import (
     p_value,
 )
 from cordon.errors import UserError
-from one_run import gaussian_scale, known
+from one_run import KNOWN, gaussian_scale, known, main
 
 REPEATS, CONFIDENCE, CHANCE = 200, 0.95, 1e-3
 # A right estimator exceeds the true epsilon more often than so with a probability below CHANCE.
@@ -33,10 +35,7 @@ def gaussian(mu):
 SHOWN = {("Gaussian", 1.0): 0.5, ("Gaussian", 4.0): 0.6, ("Laplace", 1.0): 0.75, ("Laplace", 4.0): 0.75}
 
 
-@pytest.mark.parametrize(
-    ("noise", "epsilon"),
-    [("Gaussian", 1.0), ("Gaussian", 4.0), ("Gaussian", 8.0), ("Laplace", 1.0), ("Laplace", 4.0)],
-)
+@pytest.mark.parametrize(("noise", "epsilon"), KNOWN)
 def test_the_known_epsilon_is_kept_to_and_most_of_it_is_shown(noise, epsilon):
     """200 audits, the number of guesses fixed in advance; epsilon 4 gives 2.4 and more in the median."""
     bounds = known(noise, epsilon, repeats=REPEATS, canaries=100_000, guesses=(1000,))
@@ -213,3 +212,13 @@ def test_what_shows_nothing_is_refused(changes, said):
     given |= changes
     with pytest.raises(UserError, match=said):
         lower_bound(given.pop("scores"), given.pop("included"), **given)
+
+
+def test_the_benchmark_prints_every_mechanism_with_its_epsilon():
+    words = ["--repeats", "3", "--canaries", "500", "--guesses", "50", "--run_repeats", "0"]
+    rows = json.loads(CliRunner().invoke(main, [*words, "--json"], catch_exceptions=False).stdout)
+    assert {(row["mechanism"], row["epsilon"]) for row in rows} == set(KNOWN)
+    assert all(row["adjacency"] == ADJACENCY and row["unit"] == "canary" for row in rows)
+    printed = CliRunner().invoke(main, words, catch_exceptions=False).stdout.splitlines()
+    assert len(printed) == len(rows)
+    assert all("adjacency" in line and "delta" in line for line in printed)

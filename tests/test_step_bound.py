@@ -55,10 +55,10 @@ def test_right_code_keeps_to_its_claim(unit, changes):
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_of_right_code_most_of_the_epsilon_is_shown(mechanism):
-    """At the demo's plan: at least half of what it claims, which is by RDP and above what it costs."""
+    """At the demo's plan: three quarters of what it claims, which is by RDP and above what it costs."""
     bound = audit_step(plan(mechanism=mechanism), features=FEATURES)
-    assert 4.0 <= bound.epsilon_lower <= 8.0
-    assert bound.declared_noise <= bound.effective_noise <= 1.5 * bound.declared_noise
+    assert 6.0 <= bound.epsilon_lower <= 8.0
+    assert bound.declared_noise <= bound.effective_noise <= 1.2 * bound.declared_noise
 
 
 def test_the_bound_is_wrong_no_more_often_than_its_confidence_says(monkeypatch):
@@ -79,7 +79,7 @@ def test_planted_bugs_are_found(monkeypatch, bug, unit, mechanism):
     if (bug, unit) == ("rows clipped, not patients", "variant"):
         pytest.skip("a variant has one row")
     monkeypatch.setattr(*BUGS[bug])
-    bound = audit_step(plan(unit, mechanism=mechanism), features=FEATURES)
+    bound = audit_step(plan(unit, mechanism=mechanism), features=FEATURES, trials=300_000)
     assert bound.exceeds
     assert bound.effective_noise < bound.declared_noise
 
@@ -99,7 +99,7 @@ def test_a_layer_clipped_to_the_whole_clip_is_found(monkeypatch):
         return right(mean, layers, [norm / 2**0.5 for norm in norms], whole) * 2**0.5
 
     monkeypatch.setattr(PrivateMean, "summed", wrong)
-    assert audit_step(plan(per_layer=True, sampling_rate=1.0), features=FEATURES).exceeds
+    assert audit_step(plan(per_layer=True, sampling_rate=1.0), features=FEATURES, trials=100_000).exceeds
 
 
 def test_a_step_releases_canaries_at_the_clip_and_the_declared_noise():
@@ -109,7 +109,8 @@ def test_a_step_releases_canaries_at_the_clip_and_the_declared_noise():
     noise = audited.noise_multiplier
     assert with_unit.mean() == pytest.approx(1.0, abs=5 * noise / with_unit.size**0.5)
     assert stats.kstest(without.ravel(), stats.norm(scale=noise).cdf).pvalue > 1e-3
-    assert np.corrcoef(without.T)[0, 1:] == pytest.approx(0.0, abs=0.12)
+    # Five deviations of the correlation of independent draws: one in 2e6, for each of 127.
+    assert np.corrcoef(without.T)[0, 1:] == pytest.approx(0.0, abs=5 / len(without) ** 0.5)
 
 
 def test_half_of_the_sampled_units_are_in_a_step():
@@ -188,3 +189,5 @@ def test_what_cannot_be_audited_is_refused():
         audit_step(plan(), features=FEATURES, trials=10)
     with pytest.raises(UserError, match="confidence"):
         audit_step(plan(), features=FEATURES, confidence=1.0)
+    with pytest.raises(UserError, match="delta"):
+        audit_step(plan(delta=1e-14), features=FEATURES)

@@ -24,6 +24,7 @@ from cordon.accountants import (
     GAUSSIAN,
     LEAST_NOISE,
     MOST_NOISE,
+    ROUNDING,
     Event,
     epsilon_pld,
     statement,
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 # Canaries in the data, and as many that are not, at most: each has a coordinate of its own.
-MOST_CANARIES = 32
+MOST_CANARIES = 128
+# Trials where none are asked for, unless they took more steps than so many.
+TRIALS, MOST_STEPS = 1_000_000, 20_000
 # Thresholds that the first half of the trials chooses from.
 THRESHOLDS = 200
 # What `epsilon_pld` may round up, relative: taken off, for it is a lower bound that is asked for.
@@ -90,15 +93,22 @@ class StepBound:
         return asdict(self) | {"adjacency": ADJACENCY, "exceeds": self.exceeds}
 
 
-def audit_step(plan: Plan, *, features: int, confidence: float = 0.999, trials: int = 300_000) -> StepBound:
+def audit_step(
+    plan: Plan, *, features: int, confidence: float = 0.999, trials: int | None = None
+) -> StepBound:
     """The bound from ``trials`` trials with a unit and as many without, on a model of so many ``features``.
 
+    ``trials`` is TRIALS by default, or what MOST_STEPS steps give: more bring the bound nearer to epsilon.
     Right code exceeds the claim with a probability of at most 1 - ``confidence``. What is audited is what a
     step of ``cordon.training.descend`` does: `draw` and ``PrivateMean.release``, for a plan of any clip and
-    mechanism; what is made of releases is post-processing. UserError where there are too few trials.
+    mechanism; what is made of releases is post-processing. UserError where there are too few trials, or
+    delta is too small to be told from rounding.
     """
-    if trials < 100 or not 0 < confidence < 1:
+    if (trials is not None and trials < 100) or not 0 < confidence < 1:
         raise UserError(f"{trials} trials at confidence {confidence}: use 100 or more, and one in (0, 1).")
+    if plan.delta < 2.0 * ROUNDING * plan.rounds * plan.local_steps:
+        # There the accountant gives an upper bound that is not tight.
+        raise UserError(f"delta {plan.delta:g} is too small for a lower bound. Use a larger one.")
     with_unit, without = observe(plan, features, trials)
     # The threshold comes from the first half of the trials, the bound from the second.
     half = len(with_unit) // 2
@@ -116,10 +126,10 @@ def audit_step(plan: Plan, *, features: int, confidence: float = 0.999, trials: 
     )  # fmt: skip
 
 
-def observe(plan: Plan, features: int, trials: int) -> tuple[Floats, Floats]:
+def observe(plan: Plan, features: int, trials: int | None) -> tuple[Floats, Floats]:
     """What steps release along canaries that are in the data, and along others that are not, in clips.
 
-    Two arrays [steps, canaries], of ``trials`` numbers or a few more each.
+    Two arrays [steps, canaries], of ``trials`` numbers or a few more each (None: as for `audit_step`).
     """
     gradients, directions = _canaries(plan, features)
     count = len(directions) // 2
@@ -131,7 +141,8 @@ def observe(plan: Plan, features: int, trials: int) -> tuple[Floats, Floats]:
     mean = private_mean(gradients, settings, random)
     shape = block_shape(settings, gradients.most_rows)
     found = []
-    for _ in range(math.ceil(trials / count)):
+    steps = math.ceil(trials / count) if trials else min(math.ceil(TRIALS / count), MOST_STEPS)
+    for _ in range(steps):
         clip = mean.clip.norm
         released = mean.release(draw(units, settings, random, shape), gradients.parameters)
         found.append(released.mean.numpy()[directions].sum(1) * settings.expected_batch / clip)
