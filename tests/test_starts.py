@@ -27,8 +27,9 @@ from cordon.model import initial_parameters
 
 for optimiser in ("sgd", "adam"):
     plan = Plan.calibrated(
-        model="pileup_cnn", unit="patient", epsilon=8.0, delta=1e-5, rounds=2, local_steps=2, sampling_rate=0.5,
-        clip_norm=0.05, learning_rate=0.1, optimiser=optimiser, max_variants_per_patient=256,
+        model="pileup_cnn", unit="patient", epsilon=8.0, delta=1e-5, rounds=2, local_steps=2,
+        sampling_rate=0.5, clip_norm=0.05, learning_rate=0.1, optimiser=optimiser,
+        max_variants_per_patient=256,
     )
     assert reference(plan, 6).deviation > 0 and ceiling(plan, 6, 46) > 0
 print(len(initial_parameters(plan.model, len(FEATURES))))
