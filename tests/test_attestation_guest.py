@@ -183,7 +183,7 @@ def test_no_key_is_no_key_of_zeros(tmp_path: Path) -> None:
         guest.derived_key(device=device, ioctl=refuse)
     with pytest.raises(AttestationError, match="gave no key: status 0x0"):
         guest.derived_key(device=device, ioctl=lambda *_: 0)
-    with pytest.raises(AttestationError, match="gave no key: .*No such file"):
+    with pytest.raises(AttestationError, match=r"gave no key: .*No such file"):
         guest.derived_key(device=tmp_path / "none")
 
 

@@ -1,24 +1,30 @@
-"""What the host tells the VM: the run's plan, who is enrolled, where to listen. Bound to the SEV-SNP report.
+"""What the host tells the VM: the run's plan, who takes part, where to listen. Bound to the SEV-SNP report.
 
 The launch puts the SHA-256 of the configuration into HOST_DATA, which every report carries and a policy pins
 (``host_data``). A VM whose report says another hash does not start; so sites that pin it know the plan and
-the enrolled keys. It holds no secret.
+the keys that take part. It holds no secret.
 """
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from cordon.errors import AttestationError, UserError
+from cordon.federation.credentials import public_pem
+from cordon.federation.plan import Site, read_sites
 
 SETTINGS = "aggregator.toml"
-REQUIRED = frozenset({SETTINGS, "plan.json", "enrolment.json"})
+SITES = "sites.csv"
+REQUIRED = frozenset({SETTINGS, SITES, "plan.json"})
 ALLOWED = REQUIRED | {"pretrained.safetensors"}
+KEY = re.compile(r"keys/[A-Za-z0-9][A-Za-z0-9_.-]*\.pub")
 # An emulator's keys: for TEST ONLY machines.
 EMULATOR = frozenset(f"emulator/{name}" for name in ("ark.key", "ark.pem", "ask.key", "ask.pem"))
 
@@ -53,8 +59,11 @@ class Configuration:
 def parse(content: bytes, files: Mapping[str, bytes], *, test_only: bool) -> Configuration:
     """The configuration in ``files``, unpacked from ``content``; UserError where something is amiss."""
     allowed = ALLOWED | (EMULATOR if test_only else frozenset())
-    if extra := files.keys() - allowed:
-        raise UserError(f"the configuration holds {', '.join(sorted(extra))}. Allowed: {sorted(allowed)}.")
+    if extra := {name for name in files.keys() - allowed if not KEY.fullmatch(name)}:
+        raise UserError(
+            f"the configuration holds {', '.join(sorted(extra))}. Allowed are keys/SITE.pub and "
+            f"{', '.join(sorted(allowed))}."
+        )
     if missing := REQUIRED - files.keys():
         raise UserError(f"the configuration lacks {', '.join(sorted(missing))}. Add it to the tar file.")
     return Configuration(files, _settings(files[SETTINGS]), hashlib.sha256(content).digest())
@@ -82,10 +91,21 @@ def _settings(content: bytes) -> Settings:
         ipaddress.IPv4Interface(settings.address)
         ipaddress.IPv4Address(settings.gateway or "0.0.0.0")
     except (TypeError, ValueError) as error:
-        raise UserError(f"{SETTINGS}: {error}. Give address = \"10.0.2.15/24\" and a gateway.") from None
+        raise UserError(f'{SETTINGS}: {error}. Give address = "10.0.2.15/24" and a gateway.') from None
     if not 1024 <= settings.port <= 65535:
         raise UserError(f"{SETTINGS}: port {settings.port} is not of 1024 to 65535.")
     return settings
+
+
+def enrolment(folder: Path) -> list[Site]:
+    """The sites of the configuration in ``folder``, each with its public key."""
+    sites = []
+    for site in read_sites(folder / SITES):
+        key = folder / "keys" / f"{site.name}.pub"
+        if not key.exists():
+            raise UserError(f"the configuration lacks keys/{key.name}. Add the site's public key.")
+        sites.append(replace(site, public_key=public_pem(key)))
+    return sites
 
 
 def check_bound(configuration: Configuration, report: bytes) -> None:

@@ -65,7 +65,9 @@ def write(disk: Path, files: Mapping[str, bytes]) -> None:
     with disk.open("rb+") as handle:
         room = handle.seek(0, os.SEEK_END)
         if len(stream.getvalue()) > room:
-            raise UserError(f"{disk}: {room} bytes are too few for {len(stream.getvalue())} bytes of results.")
+            raise UserError(
+                f"{disk}: {room} bytes are too few for {len(stream.getvalue())} bytes of results."
+            )
         handle.seek(0)
         handle.write(stream.getvalue())
         handle.flush()

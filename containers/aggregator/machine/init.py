@@ -16,8 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from cordon.errors import CordonError, UserError
+from cordon.federation.plan import write_enrolment
 from machine import disks, linux, network, volume
-from machine.configuration import Configuration, check_bound, parse
+from machine.configuration import Configuration, check_bound, enrolment, parse
 
 USER = 65532
 STATE = Path("/var/lib/cordon")
@@ -133,6 +134,8 @@ def provide(configuration: Configuration, test_only: bool) -> None:
         path.write_bytes(content)
         os.chown(path, USER, USER)
         path.chmod(0o400)
+    # Readable for the aggregator as it is: public keys and declarations.
+    write_enrolment(enrolment(HELD), HELD / "enrolment.json")
     if not test_only:
         os.chown(SEV_GUEST, USER, USER)
         SEV_GUEST.chmod(0o600)

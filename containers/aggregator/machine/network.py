@@ -1,4 +1,4 @@
-"""The VM's address, set by the ioctls of netdevice(7): no client of a protocol, nothing that parses a packet."""
+"""The VM's address, set by the ioctls of netdevice(7): no protocol is spoken, and no packet parsed."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from cordon.errors import CordonError, UserError
+from cordon.errors import CordonError
 
 HEADER_BYTES = 16 * 2**20
 MAGIC = (b"LUKS\xba\xbe", b"SKUL\xba\xbe")
