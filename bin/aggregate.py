@@ -31,7 +31,9 @@ FOLDER = click.Path(exists=True, file_okay=False)
     "--ban_after", default=3, show_default=True, type=click.IntRange(1), help="Runs with an offence."
 )
 @click.option("--state", required=True, type=click.Path(file_okay=False), help="Outlives runs: the ledger.")
-@click.option("--evidence", default="", help="Attests the TLS key: guest, or emulator:FOLDER (TEST ONLY).")
+@click.option(
+    "--evidence", default="", help="Attests the TLS key: guest, guest:VCEK or emulator:FOLDER (a test)."
+)
 @click.option("--pretrained", type=EXISTING, help="Public model that the plan starts from.")
 @click.option(
     "--public_variants",

@@ -116,7 +116,7 @@ def test_two_sites_train_with_the_container_that_may_write_nothing_but_its_state
         "--security-opt", "no-new-privileges", "--publish", f"127.0.0.1:{two.port}:9092",
         "--volume", f"{state}:/var/lib/cordon", "--volume", f"{given}:/run/given:ro",
         "--volume", f"{tmp_path / 'emulator'}:/run/emulator:ro", image, "--plan", "/run/given/plan.json",
-        "--credentials", "/run/given", "--address", "0.0.0.0:9092", "--name", "127.0.0.1", "--state", "state",
+        "--credentials", "/run/given", "--address", "0.0.0.0:9092", "--name", "127.0.0.1", "--state", ".",
         "--evidence", "emulator:/run/emulator", "--output", "model.safetensors", "--record", "record.json",
     )  # fmt: skip
     try:

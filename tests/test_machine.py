@@ -193,6 +193,8 @@ def test_the_aggregators_command_has_only_options_that_it_knows(test_only: bool)
     evidence = line[line.index("--evidence") + 1]
     assert evidence.startswith("emulator:") == test_only
     assert test_only or evidence == "guest"
+    line = init.command(parsed(**{"vcek.der": b"x"}), False)
+    assert line[line.index("--evidence") + 1] == "guest:/run/cordon/vcek.der"
     assert line[line.index("--name") + 1] == "aggregator.example.org"
 
 
@@ -308,3 +310,25 @@ def test_the_root_file_system_gets_the_libraries_and_no_privileges(tmp_path: Pat
     assert copied.stat().st_mode & 0o7777 == 0o755
     assert list(root.rglob("libc.so.6"))
     assert (root / "lib64").readlink() == Path("usr/lib64")
+
+
+def test_a_vcek_that_was_given_stands_in_for_a_host_that_gives_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cordon.attestation import guest
+    from cordon.federation import gate
+
+    emulator = Emulator(authority())
+    asked: list[tuple[bytes, ...]] = []
+
+    def collect(report_data: bytes, *, certificates: tuple[bytes, ...]) -> Any:
+        asked.append(certificates)
+        return emulator.collect(report_data)
+
+    monkeypatch.setattr(guest, "collect", collect)
+    (tmp_path / "vcek.der").write_bytes(b"certificate")
+    for provider in (f"guest:{tmp_path / 'vcek.der'}", "guest"):
+        made = gate.evidence_source(provider, b"key")
+        assert made is not None
+        assert "sev-snp" in made(bytes(32))
+    assert asked == [(b"certificate",), ()]

@@ -23,7 +23,9 @@ from cordon.federation.plan import Site, read_sites
 SETTINGS = "aggregator.toml"
 SITES = "sites.csv"
 REQUIRED = frozenset({SETTINGS, SITES, "plan.json"})
-ALLOWED = REQUIRED | {"pretrained.safetensors"}
+# The VCEK of the chip (DER), for hosts that do not hand it to their guests: QEMU's.
+VCEK = "vcek.der"
+ALLOWED = REQUIRED | {"pretrained.safetensors", VCEK}
 KEY = re.compile(r"keys/[A-Za-z0-9][A-Za-z0-9_.-]*\.pub")
 # An emulator's keys: for TEST ONLY machines.
 EMULATOR = frozenset(f"emulator/{name}" for name in ("ark.key", "ark.pem", "ask.key", "ask.pem"))

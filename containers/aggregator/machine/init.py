@@ -18,7 +18,7 @@ from pathlib import Path
 from cordon.errors import CordonError, UserError
 from cordon.federation.plan import write_enrolment
 from machine import disks, linux, network, volume
-from machine.configuration import Configuration, check_bound, enrolment, parse
+from machine.configuration import VCEK, Configuration, check_bound, enrolment, parse
 
 USER = 65532
 STATE = Path("/var/lib/cordon")
@@ -102,7 +102,8 @@ def configured(test_only: bool) -> Configuration:
     if not test_only:
         from cordon.attestation.guest import collect
 
-        check_bound(configuration, collect(bytes(64)).report)
+        vcek = configuration.files.get(VCEK)
+        check_bound(configuration, collect(bytes(64), certificates=(vcek,) if vcek else ()).report)
     return configuration
 
 
@@ -144,10 +145,11 @@ def provide(configuration: Configuration, test_only: bool) -> None:
 def command(configuration: Configuration, test_only: bool) -> list[str]:
     """The aggregator's command line."""
     settings = configuration.settings
+    evidence = f"guest:{HELD}/{VCEK}" if VCEK in configuration.files else "guest"
     line = [
         *AGGREGATOR, "--plan", f"{HELD}/plan.json", "--credentials", str(HELD),
         "--address", f"0.0.0.0:{settings.port}", "--state", "state",
-        "--evidence", f"emulator:{HELD}/emulator" if test_only else "guest",
+        "--evidence", f"emulator:{HELD}/emulator" if test_only else evidence,
         "--min_sites", str(settings.min_sites), "--join_deadline", str(settings.join_deadline),
         "--round_deadline", str(settings.round_deadline), "--ban_after", str(settings.ban_after),
         "--output", RESULTS[0], "--record", RESULTS[1],
