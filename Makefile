@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH):$(CURDIR)/tools/bin
 export NXF_OFFLINE = true
 export NXF_DISABLE_CHECK_LATEST = true
 
-.PHONY: help setup demo test test-fast lint lock clean
+.PHONY: help setup demo images test test-fast lint lock clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s $$'\t'
@@ -22,6 +22,9 @@ setup: $(SETUP) ## Python environment, Nextflow and GATK, each only if missing
 
 demo: $(SETUP) ## A simulated consortium of three hospitals, from reads to scored variants and a report
 	@tools/demo $(OUT) $(ARGS)
+
+images: ## The container images, each with its size; needs Docker
+	@for build in containers/*/build; do "$$build"; done
 
 test: $(SETUP) ## All tests; those that need Docker, Slurm or a browser say why they skip
 	$(VENV)/bin/python -m pytest

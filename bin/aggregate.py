@@ -2,11 +2,13 @@
 """Run the aggregator of one federated run: SuperLink, audit, averaging."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from cordon.commands import EXISTING, OUTPUT, progress, reports_errors
+from cordon.errors import UserError
 
 FOLDER = click.Path(exists=True, file_okay=False)
 
@@ -21,6 +23,7 @@ FOLDER = click.Path(exists=True, file_okay=False)
     "who are enrolled).",
 )
 @click.option("--address", required=True, help="host:port to listen on.")
+@click.option("--name", "names", multiple=True, help="Name or address that sites use, if not the host.")
 @click.option("--min_sites", default=2, show_default=True, type=click.IntRange(1), help="Quorum of a round.")
 @click.option("--join_deadline", default=600.0, show_default=True, help="Seconds to wait for the sites.")
 @click.option("--round_deadline", default=600.0, show_default=True, help="Seconds to wait for a round.")
@@ -28,7 +31,9 @@ FOLDER = click.Path(exists=True, file_okay=False)
     "--ban_after", default=3, show_default=True, type=click.IntRange(1), help="Runs with an offence."
 )
 @click.option("--state", required=True, type=click.Path(file_okay=False), help="Outlives runs: the ledger.")
-@click.option("--evidence", default="", help="Attests the TLS key: guest, or emulator:FOLDER (TEST ONLY).")
+@click.option(
+    "--evidence", default="", help="Attests the TLS key: guest, guest:VCEK or emulator:FOLDER (a test)."
+)
 @click.option("--pretrained", type=EXISTING, help="Public model that the plan starts from.")
 @click.option(
     "--public_variants",
@@ -40,9 +45,9 @@ FOLDER = click.Path(exists=True, file_okay=False)
 @click.option("--output", required=True, type=OUTPUT, help="The model (safetensors).")
 @click.option("--record", required=True, type=OUTPUT, help="What happened (federation.json).")
 @reports_errors
-def main(plan_file: str, credentials: str, address: str, min_sites: int, join_deadline: float,
-         round_deadline: float, ban_after: int, state: str, evidence: str, pretrained: str | None,
-         public_variants: tuple[str, ...], progress_file: str | None,
+def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...], min_sites: int,
+         join_deadline: float, round_deadline: float, ban_after: int, state: str, evidence: str,
+         pretrained: str | None, public_variants: tuple[str, ...], progress_file: str | None,
          output: str, record: str) -> None:  # fmt: skip
     """Wait for the enrolled sites, train the model with them and write it."""
     from cordon.features import FEATURES
@@ -56,6 +61,11 @@ def main(plan_file: str, credentials: str, address: str, min_sites: int, join_de
     enrolment = Path(credentials) / "enrolment.json"
     sites = read_enrolment(enrolment) if enrolment.exists() else []
     plan = read_plan(Path(plan_file)).started()
+    if public_variants and find_spec("torch") is None:
+        raise UserError(
+            "--public_variants are scored by the model, and PyTorch, which does that, is not installed here. "
+            "Leave them out, or run the aggregator where it is."
+        )
     rows = public_rows([Path(path) for path in public_variants], plan.model) if public_variants else None
     start = PublicStart(read_public(Path(pretrained)), rows) if pretrained else None
     host, _, port = address.rpartition(":")
@@ -69,7 +79,7 @@ def main(plan_file: str, credentials: str, address: str, min_sites: int, join_de
             plan, sites, FEATURES, credentials=Path(credentials),
             host=host, port=int(port), state=Path(state), workdir=Path("flower"),
             limits=Limits(min_sites, join_deadline, round_deadline, ban_after), say=say, start=start,
-            save=save, evidence=evidence,
+            save=save, evidence=evidence, names=names,
         )  # fmt: skip
         say(f"model {model.hash[:12]} after {model.privacy['rounds']} rounds")
 

@@ -154,6 +154,39 @@ def test_a_refusal_of_the_driver_is_told(tmp_path: Path) -> None:
         guest.collect(REPORT_DATA, root=tmp_path / "none", device=device, ioctl=lambda *_: 0)
 
 
+def test_the_derived_key_is_bound_to_measurement_and_policy(tmp_path: Path) -> None:
+    device = tmp_path / "sev-guest"
+    device.touch()
+    key = bytes(range(1, 33))
+
+    def ioctl(descriptor: int, command: int, call: Any) -> int:
+        """The driver: include/uapi/linux/sev-guest.h, and MSG_KEY_REQ and MSG_KEY_RSP of the firmware."""
+        assert (command, ctypes.sizeof(call), call.version) == (0xC0205301, 32, 1)
+        root, reserved, fields, vmpl, svn, tcb = struct.unpack("<IIQIIQ", ctypes.string_at(call.request, 32))
+        assert (root, reserved, vmpl, svn, tcb) == (0, 0, 0, 0, 0)
+        assert fields == 0b001001  # measurement, guest policy
+        ctypes.memmove(call.response, struct.pack("<I28x", 0) + key, 64)
+        return 0
+
+    assert guest.derived_key(device=device, ioctl=ioctl) == key
+
+
+def test_no_key_is_no_key_of_zeros(tmp_path: Path) -> None:
+    device = tmp_path / "sev-guest"
+    device.touch()
+
+    def refuse(descriptor: int, command: int, call: Any) -> int:
+        ctypes.memmove(call.response, struct.pack("<I28x", 0x16) + bytes(range(32)), 64)
+        return 0
+
+    with pytest.raises(AttestationError, match="gave no key: status 0x16"):
+        guest.derived_key(device=device, ioctl=refuse)
+    with pytest.raises(AttestationError, match="gave no key: status 0x0"):
+        guest.derived_key(device=device, ioctl=lambda *_: 0)
+    with pytest.raises(AttestationError, match=r"gave no key: .*No such file"):
+        guest.derived_key(device=tmp_path / "none")
+
+
 def test_azure_and_plain_machines_are_told_apart(tmp_path: Path) -> None:
     absent = {"root": tmp_path / "none", "device": tmp_path / "none", "dmi": tmp_path}
     with pytest.raises(AttestationError, match="This is no confidential VM"):

@@ -97,7 +97,7 @@ def test_what_the_gate_refuses_would_have_worked_on_the_superlink_itself(behind)
     from flwr.supercore.primitives.asymmetric import public_key_to_bytes
     from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
-    from cordon.federation.tasks import bundle
+    from cordon.federation.app_bundle import bundle
 
     content, digest = bundle()
     mine = public_key_to_bytes(ec.generate_private_key(ec.SECP384R1()).public_key())

@@ -2,7 +2,7 @@
 process AGGREGATE {
     tag "${address}"
     label 'process_federation'
-    container "cordon-aggregator:${workflow.manifest.version}"
+    container "cordon-python:${workflow.manifest.version}"
 
     input:
     path plan

@@ -18,6 +18,7 @@ from torch import Tensor
 from cordon.accountants import DEVIATIONS, GAUSSIAN, LAPLACE, NORMS, check_norm
 from cordon.gradients import Block, LayerGradients, UnitGradients
 from cordon.mechanisms import Randomness, on_grid
+from cordon.training import REACH
 
 # Units are clipped so much (relative) below the clip that the noise is scaled by. A sum of n float64 numbers
 # is off by at most n 2^-53 times the sum of their sizes (Higham 2002, eq. 4.4); with blocks of k rows that is
@@ -25,8 +26,6 @@ from cordon.mechanisms import Randomness, on_grid
 # blocks of 2,048. So what one unit moves is at most the clip in floating point as well
 # (Casacuberta et al. 2022, arXiv:2207.10635), for the sum as it is computed and in whatever order.
 MARGIN = 1e-6
-# How far, as a factor, an adaptive clip may move from the run's first one, down and up.
-REACH = 100.0
 # Numbers of noise that are drawn at a time, where a step needs fewer.
 MOST_DRAWS = 8192
 

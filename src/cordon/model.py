@@ -97,8 +97,10 @@ def _start_output(output: nn.Linear) -> None:
 
 
 def initial_parameters(architecture: str, features: int) -> Parameters:
-    """The public start of ``architecture``, as named float32 arrays."""
-    return parameters_of(build(architecture, features))
+    """The public start of ``architecture``, as named float32 arrays; without torch for Cordon's features."""
+    from cordon.starts import shipped
+
+    return shipped(architecture, features) or parameters_of(build(architecture, features))
 
 
 def parameters_of(module: nn.Module) -> Parameters:

@@ -1,11 +1,11 @@
-"""Steps from private gradients: what is done with a release costs no privacy (post-processing)."""
+"""Steps from private gradients: what is done with a release costs no privacy (post-processing).
+
+Gradients are torch's tensors at a site, and numpy's arrays at the aggregator, which has no torch.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
-
-import torch
-from torch import Tensor
+from typing import Any, Protocol, TypeVar
 
 from cordon.errors import UserError
 from cordon.training import OPTIMISERS
@@ -17,12 +17,14 @@ BETA_1, BETA_2 = 0.9, 0.999
 FLOOR = 0.1
 # Adam's own guard against a division by nothing, where there is no noise.
 TINY = 1e-16
+# Float64 numbers [parameters], torch's or numpy's: both have the few operations that a step takes.
+Numbers = TypeVar("Numbers", bound=Any)
 
 
 class Optimiser(Protocol):
     """Turns private mean gradients into changes of the parameters."""
 
-    def change(self, gradient: Tensor, noise_variance: float) -> Tensor:
+    def change(self, gradient: Numbers, noise_variance: float) -> Numbers:
         """The change for ``gradient`` (float64 [parameters]), whose noise has ``noise_variance``."""
 
 
@@ -31,12 +33,12 @@ class SGD:
 
     def __init__(self, learning_rate: float, momentum: float) -> None:
         self._learning_rate, self._momentum = learning_rate, momentum
-        self._velocity: Tensor | None = None
+        self._velocity: Any = None
 
-    def change(self, gradient: Tensor, noise_variance: float) -> Tensor:
+    def change(self, gradient: Numbers, noise_variance: float) -> Numbers:
         moving = self._momentum and self._velocity is not None
-        self._velocity = self._momentum * self._velocity + gradient if moving else gradient  # type: ignore[operator]
-        return -self._learning_rate * self._velocity
+        self._velocity = self._momentum * self._velocity + gradient if moving else gradient
+        return -self._learning_rate * self._velocity  # type: ignore[no-any-return]
 
 
 class Adam:
@@ -49,20 +51,21 @@ class Adam:
 
     def __init__(self, learning_rate: float) -> None:
         self._learning_rate = learning_rate
-        self._first: Tensor | float = 0.0
-        self._second: Tensor | float = 0.0
+        self._first: Any = 0.0
+        self._second: Any = 0.0
         self._noise = 0.0
         self._steps = 0
 
-    def change(self, gradient: Tensor, noise_variance: float) -> Tensor:
+    def change(self, gradient: Numbers, noise_variance: float) -> Numbers:
         self._steps += 1
         self._first = BETA_1 * self._first + (1 - BETA_1) * gradient
-        self._second = BETA_2 * self._second + (1 - BETA_2) * gradient.square()
+        self._second = BETA_2 * self._second + (1 - BETA_2) * gradient * gradient
         self._noise = BETA_2 * self._noise + (1 - BETA_2) * noise_variance
         first = self._first / (1 - BETA_1**self._steps)
-        second, noise = (moment / (1 - BETA_2**self._steps) for moment in (self._second, self._noise))
-        square = torch.as_tensor(second - noise).clamp(min=FLOOR * noise + TINY)
-        return torch.as_tensor(-self._learning_rate * first / square.sqrt())
+        second = self._second / (1 - BETA_2**self._steps)
+        noise = self._noise / (1 - BETA_2**self._steps)
+        square = (second - noise).clip(FLOOR * noise + TINY)
+        return -self._learning_rate * first / square**0.5  # type: ignore[no-any-return]
 
 
 def optimiser(name: str, *, learning_rate: float, momentum: float) -> Optimiser:

@@ -28,7 +28,6 @@ from cordon.model import (
     parameters_of,
     slices,
 )
-from cordon.tables import LABELLED, for_model, inputs, read_table
 
 Floats = npt.NDArray[np.float32]
 # What a model says of the data that it was trained on, where all of them are public.
@@ -158,6 +157,8 @@ def pretrain(paths: Sequence[Path], architecture: str) -> Model:
 
 def public_rows(paths: Sequence[Path], architecture: str) -> tuple[Floats, Floats]:
     """Inputs float32 [n, F] of ``architecture`` and labels float32 [n]: the tables' labelled rows."""
+    from cordon.tables import LABELLED, for_model, inputs, read_table
+
     tables = [read_table(path, for_model(LABELLED, architecture)) for path in paths]
     tables = [table.filter(table["label"].is_valid()) for table in tables]
     labels = [table["label"].to_numpy().astype(np.float32) for table in tables]

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 UNITS = ("patient", "variant")
 CLIPPINGS = ("fixed", "adaptive")
 OPTIMISERS = ("sgd", "adam")
+# How far, as a factor, an adaptive clip may move from the run's first one, down and up.
+REACH = 100.0
 # Processors work on so many numbers at once: of a multiple of it, none is left to be rounded otherwise.
 LANES = 16
 

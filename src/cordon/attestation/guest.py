@@ -1,4 +1,4 @@
-"""Inside the confidential VM: ask the processor for a report.
+"""Inside the confidential VM: ask the processor for a report, or for a key of this guest alone.
 
 Source: Linux, Documentation/ABI/testing/configfs-tsm and Documentation/virt/coco/sev-guest; the
 certificate table is that of AMD's Guest Hypervisor Communication Block Standardization (56421).
@@ -38,7 +38,11 @@ GUIDS = {
     uuid.UUID("4ab7b379-bbac-4fe4-a02f-05aef327c782"): "ASK",
     uuid.UUID("c0b406a4-a803-4952-9743-3fb6014cd0ae"): "ARK",
 }
+GET_DERIVED_KEY = 0xC0205301  # _IOWR('S', 1, struct snp_guest_request_ioctl)
 GET_EXTENDED_REPORT = 0xC0205302  # _IOWR('S', 2, struct snp_guest_request_ioctl)
+# Bits of MSG_KEY_REQ's GUEST_FIELD_SELECT (SEV-SNP firmware ABI, 56860).
+POLICY, MEASUREMENT = 1 << 0, 1 << 3
+KEY_BYTES, KEY_RESPONSE_BYTES = 32, 64
 CERTIFICATES_BYTES = 0x4000
 RESPONSE_BYTES = 4000
 
@@ -129,21 +133,58 @@ class _GuestRequest(ctypes.Structure):
     )
 
 
+class _KeyRequest(ctypes.Structure):
+    """struct snp_derived_key_req."""
+
+    _fields_ = (
+        ("root_key_select", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("guest_field_select", ctypes.c_uint64),
+        ("vmpl", ctypes.c_uint32),
+        ("guest_svn", ctypes.c_uint32),
+        ("tcb_version", ctypes.c_uint64),
+    )
+
+
+def derived_key(*, device: Path = SEV_GUEST, ioctl: Ioctl = fcntl.ioctl) -> bytes:
+    """A key of 32 bytes that this chip makes for guests of our launch measurement and policy, and no others.
+
+    The policy is in it so that a guest of our measurement that its host may debug gets another key. Its root
+    is the VCEK. Whoever may open ``device`` gets the key. Raises AttestationError where there is none.
+    """
+    request = _KeyRequest(guest_field_select=POLICY | MEASUREMENT)
+    response = ctypes.create_string_buffer(KEY_RESPONSE_BYTES)
+    _call(device, ioctl, GET_DERIVED_KEY, request, response, "no key")
+    (status,) = struct.unpack_from("<I", response, 0)
+    key = response.raw[32 : 32 + KEY_BYTES]
+    ctypes.memset(response, 0, KEY_RESPONSE_BYTES)
+    if status or not any(key):
+        raise AttestationError(f"{device}: gave no key: status {status:#x}. Is this an SEV-SNP guest?")
+    return key
+
+
+def _call(
+    device: Path, ioctl: Ioctl, command: int, request: ctypes.Structure, response: Any, nothing: str
+) -> None:
+    """One ioctl of /dev/sev-guest; AttestationError that says that it gave ``nothing``."""
+    call = _GuestRequest(1, ctypes.addressof(request), ctypes.addressof(response), 0)
+    try:
+        with device.open("rb+", buffering=0) as handle:
+            ioctl(handle.fileno(), command, call)
+    except OSError as error:
+        raise AttestationError(
+            f"{device}: gave {nothing}: {error}, firmware error {call.error:#x}. Run as root; with the "
+            "certificates of the host set if it says that there is no room."
+        ) from None
+
+
 def _sev_guest(report_data: bytes, device: Path, ioctl: Ioctl) -> tuple[bytes, bytes]:
     """Report and certificate table by the older ioctl, SNP_GET_EXT_REPORT."""
     table = ctypes.create_string_buffer(CERTIFICATES_BYTES)
     response = ctypes.create_string_buffer(RESPONSE_BYTES)
     request = _ReportRequest(certificates=ctypes.addressof(table), certificates_bytes=CERTIFICATES_BYTES)
     ctypes.memmove(request.user_data, report_data, len(report_data))
-    call = _GuestRequest(1, ctypes.addressof(request), ctypes.addressof(response), 0)
-    try:
-        with device.open("rb+", buffering=0) as handle:
-            ioctl(handle.fileno(), GET_EXTENDED_REPORT, call)
-    except OSError as error:
-        raise AttestationError(
-            f"{device}: gave no report: {error}, firmware error {call.error:#x}. Run as root; with the "
-            "certificates of the host set if it says that there is no room."
-        ) from None
+    _call(device, ioctl, GET_EXTENDED_REPORT, request, response, "no report")
     status, size = struct.unpack_from("<II", response, 0)
     if status or size != REPORT_BYTES:
         raise AttestationError(f"{device}: gave no report: status {status:#x}, {size} bytes. Try again.")

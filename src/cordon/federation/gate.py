@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -218,24 +219,25 @@ class _Exchange(Request):
 def evidence_source(provider: str, spki: bytes) -> Callable[[bytes], str] | None:
     """What makes the evidence that binds a nonce to the TLS key ``spki`` (DER); None without a provider.
 
-    ``provider`` is ``guest`` (this confidential VM's firmware), ``emulator:FOLDER`` (for tests) or empty.
+    ``provider`` is ``guest`` (this confidential VM's firmware), ``guest:FILE`` with the VCEK (DER) where the
+    host gives none, ``emulator:FOLDER`` (for tests) or empty.
     """
     if not provider:
         return None
     from cordon.attestation.binding import report_data
 
-    kind, _, folder = provider.partition(":")
+    kind, _, place = provider.partition(":")
     collect: Callable[[bytes], Evidence]
-    if provider == "guest":
-        from cordon.attestation.guest import collect as collect_from_firmware
+    if kind == "guest":
+        from cordon.attestation import guest
 
-        collect = collect_from_firmware
-    elif kind == "emulator" and folder:
+        collect = partial(guest.collect, certificates=(Path(place).read_bytes(),) if place else ())
+    elif kind == "emulator" and place:
         from cordon.attestation.emulator import Emulator
 
-        collect = Emulator.at(Path(folder)).collect
+        collect = Emulator.at(Path(place)).collect
     else:
-        raise UserError(f"no evidence comes from {provider!r}. Give guest, emulator:FOLDER or nothing.")
+        raise UserError(f"no evidence comes from {provider!r}. Give guest, guest:FILE or emulator:FOLDER.")
     return lambda nonce: collect(report_data(spki, nonce)).to_json()
 
 
@@ -250,7 +252,7 @@ def evidence_source(provider: str, spki: bytes) -> Callable[[bytes], str] | None
     "--certificate_output", type=click.Path(dir_okay=False), help="The certificate goes here, once we listen."
 )
 @click.option("--enrolment", type=EXISTING, help="Enrolled sites; other keys are refused at once.")
-@click.option("--evidence", default="", help="guest, or emulator:FOLDER; without it, no attestation.")
+@click.option("--evidence", default="", help="guest, guest:VCEK or emulator:FOLDER; none: no attestation.")
 @click.option("--max_body", default=Bounds.body, show_default=True, help="Largest body of a request, bytes.")
 @reports_errors
 def main(address: str, upstream: str, upstream_certificate: str, certificate: str | None, key: str | None,

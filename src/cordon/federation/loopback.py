@@ -1,7 +1,8 @@
 """Flower's SuperLink for the user who started it: ``python -m cordon.federation.loopback OPTIONS``.
 
 The options are flower-superlink's. Its Control API has no authentication: on loopback every user of the
-machine could run Python at every site. Here a request counts only if its sender has our own user id.
+machine could run Python at every site. Here a request counts only if its sender has our own user id, and a
+run is started with Cordon's own bundle alone.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cordon.errors import FederationError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -58,10 +62,32 @@ def _end(host: str, port: int) -> str:
     return f"{address:08X}:{port:04X}"
 
 
+def with_own_bundle(start_run: Callable[..., Any]) -> Callable[..., Any]:
+    """Flower's ``start_run``, which refuses with 403 every request but for a run of Cordon's bundle."""
+    import hashlib
+
+    from starlette.exceptions import HTTPException
+
+    from cordon.federation import app_bundle
+
+    def started(request: Any, *others: Any, **options: Any) -> Any:
+        if request.app_spec:
+            raise HTTPException(403, "this SuperLink runs no app of a hub")
+        try:
+            # By content: what a request says of its own hash counts for nothing.
+            app_bundle.check(hashlib.sha256(request.fab.content).hexdigest(), "what was submitted")
+        except FederationError as error:
+            raise HTTPException(403, str(error)) from None
+        return start_run(request, *others, **options)
+
+    return started
+
+
 def main() -> None:
     """Run flower-superlink, its application behind `OwnUser`."""
     import uvicorn
     from flwr.superlink.cli import flower_superlink
+    from flwr.superlink.servicer.control import control_handlers
 
     run = uvicorn.run
 
@@ -71,6 +97,7 @@ def main() -> None:
 
     # Flower gives no way to wrap the application that it serves.
     uvicorn.run = guarded
+    control_handlers.start_run = with_own_bundle(control_handlers.start_run)
     flower_superlink()
 
 

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from cordon.accountants import DEVIATIONS, LAPLACE
 from cordon.federation.plan import Plan
+from cordon.training import REACH
 
 Vector = npt.NDArray[np.float64]
 
@@ -55,9 +56,6 @@ class Reference:
 @lru_cache(maxsize=256)
 def reference(plan: Plan, declared_patients: int) -> Reference:
     """The reference for a site's updates, under the least noise that the plan's clip may lead to."""
-    import torch
-
-    from cordon.clipping import REACH
     from cordon.optimisers import optimiser
 
     clip = plan.clip_norm / (REACH if plan.clipping == "adaptive" else 1.0)
@@ -70,7 +68,7 @@ def reference(plan: Plan, declared_patients: int) -> Reference:
     moved = np.zeros(SIMULATED)
     for _ in range(plan.local_steps):
         noise = draw(0.0, scale, SIMULATED)
-        moved += steps.change(torch.from_numpy(noise), variance).numpy()
+        moved += steps.change(noise, variance)
     sizes = np.abs(moved)
     square = float(np.square(sizes).mean())
     small = float(np.quantile(sizes, 0.6))
@@ -85,7 +83,6 @@ def ceiling(plan: Plan, declared_patients: int, parameters: int) -> float:
     """The length (L2) that an honest update of ``parameters`` numbers exceeds at most FALSE_ALARM often."""
     from scipy import stats
 
-    from cordon.clipping import REACH
     from cordon.optimisers import FLOOR
 
     clip = plan.clip_norm * (REACH if plan.clipping == "adaptive" else 1.0)

@@ -12,11 +12,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cordon.errors import FederationError
+from cordon.federation import app_bundle
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from flwr.supercore.retry import RetryInvoker
     from flwr.supercore.runtime import RuntimeHttpClient
 
-BUNDLE = Path(__file__).parent / "bundle"
 START_DEADLINE = 60.0
 POLL = 0.1
 LOST = "the SuperLink or the gate ended"
@@ -146,24 +145,13 @@ def register(tasks: Tasks, public_keys: Sequence[str]) -> None:
             client.RegisterNode(RegisterNodeRequest(public_key=key.encode()))
 
 
-@cache
-def bundle() -> tuple[bytes, str]:
-    """The app bundle that a run carries, and its SHA-256 in hex."""
-    import hashlib
-
-    from flwr.cli.build import build_fab_from_disk
-
-    content = build_fab_from_disk(BUNDLE)
-    return content, hashlib.sha256(content).hexdigest()
-
-
 def start_run(tasks: Tasks) -> None:
     """Ask the SuperLink for a run; its ServerApp task can then be acquired."""
     from flwr.common.serde import fab_to_proto
     from flwr.proto.control_pb2 import StartRunRequest
     from flwr.supercore.fab import Fab
 
-    content, digest = bundle()
+    content, digest = app_bundle.bundle()
     with _control(tasks) as client:
         answer = client.StartRun(StartRunRequest(fab=fab_to_proto(Fab(digest, content, {}))))
     if not answer.HasField("run_id"):
@@ -190,6 +178,7 @@ def server_task(tasks: Tasks) -> Iterator[Grid]:
     status, details = SubStatus.FAILED, "the aggregator stopped"
     try:
         given = client.PullTaskInput(PullTaskInputRequest())
+        app_bundle.check(given.run.fab_hash, "what the SuperLink's run carries")
         # Flower stamps every new message with the task that this process works on.
         TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
         TaskIdentity.node_id = given.context.node_id
@@ -248,8 +237,7 @@ def answer(tasks: Tasks, handle: Callable[[Message], RecordDict], *, refused: st
         message, context, run, _ = pull_task_input(client)
         error = None
         try:
-            if run.fab_hash != bundle()[1]:
-                raise FederationError(f"refused a bundle with the unknown hash {run.fab_hash}")
+            app_bundle.check(run.fab_hash, "what the aggregator's run carries")
             reply = Message(handle(message), reply_to=message)
         except Exception as failure:
             error = failure
