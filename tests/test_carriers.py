@@ -9,6 +9,7 @@ import pytest
 
 from cordon.auditing.carriers import ATTACKS, CarrierResult, probe, rarest
 from cordon.auditing.shadows import VIEWS, Trace, unprotected
+from cordon.devices import thread_count
 from cordon.errors import UserError
 from cordon.federation.plan import Plan
 from cordon.model import initial_parameters
@@ -117,7 +118,8 @@ def test_a_training_that_never_saw_the_rows_gives_no_carrier_away(unit):
 
     def elsewhere(_: Units) -> Trace:
         other = site("variant", seed=next(seeds))
-        model = fit("mlp", other.features, other.labels, start=START)
+        with thread_count(1):
+            model = fit("mlp", other.features, other.labels, start=START)
         return Trace([START, model], [{name: model[name] - START[name] for name in START}], model)
 
     rows = rarest(units, RARE)
