@@ -124,7 +124,8 @@ class TestCommand:
         for name, patients in (("trained", 14), ("held_out", 6)):
             rows = [
                 table_row(
-                    patient=f"{name}{number % patients}", position=number + 1, label=int(source.random() < 0.8),
+                    patient=f"{name}{number % patients}", position=number + 1,
+                    label=int(source.random() < 0.8),
                     **dict(zip(FEATURES, source.normal(size=len(FEATURES)).tolist(), strict=True)),
                 )
                 for number in range(20 * patients)

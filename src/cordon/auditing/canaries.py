@@ -6,6 +6,7 @@ is a fair coin of its own, and everything else is the run as it is (`cordon.audi
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -150,7 +151,10 @@ def _along(change: Parameters, module: nn.Module, points: Tensor, labels: Tensor
 
     at = {name: parameter.detach() for name, parameter in module.named_parameters()}
     tangent = {name: torch.from_numpy(change[name]) for name in at}
-    moved: Tensor = torch.func.jvp(losses, (at,), (tangent,))[1]
+    with warnings.catch_warnings():
+        # torch's own forward mode, when first used, warns of what it imports.
+        warnings.simplefilter("ignore", FutureWarning)
+        moved: Tensor = torch.func.jvp(losses, (at,), (tangent,))[1]
     return moved
 
 
