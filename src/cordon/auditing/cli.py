@@ -31,7 +31,7 @@ PRIVATE_KEY = "Its ledger with the key beside it: the aggregator's, or a site's 
     help="Whether attacks' figures may be told: private ones stay out of the certificate.",
 )  # fmt: skip
 @click.option(
-    "--trainings", default=24, show_default=True, type=click.IntRange(8), help="Replayed for attacks."
+    "--trainings", default=64, show_default=True, type=click.IntRange(8), help="Replayed for attacks."
 )
 @click.option("--attack_auc", default=0.75, show_default=True, help="Most that an attack may reach.")
 @click.option("--attack_tpr", default=0.25, show_default=True, help="The same, at 1 % false positives.")

@@ -69,7 +69,7 @@ class Evidence:
 
 
 def examine(
-    evidence: Evidence, *, limits: Limits | None = None, trainings: int = 24, seed: int | None = None,
+    evidence: Evidence, *, limits: Limits | None = None, trainings: int = 64, seed: int | None = None,
     threads: int | None = None, say: Say = lambda line: None,
 ) -> Iterator[Check]:  # fmt: skip
     """Each check as it is done, the quick and the exact ones first.
