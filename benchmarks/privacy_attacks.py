@@ -17,6 +17,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from decimal import ROUND_FLOOR
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ import numpy as np
 
 from cordon.accountants import statement
 from cordon.auditing.attack_scores import Estimate, Rate
+from cordon.auditing.canaries import audit_one_run
 from cordon.auditing.carriers import CarrierResult, probe, rarest
 from cordon.auditing.inversion import METHODS, invert
-from cordon.auditing.membership import MembershipResult, attack
+from cordon.auditing.membership import MembershipResult, attack, claim
 from cordon.auditing.shadows import VIEWS, declared_for, unprotected
+from cordon.auditing.step_bound import audit_step
 from cordon.calls import parse_calls
 from cordon.devices import THREADS, thread_count
 from cordon.features import FEATURES
@@ -49,6 +52,7 @@ BY_UNIT: dict[str, dict[str, Any]] = {
 }
 START = initial_parameters("mlp", len(FEATURES))
 ROWS = (1, 4, 16)
+CANARIES = 1000
 
 
 def grouped(data: Data, rows: np.ndarray, unit: str) -> Units:
@@ -111,8 +115,30 @@ def inversions(
                 yield {"what": "inversion", "epsilon": epsilon, **result.to_dict(), "result": result}
 
 
+def bounds(data: Data, unit: str, epsilons: list[float], seed: int, threads: int) -> Iterator[dict[str, Any]]:
+    """Lower bounds of epsilon, from single steps and from one run with canaries of known gradients."""
+    units = grouped(data, np.arange(len(data.real)), unit)
+    for epsilon, plan in list(cases(unit, epsilons))[1:]:
+        declared = declared_for(plan, len(units) + CANARIES / 2)
+        one_run = audit_one_run(
+            plan, units, declared, START, canaries=CANARIES, view="white-box", seed=seed, threads=threads,
+            confidence=0.999,
+        )  # fmt: skip
+        for name, found in (("step bound", audit_step(plan, features=len(FEATURES))), ("one run", one_run)):
+            yield {
+                "what": "bound", "by": name, "epsilon": epsilon, "privacy": claim(plan), **found.to_dict(),
+                "result": found,
+            }  # fmt: skip
+
+
 def told(row: dict[str, Any]) -> str:
     """One line of a result."""
+    if row["what"] == "bound":
+        stated = statement(
+            row["epsilon_lower"], unit=row["unit"], delta=row["delta"], mechanism=row["mechanism"],
+            rounding=ROUND_FLOOR,
+        )  # fmt: skip
+        return f"bound       {row['by']:11s} at least {stated}, confidence {row['confidence']:g}"
     if row["what"] == "inversion":
         return (
             f"inversion   {row['method']:18s} rows {row['rows']:2d}  error {row['error']:.3f} SD, guess "
@@ -146,10 +172,11 @@ def percent(share: Estimate) -> str:
 @click.option("--rare", default=20, show_default=True, help="Rare rows that are probed for carriers.")
 @click.option("--repeats", default=20, show_default=True, help="Sites that are reconstructed.")
 @click.option("--seed", default=0, show_default=True, help="Chooses rows and members; noise is always fresh.")
+@click.option("--parts", default="members,inversions,bounds", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON list of rows.")
 def main(
     calls: str, truth: Path, confident: Path | None, sample: str, reference: Path | None, epsilons: str,
-    units: str, shadows: int, variants: int, rare: int, repeats: int, seed: int, as_json: bool,
+    units: str, shadows: int, variants: int, rare: int, repeats: int, seed: int, parts: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Print for each unit, epsilon and view what membership, inversion and carrier attacks achieve."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -161,9 +188,12 @@ def main(
     for unit in units.split(","):
         how = {"shadows": shadows, "views": VIEWS, "seed": seed, "threads": threads, "rare": rare}
         shown: set[tuple[str, float | None]] = set()
-        for part in (
-            members(data, unit, wanted, variants, **how), inversions(data, unit, wanted, repeats, seed)
-        ):  # fmt: skip
+        made = {
+            "members": members(data, unit, wanted, variants, **how),
+            "inversions": inversions(data, unit, wanted, repeats, seed),
+            "bounds": bounds(data, unit, wanted, seed, threads),
+        }
+        for part in (made[name] for name in parts.split(",")):
             for row in part:
                 if not as_json:
                     if (row["what"], row["epsilon"]) not in shown:
