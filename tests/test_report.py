@@ -574,7 +574,7 @@ def test_the_audit_is_told_check_by_check_with_what_the_certificate_says(certifi
     assert certified.table("What the audit asked")["membership"] == ["Who?", "passed", "AUC <0.6>"]
     told = certified.table("How well attackers told")["lira online"]
     assert told == [
-        "updates", "0.512 (0.401 to 0.623)", "90 non-members cannot show it", "0.512 (0.401 to 0.623)",
+        "updates", "0.512 (0.401 to 0.623)", "too few others", "0.512 (0.401 to 0.623)",
     ]  # fmt: skip
     assert "Sites <trust> themselves." in certified.text
     assert "No attack was run" not in certified.text

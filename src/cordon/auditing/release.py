@@ -191,11 +191,10 @@ def _carriers(
     found = carriers.probe(
         plan, units, rare, None, start, shadows=trainings, tick=_ticking("carriers", say), **attacks
     )
-    online = [result for result in found if result.advantage is not None]
-    lows = {result.view: result.advantage.low for result in online if result.advantage is not None}
-    worst = max(online, key=lambda result: lows[result.view])
-    passed = max(lows.values()) <= limits.advantage
-    reason = f"the largest advantage over a guess is {worst.advantage}; {limits.advantage:g} is allowed"
+    told = [result.advantage for result in found if result.advantage is not None]
+    worst = max(told, key=lambda advantage: advantage.value)
+    passed = max(advantage.low for advantage in told) <= limits.advantage
+    reason = f"the largest advantage over a guess is {worst}; {limits.advantage:g} is allowed"
     figures = {"results": [result.to_dict() for result in found], "limits": _stated(limits)}
     return Check("carriers", question, passed, reason, figures, private)
 

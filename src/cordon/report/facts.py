@@ -155,7 +155,7 @@ def attacks(certificate: Mapping[str, Any]) -> list[dict[str, Any]]:
             "attack": result["attack"].replace("_", " "), "view": result["view"],
             "auc": _interval(result["auc"]), "score_confidence": result["confidence"],
             "rates": [
-                {"fpr": rate["fpr"], "text": _interval(rate["tpr"]) if rate["tpr"] else rate["reason"]}
+                {"fpr": rate["fpr"], "text": _interval(rate["tpr"]) if rate["tpr"] else "too few others"}
                 for rate in result["rates"]
             ],
         }
