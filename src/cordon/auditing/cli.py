@@ -51,7 +51,7 @@ def audit(
     """
     from cordon.auditing.certificate import Subject, issue, refuse_failed
     from cordon.auditing.release import Evidence, Limits, examine
-    from cordon.chain import read_private_key
+    from cordon.chain import hexadecimal, read_private_key
     from cordon.errors import UserError
     from cordon.federation.plan import Plan
     from cordon.ledger import Tip, key_path, read_log
@@ -87,7 +87,7 @@ def audit(
     everything = {"model": model.hash, "run": plan.run, "checks": [check.to_dict() for check in checks]}
     Path(details).write_text(json.dumps(everything, indent=2) + "\n")
     refuse_failed(checks)
-    tip = Tip(model.privacy["ledger"]["key"], len(chain), chain.head)
+    tip = Tip(hexadecimal(chain.key), len(chain), chain.head)
     subject = Subject(model, plan, happened.get("sites", []), tip)
     issue(Path(certificate), subject, checks, checks[0].figures, key)
     click.echo(f"{certificate}: the model {model.hash[:12]} may leave; all {len(checks)} checks passed")

@@ -8,7 +8,7 @@ any mechanism, so it stays where the rows are unless they are public.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -230,7 +230,3 @@ def _ticking(name: str, say: Say) -> Callable[[int, int], None]:
             say(f"{name}: {done} of {of} trainings")
 
     return tick
-
-
-def passed(checks: Sequence[Check]) -> bool:
-    return all(check.passed for check in checks)
