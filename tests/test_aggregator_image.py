@@ -16,7 +16,6 @@ from typing import IO
 
 import pytest
 
-from attestation_lab import write_policy
 from conftest import ROOT
 from consortium import Consortium, plan
 from cordon import __version__
@@ -103,7 +102,7 @@ def test_two_sites_train_with_the_container_that_may_write_nothing_but_its_state
     image: str, tmp_path: Path
 ) -> None:
     emulator = Emulator.at(tmp_path / "emulator")
-    policy = write_policy(tmp_path / "policy.toml", emulator.authority)
+    policy = emulator.write_policy(tmp_path / "policy.toml")
     two = Consortium(tmp_path, ["north", "south"], host=None)
     given, state = tmp_path / "run" / "aggregator", tmp_path / "aggregator"
     (given / "plan.json").write_text(json.dumps(plan(1).to_dict()))
@@ -224,7 +223,7 @@ def answered(evidence: Callable[[], object], seconds: float = 60.0) -> object:
 @pytest.mark.timeout(900)
 def test_a_vm_proves_itself_and_finds_its_encrypted_ledger_again_after_a_power_cut(folder: Path) -> None:
     emulator = Emulator.at(folder / "emulator")
-    policy = Policy.read(str(write_policy(folder / "policy.toml", emulator.authority)))
+    policy = Policy.read(emulator.write_policy(folder / "policy.toml"))
     two = Consortium(folder, ["northern-hospital", "southern-hospital"], host=None)
     configure(folder, two)
 

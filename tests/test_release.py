@@ -53,6 +53,24 @@ def test_an_honest_model_passes_every_check(evidence):
     json.dumps([check.to_dict() for check in checks], allow_nan=False)
 
 
+def test_what_too_few_units_leave_untried_is_said(evidence, units):
+    few = replace(evidence, trained=release.some(units, 4, np.random.default_rng(0)))
+    checks = {check.name: check for check in examine(few, seed=1)}
+    assert list(checks) == CHECKS
+    assert [name for name, check in checks.items() if not check.tried] == ["membership", "carriers"]
+    assert checks["membership"].reason == "not tried: 4 units are fewer than 10"
+    assert checks["membership"].verdict == "not tried"
+
+
+def test_attacks_look_at_some_units_and_some_rows_of_each(units, monkeypatch):
+    monkeypatch.setattr(release, "MOST_ROWS", 7)
+    chosen = release.some(units, 5, np.random.default_rng(0))
+    assert len(chosen) == 5
+    assert np.diff(chosen.offsets).tolist() == [7] * 5
+    whole = {row.tobytes() for row in units.features}
+    assert all(row.tobytes() in whole for row in chosen.features)
+
+
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_in_training_is_refused(evidence, monkeypatch, bug):
     monkeypatch.setattr(*BUGS[bug])

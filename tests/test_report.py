@@ -546,11 +546,12 @@ def certificate() -> dict[str, Any]:
     }  # fmt: skip
     checks = [
         {
-            "name": "claims", "question": "Borne out?", "passed": True, "reason": "yes", "private": False,
-            "figures": {},
+            "name": "claims", "question": "Borne out?", "passed": True, "tried": True, "reason": "yes",
+            "private": False, "figures": {},
         },
         {
-            "name": "membership", "question": "Who?", "passed": True, "reason": "AUC <0.6>", "private": False,
+            "name": "membership", "question": "Who?", "passed": True, "tried": True, "reason": "AUC <0.6>",
+            "private": False,
             "figures": {"results": [result]},
         },
     ]  # fmt: skip

@@ -83,14 +83,17 @@ def audit(
         for check in examine(evidence, limits=limits, trainings=trainings, say=say):
             checks.append(check)
             told = "figures stay in the details" if check.private else check.reason
-            say(f"{check.name}: {'passed' if check.passed else 'FAILED'}; {told}")
+            say(f"{check.name}: {check.verdict}; {told}")
     everything = {"model": model.hash, "run": plan.run, "checks": [check.to_dict() for check in checks]}
     Path(details).write_text(json.dumps(everything, indent=2) + "\n")
     refuse_failed(checks)
     tip = Tip(hexadecimal(chain.key), len(chain), chain.head)
     subject = Subject(model, plan, happened.get("sites", []), tip)
     issue(Path(certificate), subject, checks, checks[0].figures, key)
-    click.echo(f"{certificate}: the model {model.hash[:12]} may leave; all {len(checks)} checks passed")
+    done = sum(check.tried for check in checks)
+    click.echo(
+        f"{certificate}: the model {model.hash[:12]} may leave; all {done} checks that were made passed"
+    )
 
 
 def _record(path: Path) -> dict[str, Any]:
@@ -141,6 +144,7 @@ def verify(certificate_file: str, model_file: str, key: str | None, as_json: boo
     click.echo(f"guarantee: {stated}, by {said['accountant']}")
     click.echo(f"signed by: {content['public_key']}, ledger of {content['ledger']['rows']} rows")
     for check in content["checks"]:
-        click.echo(f"{check['name']}: passed; {check['reason']}")
+        verdict = "passed" if check["tried"] else "not tried"
+        click.echo(f"{check['name']}: {verdict}; {check['reason']}")
     for assumption in content["trust"]:
         click.echo(f"trust: {assumption}")

@@ -26,13 +26,16 @@ from cordon.images import WITH_IMAGES
 from cordon.model import Model, Parameters
 from cordon.training import Units
 
-# Units that attacks look at, drawn where there are more.
-MOST_UNITS = 2000
+# Units that attacks look at, and rows of each, drawn where there are more: a whole genome has millions.
+MOST_UNITS, MOST_ROWS = 2000, 2048
 ONE_RUN_CANARIES = 256
 INVERTED_ROWS = (1, 4)
 RARE_ROWS = 8
 # All attacks of one audit share 5 % of error, so that an honest model rarely fails by chance.
 CONFIDENCE = 0.998
+MEMBERSHIP = "Can an attacker tell who took part, from the model or from the updates?"
+CARRIERS = "Can an attacker tell that a site has a carrier of a rare allele?"
+INVERSION = "Can rows be reconstructed from an update?"
 Say = Callable[[str], None]
 
 
@@ -89,21 +92,37 @@ def examine(
     units = some(_joined(own, evidence.held_out), MOST_UNITS, source)
     attacks = {"seed": int(source.integers(2**31)), "threads": threads, "confidence": CONFIDENCE}
     private = not evidence.public
-    if len(units) >= membership.LEAST_UNITS:
+    few = f"{len(units)} units are fewer than {membership.LEAST_UNITS}"
+    images = f"it is not made for {plan.model}" if plan.model in WITH_IMAGES else ""
+    too_few = few if len(units) < membership.LEAST_UNITS else ""
+    if not too_few:
         yield _membership(evidence, units, limits, trainings, say, attacks, private)
-        if plan.model not in WITH_IMAGES:
-            yield _carriers(plan, evidence.start, units, limits, trainings, say, attacks, private)
-    if plan.model not in WITH_IMAGES:
+    else:
+        yield _untried("membership", MEMBERSHIP, too_few)
+    if not (too_few or images):
+        yield _carriers(plan, evidence.start, units, limits, trainings, say, attacks, private)
+    else:
+        yield _untried("carriers", CARRIERS, images or too_few)
+    if not images:
         yield _inversion(plan, evidence.start, units, limits, say, attacks, private)
+    else:
+        yield _untried("inversion", INVERSION, images)
+
+
+def _untried(name: str, question: str, why: str) -> Check:
+    return Check(name, question, True, f"not tried: {why}", tried=False)
 
 
 def some(units: Units, most: int, source: np.random.Generator) -> Units:
-    """At most so many of the units, drawn at random."""
-    if len(units) <= most:
+    """At most so many of the units, and MOST_ROWS of each one's rows, drawn at random."""
+    sizes = np.diff(units.offsets)
+    if len(units) <= most and sizes.max() <= MOST_ROWS:
         return units
-    chosen = np.zeros(len(units), dtype=bool)
-    chosen[source.choice(len(units), most, replace=False)] = True
-    return shadows.members_of(units, chosen)
+    rows = np.zeros(len(units.labels), dtype=bool)
+    for unit in source.choice(len(units), min(most, len(units)), replace=False):
+        drawn = source.choice(sizes[unit], min(sizes[unit], MOST_ROWS), replace=False)
+        rows[units.offsets[unit] + drawn] = True
+    return shadows.kept(units, rows)
 
 
 def _joined(first: Units, second: Units | None) -> Units:
@@ -148,7 +167,6 @@ def _membership(
     evidence: Evidence, units: Units, limits: Limits, trainings: int, say: Say, attacks: dict[str, Any],
     private: bool,
 ) -> Check:  # fmt: skip
-    question = "Can an attacker tell who took part, from the model or from the updates?"
     plan = evidence.plan
     results = membership.attack(
         plan, units, None, evidence.start, shadows=trainings, tick=_ticking("membership", say), **attacks
@@ -165,7 +183,7 @@ def _membership(
     best = max(results, key=lambda result: result.score.auc.low)
     found = f"the best attack, {best.attack} on the {best.view}, reaches an AUC of {best.score.auc}"
     figures = {"results": [result.to_dict() for result in results], "limits": _stated(limits)}
-    return Check("membership", question, not faults, "; ".join(faults) or found, figures, private)
+    return Check("membership", MEMBERSHIP, not faults, "; ".join(faults) or found, figures, private)
 
 
 def _score_faults(score: AttackScore, plan: Plan, limits: Limits) -> Iterator[str]:
@@ -186,7 +204,6 @@ def _carriers(
     plan: Plan, start: Parameters, units: Units, limits: Limits, trainings: int, say: Say,
     attacks: dict[str, Any], private: bool,
 ) -> Check:  # fmt: skip
-    question = "Can an attacker tell that a site has a carrier of a rare allele?"
     rare = carriers.rarest(units, min(RARE_ROWS, len(units) // 3))
     found = carriers.probe(
         plan, units, rare, None, start, shadows=trainings, tick=_ticking("carriers", say), **attacks
@@ -196,14 +213,13 @@ def _carriers(
     passed = max(advantage.low for advantage in told) <= limits.advantage
     reason = f"the largest advantage over a guess is {worst}; {limits.advantage:g} is allowed"
     figures = {"results": [result.to_dict() for result in found], "limits": _stated(limits)}
-    return Check("carriers", question, passed, reason, figures, private)
+    return Check("carriers", CARRIERS, passed, reason, figures, private)
 
 
 def _inversion(
     plan: Plan, start: Parameters, units: Units, limits: Limits, say: Say, attacks: dict[str, Any],
     private: bool,
 ) -> Check:  # fmt: skip
-    question = "Can rows be reconstructed from an update?"
     say("inversion: rows from one update")
     half = np.arange(len(units)) % 2 == 0
     known, secret = shadows.members_of(units, half), shadows.members_of(units, ~half)
@@ -215,7 +231,7 @@ def _inversion(
     passed = best.ratio.high >= 1.0 - limits.closeness
     reason = f"the best reconstruction errs {best.ratio} times as much as a guess from public marginals"
     figures = {"results": [result.to_dict() for result in results], "limits": _stated(limits)}
-    return Check("inversion", question, passed, reason, figures, private)
+    return Check("inversion", INVERSION, passed, reason, figures, private)
 
 
 def _stated(limits: Limits) -> dict[str, float]:
