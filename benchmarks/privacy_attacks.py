@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What attacks learn from a training on real calls: members, rows and carriers, without DP and with it.
 
-    python benchmarks/privacy_attacks.py --calls haplotypecaller=HC.vcf.gz --truth TRUTH.vcf.gz --sample NA12878
+    python benchmarks/privacy_attacks.py --calls haplotypecaller=HC.vcf.gz --truth TRUTH.vcf.gz --sample NAME
 
 One site trains alone, which is the worst case, on as few units as ``--variants`` says or on all of its 50 kb
 blocks, which stand for patients. Membership: each unit is in by a fair coin. Carriers: the ``--rare`` rows
@@ -40,8 +40,8 @@ from utility import DELTA, Data, read
 
 # The settings of docs/utility.md; without privacy the same ones, less noise and clip.
 COMMON: dict[str, Any] = {
-    "model": "mlp", "delta": DELTA, "rounds": 20, "local_steps": 10, "sampling_rate": 0.5, "optimiser": "adam",
-    "averaged_rounds": 10,
+    "model": "mlp", "delta": DELTA, "rounds": 20, "local_steps": 10, "sampling_rate": 0.5,
+    "optimiser": "adam", "averaged_rounds": 10,
 }  # fmt: skip
 BY_UNIT: dict[str, dict[str, Any]] = {
     "variant": {"clip_norm": 2.0, "learning_rate": 0.02, "max_variants_per_patient": 1},
