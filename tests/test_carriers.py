@@ -16,14 +16,14 @@ from cordon.model import initial_parameters
 from cordon.pretraining import fit
 from cordon.training import Units
 
-COMMON, RARE = 8, 16
+COMMON, RARE = 8, 32
 FEATURES = COMMON + RARE
 SURE = 0.999
 START = initial_parameters("mlp", FEATURES)
 
 
 def site(unit: str, *, seed: int = 0) -> Units:
-    """120 rows whose labels can be learnt, of 40 patients; the first row of the first 16 is far from others.
+    """120 rows whose labels can be learnt, of 40 patients; the first row of the first 32 is far from others.
 
     A rare row has a feature of its own, and the label that the features of all would not give it.
     """
@@ -77,16 +77,16 @@ def test_patients_of_a_single_row_carry_no_probe():
 
 @pytest.mark.parametrize("unit", ["variant", "patient"])
 def test_without_dp_a_carrier_is_found(unit):
+    """Often all of them are: of so many rows, an interval then begins at 0.025^(1/16) = 0.79."""
     bare = plan(unit)
     units = site(unit)
     trainer = unprotected(bare, len(units), START)
-    results = probe(
-        bare, units, rarest(units, RARE), None, START, shadows=16, trainer=trainer, confidence=SURE
-    )
+    results = probe(bare, units, rarest(units, RARE), None, START, shadows=24, trainer=trainer)
     assert [(result.view, result.attack) for result in results] == [(v, a) for v in VIEWS for a in ATTACKS]
     for view in VIEWS:
         online = found(results, "lira_online", view)
-        assert online.score.auc.low > 0.8
+        assert online.score.auc.value > 0.9
+        assert online.score.auc.low > 1 / (1 + math.exp(-1))  # so the test of the bound, below, can fail
         assert online.advantage is not None
         assert online.advantage.low > 0.3
         assert online.accuracy is not None
