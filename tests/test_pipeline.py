@@ -119,7 +119,8 @@ def test_resume_repeats_nothing_and_after_one_changed_bam_only_what_depends_on_i
 
 CALLERS = ("GATK4_HAPLOTYPECALLER", "BCFTOOLS_CALL")
 AFTER_TRAINING = {
-    "PLAN_RUN", "AGGREGATE", "TRAIN_SITE", "CALIBRATE_SCORES", "SCORE_VARIANTS", "EVALUATE_SCORES", "REPORT",
+    "PLAN_RUN", "AGGREGATE", "TRAIN_SITE", "AUDIT_MODEL", "CALIBRATE_SCORES", "SCORE_VARIANTS",
+    "EVALUATE_SCORES", "REPORT",
 }  # fmt: skip
 
 
