@@ -72,12 +72,16 @@ def test_the_bound_is_wrong_no_more_often_than_its_confidence_says(monkeypatch):
     assert wrong <= 48
 
 
+# A variant has one row: clipped by rows, it is clipped right.
+FOUND = [
+    (bug, unit) for bug in BUGS for unit in ("patient", "variant")
+    if (bug, unit) != ("rows clipped, not patients", "variant")
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-@pytest.mark.parametrize("unit", ["patient", "variant"])
-@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize(("bug", "unit"), FOUND)
 def test_planted_bugs_are_found(monkeypatch, bug, unit, mechanism):
-    if (bug, unit) == ("rows clipped, not patients", "variant"):
-        pytest.skip("a variant has one row")
     monkeypatch.setattr(*BUGS[bug])
     bound = audit_step(plan(unit, mechanism=mechanism), features=FEATURES, trials=300_000)
     assert bound.exceeds
