@@ -49,7 +49,7 @@ def test_an_honest_model_passes_every_check(evidence):
     checks = list(examine(evidence, trainings=24, seed=1))
     assert [check.name for check in checks] == CHECKS
     assert [check.reason for check in checks if not check.passed] == []
-    assert [check.private for check in checks] == [False] * 4 + [True] * 3
+    assert [check.private for check in checks] == [False] * 3 + [True] * 4
     json.dumps([check.to_dict() for check in checks], allow_nan=False)
 
 
@@ -60,6 +60,8 @@ def test_what_too_few_units_leave_untried_is_said(evidence, units):
     assert [name for name, check in checks.items() if not check.tried] == ["membership", "carriers"]
     assert checks["membership"].reason == "not tried: 4 units are fewer than 10"
     assert checks["membership"].verdict == "not tried"
+    # How many units a site holds is an exact count: it stays there.
+    assert "4 units" not in json.dumps([check.to_dict(shareable=True) for check in checks.values()])
 
 
 def test_attacks_look_at_some_units_and_some_rows_of_each(units, monkeypatch):
@@ -168,10 +170,11 @@ class TestCommand:
         content = verify(held / "certificate.json", load(held / "model.safetensors"))
         assert [check["name"] for check in content["checks"]] == CHECKS
         assert "step bound: passed; at least epsilon" in run.stdout
-        for check in content["checks"][4:]:
+        for check in content["checks"][3:]:
             assert check["private"]
             assert "figures" not in check
         assert "AUC" not in run.stdout
+        assert "white-box" not in run.stdout
         details = json.loads((held / "audit.json").read_text())
         attacks = next(check for check in details["checks"] if check["name"] == "membership")
         assert len(attacks["figures"]["results"]) == 7
