@@ -17,14 +17,13 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from decimal import ROUND_FLOOR
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from cordon.accountants import statement
+from cordon.accountants import at_least, statement
 from cordon.auditing.attack_scores import Estimate, Rate
 from cordon.auditing.canaries import audit_one_run
 from cordon.auditing.carriers import CarrierResult, probe, rarest
@@ -134,11 +133,9 @@ def bounds(data: Data, unit: str, epsilons: list[float], seed: int, threads: int
 def told(row: dict[str, Any]) -> str:
     """One line of a result."""
     if row["what"] == "bound":
-        stated = statement(
-            row["epsilon_lower"], unit=row["unit"], delta=row["delta"], mechanism=row["mechanism"],
-            rounding=ROUND_FLOOR,
-        )  # fmt: skip
-        return f"bound       {row['by']:11s} at least {stated}, confidence {row['confidence']:g}"
+        told = ("unit", "delta", "mechanism", "confidence")
+        bound = at_least(row["epsilon_lower"], **{name: row[name] for name in told})
+        return f"bound       {row['by']:11s} {bound}"
     if row["what"] == "inversion":
         return (
             f"inversion   {row['method']:18s} rows {row['rows']:2d}  error {row['error']:.3f} SD, guess "

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from decimal import ROUND_CEILING, Context
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from functools import lru_cache
 from typing import Any
 
@@ -105,6 +105,12 @@ def statement(
     """``epsilon``, to three digits (rounded up; a lower bound: down), with all that must stand beside it."""
     shown = three_digits(epsilon, rounding)
     return f"epsilon {shown} (unit: one {unit}; delta {delta:g}; {mechanism}; adjacency: {ADJACENCY})"
+
+
+def at_least(epsilon: float, *, unit: str, delta: float, mechanism: str, confidence: float) -> str:
+    """A lower bound, rounded down, with everything that must stand beside it."""
+    stated = statement(epsilon, unit=unit, delta=delta, mechanism=mechanism, rounding=ROUND_FLOOR)
+    return f"at least {stated}, with confidence {confidence:g}"
 
 
 def epsilon_rdp(events: Iterable[Event], delta: float) -> float:

@@ -51,12 +51,8 @@ class Canaries:
     def beside(self, units: Units, included: Bools) -> Units:
         """``units``, and after them the canaries that are ``included`` [m]."""
         owners = np.repeat(np.flatnonzero(included), self.rows)
-        ends = units.offsets[-1] + self.rows * np.arange(1, included.sum() + 1)
-        return Units(
-            joined(units.features, self.points.take(owners, 0)),
-            np.concatenate([units.labels, self.labels[owners]]),
-            np.concatenate([units.offsets, ends]),
-        )
+        ends = self.rows * np.arange(included.sum() + 1)
+        return together(units, Units(self.points.take(owners, 0), self.labels[owners], ends))
 
 
 def audit_one_run(
@@ -189,9 +185,17 @@ def _white_box(
     return np.asarray(-np.sum(moved, axis=0, dtype=np.float64))
 
 
-def joined(first: Rows, second: Rows) -> Rows:
-    """Rows of the one, then of the other; images are those of the first."""
+def together(first: Units, second: Units) -> Units:
+    """The units of the one, then of the other; both look at the same images, where they have any."""
+    return Units(
+        _joined(first.features, second.features), np.concatenate([first.labels, second.labels]),
+        np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]]),
+    )  # fmt: skip
+
+
+def _joined(first: Rows, second: Rows) -> Rows:
     if isinstance(first, ImageRows) and isinstance(second, ImageRows):
+        assert first.images is second.images
         return ImageRows(
             np.concatenate([first.features, second.features]), first.images,
             np.concatenate([first.places, second.places]),

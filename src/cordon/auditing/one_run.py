@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from decimal import ROUND_FLOOR
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +20,7 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr, ndtri
 from scipy.stats import binom
 
-from cordon.accountants import ADJACENCY, statement
+from cordon.accountants import ADJACENCY, at_least
 from cordon.errors import UserError
 
 APPROXIMATE, GAUSSIAN_CURVE = "approximate", "gaussian"
@@ -68,11 +67,11 @@ class OneRunBound:
 
     def statement(self) -> str:
         """The bound, rounded down, with everything that must stand beside it."""
-        stated = statement(
+        stated = at_least(
             self.epsilon_lower, unit=self.unit, delta=self.delta, mechanism=self.mechanism,
-            rounding=ROUND_FLOOR,
+            confidence=self.confidence,
         )  # fmt: skip
-        return f"at least {stated}, with confidence {self.confidence:g}: {self.assumptions}"
+        return f"{stated}: {self.assumptions}"
 
     def to_dict(self) -> dict[str, Any]:
         beside = {"adjacency": ADJACENCY, "assumptions": self.assumptions, "exceeds": self.exceeds}

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from decimal import ROUND_FLOOR
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,8 +25,8 @@ from cordon.accountants import (
     MOST_NOISE,
     ROUNDING,
     Event,
+    at_least,
     epsilon_pld,
-    statement,
 )
 from cordon.errors import UserError
 from cordon.federation.plan import Plan
@@ -83,11 +82,11 @@ class StepBound:
 
     def statement(self) -> str:
         """The bound, rounded down, with everything that must stand beside it."""
-        stated = statement(
+        stated = at_least(
             self.epsilon_lower, unit=self.unit, delta=self.delta, mechanism=self.mechanism,
-            rounding=ROUND_FLOOR,
+            confidence=self.confidence,
         )  # fmt: skip
-        return f"at least {stated}, with confidence {self.confidence:g}: {self.assumptions}"
+        return f"{stated}: {self.assumptions}"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"adjacency": ADJACENCY, "exceeds": self.exceeds}
