@@ -76,7 +76,7 @@ workflow FEDERATE {
             model = trained.map { row -> row[1] }.first()
         }
         else {
-            AUDIT_MODEL(trained, pretrained, "${state}/progress.log")
+            AUDIT_MODEL(trained, pretrained, state)
             model = AUDIT_MODEL.out.model.map { _name, file -> file }.first()
             certificate = AUDIT_MODEL.out.certificate.map { _name, file -> file }.first()
             versions = versions.mix(AUDIT_MODEL.out.versions)
