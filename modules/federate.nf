@@ -57,9 +57,9 @@ workflow FEDERATE {
             keys = PLAN_RUN.out.sites
                 .flatten()
                 .map { folder ->
-                    def pinned = params.aggregator_evidence ? [] : folder.resolve('ca.crt')
+                    def authority = params.aggregator_evidence ? [] : folder.resolve('ca.crt')
                     def required = params.aggregator_evidence == 'emulator' ? folder.resolve('policy.toml') : policy
-                    [folder.name, folder.resolve('site.key'), pinned, required]
+                    [folder.name, folder.resolve('site.key'), authority, required]
                 }
             AGGREGATE(PLAN_RUN.out.plan, PLAN_RUN.out.aggregator, address, state, pretrained, public_variants)
             TRAIN_SITE(tables.join(keys).combine(address), PLAN_RUN.out.plan, sites, state)
