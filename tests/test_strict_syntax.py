@@ -67,7 +67,7 @@ def test_what_is_wrong_in_a_script_is_found_where_it_stands(tmp_path, script):
 CONFIGURATIONS = {
     "params.epsilon = 8\nif (params.epsilon) { process.cpus = 2 }\n": "2:1: error",
     "process.cpus = unknown_name\n": "1:16: error: `unknown_name` is not defined",
-    "process.ext.args = { \"--name ${nme}\" }\n": "1:32: error: `nme` is not defined",
+    'process.ext.args = { "--name ${nme}" }\n': "1:32: error: `nme` is not defined",
     "executor.cpus = name\n": "1:17: error: `name` is not defined",
 }
 
@@ -85,7 +85,7 @@ def test_what_is_wrong_in_a_configuration_is_found_where_it_stands(tmp_path, con
 def test_an_input_of_a_process_may_stand_in_its_dynamic_directives(tmp_path):
     (tmp_path / "main.nf").write_text(PROCESS)
     (tmp_path / "nextflow.config").write_text(
-        "process.ext.args = { \"--name ${name}\" }\n"
+        'process.ext.args = { "--name ${name}" }\n'
         "process { withName: 'GREET' { publishDir = [path: 'x', saveAs: { file -> name ? file : null }] } }\n"
     )
     assert strict(".", folder=tmp_path) == (0, [])
