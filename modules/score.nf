@@ -13,6 +13,7 @@ workflow SCORE {
     ledger // the aggregator's decisions or []
     certificate // of the model or []
     versions // versions.yml of the stages before
+    parameters // of the run
 
     main:
     // [site, parquets]: a site calibrates on its own training labels; it may have none
@@ -49,7 +50,7 @@ workflow SCORE {
         certificate,
         EVALUATE_SCORES.out.evaluation.ifEmpty([]),
         software,
-        groovy.json.JsonOutput.toJson(params),
+        groovy.json.JsonOutput.toJson(parameters),
     )
 
     emit:

@@ -69,6 +69,8 @@ CONFIGURATIONS = {
     "process.cpus = unknown_name\n": "1:16: error: `unknown_name` is not defined",
     'process.ext.args = { "--name ${nme}" }\n': "1:32: error: `nme` is not defined",
     "executor.cpus = name\n": "1:17: error: `name` is not defined",
+    "process.ext.args = { e = 1\n'x' }\n": "1:22: error: `e` was assigned but not declared",
+    "process.ext.a = { def e = 1\n\"${e}\" }\nprocess.ext.b = { \"${e}\" }\n": "3:22: error: `e` is not",
 }
 
 
