@@ -35,6 +35,7 @@ workflow CORDON {
     SCORE(
         REFINE.out.variants,
         CALL.out.calls,
+        CALL.out.counts,
         reference,
         FEDERATE.out.model,
         FEDERATE.out.record,

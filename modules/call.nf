@@ -79,5 +79,7 @@ workflow CALL {
     emit:
     reads = reads // [meta, bam, bai]
     calls = calls // [meta, callers, vcfs, indices]
+    // summary.json and stats.txt of every sample and caller
+    counts = NORMALISE_VARIANTS.out.summary.mix(NORMALISE_VARIANTS.out.statistics).map { _meta, _caller, file -> file }
     versions = versions.mix(GATHER.out.versions, NORMALISE_VARIANTS.out.versions)
 }
