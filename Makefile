@@ -53,13 +53,12 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-.tools/%/.installed: tools/%/pom.xml
+.tools/%/.installed: tools/%/jars.lock
 	@mkdir -p $(@D)
 	@if [[ "$$(command -v $*)" != "$(CURDIR)/tools/bin/$*" ]]; then \
 	    echo "== $*: the one on PATH, $$(command -v $*)"; \
 	else \
 	    echo "== $*: fetching its jars from Maven Central"; \
-	    for tool in java mvn; do command -v $$tool >/dev/null || { echo "$$tool is missing: install JDK 17 and Maven, or put $* on PATH." >&2; exit 1; }; done; \
-	    mvn --batch-mode --quiet -Dstyle.color=never -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(@D); \
+	    tools/fetch $*; \
 	fi
 	@touch $@
