@@ -200,13 +200,18 @@ def _federation(federation: Federation) -> Iterator[Section]:
 
 def _audit(certificate: Mapping[str, Any]) -> Section:
     """Every check of the certificate and its verdict; no figure, which may be private."""
-    verdicts = {None: "not tried", True: "passed", False: "failed"}
     told = "Whether the attacks on the model, and on the code that trained it, were withstood."
     checks = {
-        check["name"]: {"Question": check["question"], "Result": verdicts[check["passed"]]}
+        check["name"]: {"Question": check["question"], "Result": _verdict(check)}
         for check in certificate["checks"]
     }
     return _table("federation", "audit", "Audit", told, checks, "Check")
+
+
+def _verdict(check: Mapping[str, Any]) -> str:
+    if not check["tried"]:
+        return "not tried"
+    return "passed" if check["passed"] else "failed"
 
 
 def _table(
