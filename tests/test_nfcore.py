@@ -142,6 +142,15 @@ def test_help_tells_the_expert_parameters_too_or_all_of_one(tmp_path):
 
 
 @pytest.mark.pipeline
+@pytest.mark.parametrize("name", ["pretrained", "contig_aliases"])
+def test_a_file_that_is_missing_is_refused_before_anything_runs(tmp_path, name):
+    run = nextflow(tmp_path, "-stub", f"--{name}", "absent.safetensors.tsv", profile="test,local")
+    assert run.returncode != 0
+    assert "absent.safetensors.tsv" in run.stdout
+    assert "Submitted process" not in run.stdout
+
+
+@pytest.mark.pipeline
 def test_a_run_leaves_what_it_did_in_pipeline_info(tmp_path):
     run = nextflow(tmp_path, "-stub", "--epsilon", "3", "--outdir", "elsewhere", profile="test,local")
     assert run.returncode == 0, run.stdout
