@@ -32,24 +32,28 @@ class SeededRuns:
         )
         ChainedLog(folder / "given" / "aggregator" / "ledger.sqlite")
 
-    def command(self, name: str, profile: str, *options: str) -> list[str]:
-        """What starts the run ``name`` (in its own folder, which is made ready for it)."""
-        state = self.place(name) / "results" / "state"
-        if not state.exists():
-            shutil.copytree(self.folder / "given", state)
-        return nextflow_command(*options, profile=f"test,{profile}")
-
     def place(self, name: str) -> Path:
         return self.folder / name
 
+    def command(self, name: str, profile: str, *options: str, seed: str = SEED) -> list[str]:
+        """What starts the run ``name``, in its own folder, which is made ready for it."""
+        state = self.place(name) / "results" / "state"
+        if not state.exists():
+            shutil.copytree(self.folder / "given", state)
+        (self.place(name) / "seeded.config").write_text(
+            f"env.CORDON_TEST_SEED = '{seed}'\nenv.PYTHONPATH = '{DOUBLE}'\n"
+            # A container sees what it is given, and no more.
+            f"docker.runOptions = '-u $(id -u):$(id -g) -v {DOUBLE}:{DOUBLE}:ro'\n"
+        )
+        return nextflow_command("-c", "seeded.config", *options, profile=f"test,{profile}")
+
     def run(
-        self, name: str, profile: str, *options: str, seed: str = SEED, **variables: str
+        self, name: str, profile: str, *options: str, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """Play the run ``name`` to its end; its output is in stdout."""
-        command = self.command(name, profile, *options)
         return subprocess.run(
-            command, cwd=self.place(name), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=environment() | {"CORDON_TEST_SEED": seed, "PYTHONPATH": str(DOUBLE)} | variables,
+            self.command(name, profile, *options), cwd=self.place(name), env=environment() | variables,
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
     def scored(self, name: str) -> dict[str, bytes]:
