@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from pathlib import Path
 
 import click
@@ -45,35 +46,33 @@ class SharedFolderProxy:
         self._folder, self._address, self._name = folder, address, name
         self._link: Link | None = None
         self._links: dict[Link, asyncio.Task[None]] = {}
+        self._not_before = 0.0
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection, whatever comes on it."""
         try:
+            # Read before it is refused: what stays unread would cost the client the answer.
+            head = await _head(reader)
             client, server = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
             if sender(client, server) != os.geteuid():
                 raise Refused("403 Forbidden", "this proxy serves its own user")
-            await self._expect_connect(reader)
+            self._check(head)
             greeting = b"HTTP/1.1 200 Connection established\r\n\r\n"
-            try:
-                await self._current().open(Connection(reader, writer, greeting))
-            except (Unreachable, OSError) as error:
-                raise Refused("502 Bad Gateway", str(error)) from None
+            await self._current().open(Connection(reader, writer, greeting))
+        except Unreachable as error:
+            # Without an answer: a SuperNode tries that again, and ends at a 502.
+            log.warning("no connection: %s", error)
         except Refused as refusal:
             log.warning("refused with %s: %s", refusal.status, refusal)
             body = f"{refusal}\n".encode()
             head = f"HTTP/1.1 {refusal.status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
             writer.write(head.encode() + body)
-        except OSError:
-            pass  # the client is gone
+        except OSError as error:
+            log.warning("no connection: %s", error.strerror)
         finally:
             writer.close()
 
-    async def _expect_connect(self, reader: asyncio.StreamReader) -> None:
-        try:
-            async with asyncio.timeout(HEAD_TIME):
-                head = await reader.readuntil(b"\r\n\r\n")
-        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            raise Refused("400 Bad Request", "no request") from None
+    def _check(self, head: bytes) -> None:
         method, _, rest = head.decode("latin-1").partition(" ")
         target = rest.split(" ", 1)[0]
         if method != "CONNECT":
@@ -83,7 +82,9 @@ class SharedFolderProxy:
 
     def _current(self) -> Link:
         """The session for a new connection."""
-        if self._link is None or self._link.size > RENEWED_FROM:
+        if self._link is None or self._link.ending or self._link.size > RENEWED_FROM:
+            if time.monotonic() < self._not_before:
+                raise Unreachable("the last session has just ended")
             session = Session.begin(shared_folder(self._folder), self._name)
             self._link = Link(Inbox(session.path / TO_SITE), Outbox(session.path / TO_RELAY))
             self._links[self._link] = asyncio.create_task(self._run(self._link, session))
@@ -100,8 +101,8 @@ class SharedFolderProxy:
         log.warning("session %s ended: %s", session.name, why)
         session.remove()
         del self._links[link]
+        self._not_before = time.monotonic() + PAUSE
         if self._link is link:
-            await asyncio.sleep(PAUSE)
             self._link = None
 
     async def tend(self) -> None:
@@ -120,6 +121,14 @@ class SharedFolderProxy:
         for link in self._links:
             link.end()
         await asyncio.gather(*self._links.values(), return_exceptions=True)
+
+
+async def _head(reader: asyncio.StreamReader) -> bytes:
+    try:
+        async with asyncio.timeout(HEAD_TIME):
+            return await reader.readuntil(b"\r\n\r\n")
+    except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        raise Refused("400 Bad Request", "no request") from None
 
 
 @click.command()

@@ -61,7 +61,7 @@ class Link:
         self._connections: dict[int, Connection | None] = {}  # None: the relay is still dialling
         self._highest = 0
         self._unwritten = bytearray()
-        self._ending = False
+        self.ending = False
         self._stirred, self._to_write, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -77,8 +77,11 @@ class Link:
     def _resume(self) -> None:
         """Go on after a relay that ended: the connections that it held are closed.
 
-        Both files are read from their beginning; nothing in them is sent again.
+        Both files are read from their beginning; nothing in them is sent again. A session that no relay
+        has served yet is as new.
         """
+        if self._outbox.size == 0:
+            return
         own = Inbox(self._outbox.path)
         closed = {frame.connection for frame in own.rest() if frame.kind == CLOSE}
         self._outbox.cut(own.position)
@@ -86,7 +89,7 @@ class Link:
         closed |= {frame.connection for frame in seen if frame.kind == CLOSE}
         opened = [frame.connection for frame in seen if frame.kind == OPEN]
         self._highest = max(opened, default=0)
-        self._ending = any(frame.kind == END for frame in seen)
+        self.ending = any(frame.kind == END for frame in seen)
         for number in opened:
             if number not in closed:
                 self._put(Frame(number, CLOSE))
@@ -122,7 +125,7 @@ class Link:
         """Say that the session is over; `run` then ends."""
         for number in list(self._connections):
             self._drop(number, tell=True)
-        self._ending = True
+        self.ending = True
         self._put(Frame(0, END))
 
     def close_idle(self, seconds: float) -> None:
@@ -137,11 +140,11 @@ class Link:
             await asyncio.wait((writing, reading), return_when=asyncio.FIRST_COMPLETED)
             return await reading if reading.done() else await writing
         finally:
+            self.ending = True
             for number in list(self._connections):
                 self._drop(number, tell=True)
             for task in (reading, *self._tasks):
                 task.cancel()
-            self._ending = True
             self._to_write.set()
             await asyncio.gather(writing, reading, *self._tasks, return_exceptions=True)
 
@@ -159,7 +162,7 @@ class Link:
         self._drop(number, tell=True)
 
     async def _write(self) -> str:
-        while self._unwritten or not self._ending:
+        while self._unwritten or not self.ending:
             with suppress(TimeoutError):
                 async with asyncio.timeout(ALIVE_EVERY):
                     await self._to_write.wait()
@@ -172,7 +175,7 @@ class Link:
 
     async def _read(self) -> str:
         pause, heard = SOON, time.monotonic()
-        if self._ending:
+        if self.ending:
             return "the site ended it"
         while True:
             found = await asyncio.to_thread(self._inbox.read)

@@ -71,6 +71,8 @@ class Relay:
             why = await link.run()
         except BadMailbox as error:
             why = f"what is in its folder is not a site's: {error}"
+        except FileNotFoundError:
+            why = "the site removed it"
         except OSError as error:
             why = f"its folder cannot be used: {error.strerror}"
         except Exception as error:  # one session's end is never the others'
