@@ -65,8 +65,8 @@ class SharedFolderProxy:
         except Refused as refusal:
             log.warning("refused with %s: %s", refusal.status, refusal)
             body = f"{refusal}\n".encode()
-            head = f"HTTP/1.1 {refusal.status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-            writer.write(head.encode() + body)
+            about = f"Content-Length: {len(body)}\r\nConnection: close"
+            writer.write(f"HTTP/1.1 {refusal.status}\r\n{about}\r\n\r\n".encode() + body)
         except OSError as error:
             log.warning("no connection: %s", error.strerror)
         finally:
