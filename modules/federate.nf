@@ -10,6 +10,7 @@ workflow FEDERATE {
 
     main:
     state = file(params.state_dir).toAbsolutePath().toString()
+    transport = params.transport == 'files' ? (params.transport_dir ? file(params.transport_dir).toAbsolutePath().toString() : "${state}/transport") : ''
     record = channel.value([])
     ledger = channel.value([])
     certificate = channel.value([])
@@ -37,7 +38,7 @@ workflow FEDERATE {
             key = file(params.site_key, checkIfExists: true)
             pinned = policy ? [] : file(params.aggregator_ca, checkIfExists: true)
             agreed = params.plan ? file(params.plan, checkIfExists: true) : []
-            TRAIN_SITE(tables.map { site, group -> [site, group, key, pinned, policy, params.aggregator] }, agreed, sites, state)
+            TRAIN_SITE(tables.map { site, group -> [site, group, key, pinned, policy, params.aggregator] }, agreed, sites, state, transport)
             // [name, model, what happened, ledger, trained on, held out]: a site audits on its own rows
             trained = TRAIN_SITE.out.model
                 .join(TRAIN_SITE.out.spent)
@@ -61,8 +62,8 @@ workflow FEDERATE {
                     def required = params.aggregator_evidence == 'emulator' ? folder.resolve('policy.toml') : policy
                     [folder.name, folder.resolve('site.key'), pinned, required]
                 }
-            AGGREGATE(PLAN_RUN.out.plan, PLAN_RUN.out.aggregator, address, state, pretrained, public_variants)
-            TRAIN_SITE(tables.join(keys).combine(address), PLAN_RUN.out.plan, sites, state)
+            AGGREGATE(PLAN_RUN.out.plan, PLAN_RUN.out.aggregator, address, state, pretrained, public_variants, transport)
+            TRAIN_SITE(tables.join(keys).combine(address), PLAN_RUN.out.plan, sites, state, transport)
             record = AGGREGATE.out.record
             ledger = AGGREGATE.out.ledger
             trained = AGGREGATE.out.model

@@ -87,26 +87,31 @@ class Consortium:
 
     def start(
         self, site: str, *, behaviour: str = "", epsilon: float = 8.0, deadline: float = 60.0,
-        policy: Path | None = None, transport: Path | None = None, walltime: float = 0.0,
+        policy: Path | None = None, transport: Path | None = None, leave_after: int = 0,
         environment: Mapping[str, str] | None = None, within: Sequence[str] = (),
     ) -> None:  # fmt: skip
         """Start a site's process; ``behaviour`` is one of rogue_site's, or none.
 
-        ``within`` is a command that runs it, such as in another network.
+        ``within`` is a command that runs it, such as in another network; ``leave_after`` so many rounds its
+        walltime is over.
         """
         folder = self.folder / site
         folder.mkdir(exist_ok=True)
-        rogue = [str(ROOT / "tests" / "sites" / "rogue_site.py"), behaviour]
+        script = [str(ROOT / "bin" / "train_site.py")]
+        if behaviour:
+            script = [str(ROOT / "tests" / "sites" / "rogue_site.py"), behaviour]
+        elif leave_after:
+            script = [str(ROOT / "tests" / "sites" / "short_walltime.py"), str(leave_after)]
         keys = self.folder / "run" / "sites" / site
         command = [
-            *within, sys.executable, *(rogue if behaviour else [str(ROOT / "bin" / "train_site.py")]),
+            *within, sys.executable, *script,
             "--site", site, "--sites", str(self.folder / "sites.csv"),
             "--variants", str(self.folder / f"{site}.parquet"), "--address", self.address,
             *(("--policy", str(policy)) if policy else ("--certificate", str(keys / "ca.crt"))),
             "--key", str(keys / "site.key"),
             "--epsilon", str(epsilon), "--delta", "1e-5", "--state", str(self.folder / "state"),
             "--join_deadline", str(deadline), "--output", "model.safetensors", "--status", "spent.json",
-            "--walltime", str(walltime), *(("--transport_dir", str(transport)) if transport else ()),
+            "--walltime", "36000", *(("--transport_dir", str(transport)) if transport else ()),
         ]  # fmt: skip
         with (folder / "log").open("ab") as log:
             self._processes[site] = subprocess.Popen(
