@@ -37,7 +37,7 @@ def test_a_stay_is_over_when_a_round_like_the_longest_one_no_longer_fits():
     clock.now = 1000 + 200 - RESERVE - MARGIN * 20
     assert not stay.over
     clock.now += 1
-    assert "59 s of its walltime are left, and a round may need 60 s" in stay.over
+    assert "69 s of its walltime are left, and a round may need 70 s" in stay.over
 
 
 def test_without_a_walltime_a_stay_lasts_and_one_without_room_for_a_round_is_refused():
@@ -93,7 +93,7 @@ def test_a_site_told_to_end_while_it_waits_leaves_with_the_status_that_is_tried_
 @pytest.mark.federation
 @pytest.mark.timeout(300)
 def test_a_site_leaves_before_its_walltime_and_rejoins_with_nothing_counted_twice(tmp_path):
-    rounds = 12
+    rounds, deadline = 12, 90
     three = Consortium(tmp_path, ["north", "south", "west"])
     codes = []
 
@@ -106,7 +106,9 @@ def test_a_site_leaves_before_its_walltime_and_rejoins_with_nothing_counted_twic
         for site in ("north", "south"):
             three.start(site, deadline=150)
         three.start("west", deadline=150, leave_after=3)
-        model, record = three.aggregate(plan(rounds), say=start_again, join_deadline=150, round_deadline=90)
+        model, record = three.aggregate(
+            plan(rounds), say=start_again, join_deadline=150, round_deadline=deadline
+        )
         assert [three.finish(site) for site in ("north", "south", "west")] == [0, 0, 0]
     finally:
         three.stop()
@@ -123,8 +125,8 @@ def test_a_site_leaves_before_its_walltime_and_rejoins_with_nothing_counted_twic
     assert taken[:3] == [1, 2, 3]
     assert 4 not in taken
     assert taken[-1] == rounds
-    # It had said that it left: the others did not wait for it until the round's deadline.
-    assert "missing: no reply before" not in "".join(three.said)
+    # It had said that it left: no round was open for it until its deadline.
+    assert max(entry["seconds"] for entry in record.rounds) < deadline
     # Each round stands once in its ledger, and none that was for nothing.
     assert [row["round"] for row in three.reserved("west")] == taken
     expected = epsilon_rdp([plan(rounds).event] * len(taken), 1e-5)

@@ -31,6 +31,8 @@ POLL = 0.1
 ANSWER_GRID = 0.5
 # The SuperNode sends a reply on its own clock, and tries for so long (seconds) at most.
 DELIVERY = 20.0
+# When a SuperNode leaves, the SuperLink drops what it sent and the aggregator has not collected: wait (seconds).
+COLLECTION = 5.0
 RESTART_PAUSE = 5.0
 REFUSED = "the site refused the task or failed at it"
 Say = Callable[[str], None]
@@ -192,8 +194,9 @@ class _Visit:
                     self._quiet_since, self._heard = time.monotonic(), True
                     answered += 1
                 time.sleep(POLL)
-            if self._done:
+            if answered and self._done and time.monotonic() - self._quiet_since < DELIVERY:
                 _await_delivery(node, answered)
+                time.sleep(COLLECTION)
         if self._done:
             return
         if self._late:

@@ -15,7 +15,7 @@ from cordon.errors import UserError
 # The next round may take so many times the longest one so far.
 MARGIN = 1.5
 # Left for the last reply to be delivered and for everything to end (seconds).
-RESERVE = 30.0
+RESERVE = 40.0
 
 
 class Stay:
