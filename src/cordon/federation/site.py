@@ -31,7 +31,7 @@ POLL = 0.1
 ANSWER_GRID = 0.5
 # The SuperNode sends a reply on its own clock, and tries for so long (seconds) at most.
 DELIVERY = 20.0
-# When a SuperNode leaves, the SuperLink drops what it sent and the aggregator has not collected: wait (seconds).
+# When a SuperNode leaves, the SuperLink drops what it sent and the aggregator has not collected (seconds).
 COLLECTION = 5.0
 RESTART_PAUSE = 5.0
 REFUSED = "the site refused the task or failed at it"
