@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 OUT ?= results/demo
 ARGS ?=
-SETUP := $(VENV)/.installed .tools/nextflow/.installed .tools/gatk/.installed
+SETUP := $(VENV)/.installed .tools/nextflow/.installed .tools/gatk/.installed .tools/strict/.installed
 # What is on PATH already comes first; what was fetched here stands behind it.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH):$(CURDIR)/tools/bin
 export NXF_OFFLINE = true
@@ -18,7 +18,7 @@ export NXF_DISABLE_CHECK_LATEST = true
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s $$'\t'
 
-setup: $(SETUP) ## Python environment, Nextflow and GATK, each only if missing
+setup: $(SETUP) ## Python environment, Nextflow, GATK and the strict syntax's parser, each only if missing
 
 demo: $(SETUP) ## A simulated consortium of three hospitals, from reads to scored variants and a report
 	@tools/demo $(OUT) $(ARGS)
@@ -32,10 +32,11 @@ test: $(SETUP) ## All tests; those that need Docker, Slurm or a browser say why 
 test-fast: $(SETUP) ## The tests without whole pipelines and federations
 	$(VENV)/bin/python -m pytest -m "not pipeline and not federation"
 
-lint: $(VENV)/.installed ## ruff and mypy
+lint: $(VENV)/.installed .tools/strict/.installed ## ruff, mypy, and the strict syntax of Nextflow
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	tools/bin/strict main.nf modules nextflow.config
 
 lock: ## Pin every dependency anew in requirements.lock
 	$(VENV)/bin/python -m piptools compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
@@ -52,13 +53,12 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-.tools/%/.installed: tools/%/pom.xml
+.tools/%/.installed: tools/%/jars.lock
 	@mkdir -p $(@D)
 	@if [[ "$$(command -v $*)" != "$(CURDIR)/tools/bin/$*" ]]; then \
 	    echo "== $*: the one on PATH, $$(command -v $*)"; \
 	else \
 	    echo "== $*: fetching its jars from Maven Central"; \
-	    for tool in java mvn; do command -v $$tool >/dev/null || { echo "$$tool is missing: install JDK 17 and Maven, or put $* on PATH." >&2; exit 1; }; done; \
-	    mvn --batch-mode --quiet -Dstyle.color=never -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(@D); \
+	    tools/fetch $*; \
 	fi
 	@touch $@

@@ -58,9 +58,9 @@ workflow FEDERATE {
             keys = PLAN_RUN.out.sites
                 .flatten()
                 .map { folder ->
-                    def pinned = params.aggregator_evidence ? [] : folder.resolve('ca.crt')
+                    def authority = params.aggregator_evidence ? [] : folder.resolve('ca.crt')
                     def required = params.aggregator_evidence == 'emulator' ? folder.resolve('policy.toml') : policy
-                    [folder.name, folder.resolve('site.key'), pinned, required]
+                    [folder.name, folder.resolve('site.key'), authority, required]
                 }
             AGGREGATE(PLAN_RUN.out.plan, PLAN_RUN.out.aggregator, address, state, pretrained, public_variants, transport)
             TRAIN_SITE(tables.join(keys).combine(address), PLAN_RUN.out.plan, sites, state, transport)
@@ -77,7 +77,7 @@ workflow FEDERATE {
             model = trained.map { row -> row[1] }.first()
         }
         else {
-            AUDIT_MODEL(trained, pretrained, "${state}/progress.log")
+            AUDIT_MODEL(trained, pretrained, state)
             model = AUDIT_MODEL.out.model.map { _name, file -> file }.first()
             certificate = AUDIT_MODEL.out.certificate.map { _name, file -> file }.first()
             versions = versions.mix(AUDIT_MODEL.out.versions)

@@ -3,6 +3,20 @@ include { SAMPLESHEET_FROM_SAREK } from './samplesheet_from_sarek/main'
 include { CHECK_INPUTS } from './check_inputs/main'
 include { PREPARE_REFERENCE } from './prepare_reference/main'
 
+// One engine and one scheduler at most; a site's profile may bring its own.
+def check_profiles() {
+    def chosen = workflow.profile.tokenize(',')
+    [
+        engines: ['local', 'docker', 'podman', 'singularity', 'apptainer', 'charliecloud'],
+        schedulers: ['slurm', 'sge', 'lsf', 'pbspro', 'awsbatch', 'k8s', 'google-batch'],
+    ].each { kind, known ->
+        def found = known.findAll { name -> name in chosen }
+        if (found.size() > 1) {
+            error("-profile ${workflow.profile}: ${found.join(' and ')} contradict each other. Choose one of the ${kind} ${known.join(', ')}.")
+        }
+    }
+}
+
 // A file of the user's, or of the simulated consortium.
 def given(path, name) {
     if (!path) {
@@ -35,6 +49,8 @@ def parameter_files() {
 
 workflow AGREE_ON_INPUTS {
     main:
+    check_profiles()
+    file(params.state_dir).mkdirs()
     versions = channel.empty()
     aliases = params.contig_aliases ? file(params.contig_aliases, checkIfExists: true) : []
     if ((params.simulate_sites as int) > 0) {

@@ -2,6 +2,7 @@
 
 ``rootfs.py ROOT PATH...`` copies each PATH, file or folder, to the same place below ROOT, then every shared
 library that what was copied is linked to. Modes are made plain: no setuid, nothing writable but by root.
+``rootfs.py --packages ROOT`` prints the Debian packages that its files come from: name, version, architecture.
 """
 
 import os
@@ -67,5 +68,23 @@ def assemble(root: Path, paths: Iterable[Path]) -> None:
             path.chmod(0o755 if executable else 0o644)
 
 
+def packages(root: Path, database: Path = Path("/var/lib/dpkg/info")) -> list[str]:
+    """Name, version and architecture of the Debian packages that own a file below ``root``."""
+    held = {path.relative_to(root) for path in root.rglob("*") if not path.is_dir()}
+    owners = set()
+    for listing in database.glob("*.list"):
+        for line in listing.read_text().splitlines():
+            # dpkg knows files by their old places: /lib for /usr/lib.
+            place = Path(os.path.realpath(os.path.dirname(line)), os.path.basename(line))
+            if place.relative_to("/") in held:
+                owners.add(listing.stem)
+                break
+    query = ["dpkg-query", "-W", "-f", "${Package} ${Version} ${Architecture}\\n", *sorted(owners)]
+    return subprocess.run(query, check=True, text=True, capture_output=True).stdout.splitlines()
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "--packages":
+        print(*packages(Path(sys.argv[2])), sep="\n")
+        raise SystemExit
     assemble(Path(sys.argv[1]), map(Path, sys.argv[2:]))

@@ -7,7 +7,7 @@ process AUDIT_MODEL {
     input:
     tuple val(name), path(model, stageAs: 'audited/*'), path(record), val(ledger), path(trained), path(held_out, stageAs: 'held_out/*')
     path pretrained
-    val progress
+    val state
 
     output:
     tuple val(name), path("${name}.model.safetensors"), emit: model
@@ -21,7 +21,7 @@ process AUDIT_MODEL {
     def others = (held_out instanceof List ? held_out : [held_out]).collect { table -> "--held_out ${table}" }.join(' ')
     """
     audit_model.py ${trained} ${others} ${start} \\
-        --model ${model} --record ${record} --ledger '${ledger}' --progress '${progress}' ${args} \\
+        --model ${model} --record ${record} --ledger '${ledger}' --progress '${state}/progress.log' ${args} \\
         --certificate ${name}.certificate.json --details ${name}.audit.json
     cp ${model} ${name}.model.safetensors
 

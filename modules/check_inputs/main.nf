@@ -43,7 +43,7 @@ process CHECK_INPUTS {
 
     stub:
     def here = files instanceof List ? files : [files]
-    def full = [originals, here].transpose().collectEntries { original, copy -> [original.tokenize('/').last(), original] }
+    def full = [originals, here].transpose().collectEntries { original, _copy -> [original.tokenize('/').last(), original] }
     def absolute = full.collect { name, original -> "-e 's#,${name}#,${original}#'" }.join(' ')
     """
     sed ${absolute} -e '1s/\$/,patient_pseudonym,sample_pseudonym/' -e '2,\$s/\$/,stub,stub/' ${samplesheet} > samplesheet.checked.csv
