@@ -1,4 +1,4 @@
-"""List what pip installed, with licences and hashes: ``installed.py REPORT``, the file of ``pip install --report``."""
+"""List what pip installed, with licences and hashes: ``installed.py REPORT``, of ``pip install --report``."""
 
 import json
 import sys

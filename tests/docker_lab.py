@@ -1,4 +1,4 @@
-"""What tests of container images share: Docker's command, and images that are built once and then found again."""
+"""What tests of container images share: Docker's command, and images that are built once."""
 
 from __future__ import annotations
 

@@ -104,6 +104,9 @@ def test_two_sites_train_with_the_container_that_may_write_nothing_but_its_state
     try:
         for site in ("north", "south"):
             two.start(site, policy=policy, deadline=120.0)
+        check = json.loads(docker("image", "inspect", image).stdout)[0]["Config"]["Healthcheck"]["Test"]
+        assert check[0] == "CMD"
+        answered(lambda: docker("exec", name, *check[1:]))
         shell = docker("exec", name, "sh", "-c", "id", check=False)
         assert shell.returncode in (126, 127)
         assert docker("wait", name, timeout=200).stdout.strip() == "0", docker("logs", name).stdout
