@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import importlib.util
 import json
 import os
@@ -81,11 +82,19 @@ def test_what_a_package_came_with_is_followed_to_its_end() -> None:
 
 
 def test_licences_are_names_and_not_texts() -> None:
-    licence = script("installed").licence
-    classified = ["License :: OSI Approved :: MIT License", "Topic :: Internet"]
-    assert licence({"license_expression": "BSD-3-Clause", "license": "BSD"}) == "BSD-3-Clause"
-    assert licence({"license": "Permission is\nhereby granted", "classifier": classified}) == "MIT License"
-    assert licence({}) is None
+    def licence(*lines: str) -> str | None:
+        metadata = email.message_from_string("\n".join(lines))
+        return script("installed").licence(metadata)  # type: ignore[no-any-return]
+
+    mit = "Classifier: License :: OSI Approved :: MIT License"
+    assert licence("License-Expression: BSD-3-Clause", "License: BSD", mit) == "BSD-3-Clause"
+    assert (
+        licence("License: Permission is", "  hereby granted", mit, "Classifier: Topic :: Internet")
+        == "MIT License"
+    )
+    assert licence("License: MIT License", "  ", "  Copyright (c)") == "MIT License"
+    assert licence("License: Apache-2.0") == "Apache-2.0"
+    assert licence("Name: six") is None
 
 
 @pytest.mark.pipeline
@@ -138,7 +147,7 @@ def test_every_command_runs_in_the_image_with_the_package_that_is_installed_ther
     assert where.split() == [__version__, "/opt/cordon/lib/python3.11/site-packages/cordon/__init__.py"]
 
 
-# A round of DP-SGD on a small table by each model, pileup_cnn's by Opacus and torch.func: with its real noise,
+# A round of DP-SGD on a small table by each model, pileup_cnn's by Opacus and torch.func: with real noise,
 # then a digest of what comes of a seed.
 TRAINS = """
 import hashlib
@@ -166,6 +175,7 @@ for model in ("logistic", "mlp", "pileup_cnn"):
 @pytest.mark.timeout(900)
 def test_without_cuda_models_train_and_their_numbers_are_those_of_the_wheels_with_it(tmp_path: Path) -> None:
     (tmp_path / "trains.py").write_text(TRAINS)
+    tmp_path.chmod(0o755)
     threads = {"CORDON_THREADS": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(tmp_path / "trains.py")]
     done = subprocess.run(command, env=os.environ | threads, check=True, text=True, capture_output=True)
@@ -196,7 +206,9 @@ def test_without_cuda_every_symbol_of_pytorch_is_there_and_no_gpu_is_found() -> 
 @pytest.mark.timeout(900)
 def test_a_stand_in_that_is_called_says_which_image_to_take() -> None:
     program = 'import ctypes, torch; ctypes.CDLL(torch.__path__[0] + "/lib/libnccl.so.2").ncclGroupStart()'
-    done = docker("run", *STRANGER, image("python"), "python3", "-c", program, check=False)
+    # Not as the container's first process, for which Linux ignores SIGABRT.
+    shell = ("/bin/bash", "-c", f"python3 -c '{program}'; exit $?")
+    done = docker("run", *STRANGER, image("python"), *shell, check=False)
     assert done.returncode == 134
     assert "ncclGroupStart: this image of Cordon has no CUDA" in done.stderr
     assert "-cuda" in done.stderr
@@ -251,7 +263,7 @@ def test_an_sbom_is_valid_and_names_what_is_in_the_image(name: str, wanted: set[
     assert found["metadata"]["component"]["version"] == __version__
     assert all("hashes" in part for url, part in parts.items() if not url.startswith("pkg:deb"))
     licensed = [part for url, part in parts.items() if url.startswith("pkg:pypi") and "licenses" in part]
-    assert name == "gatk4" or len(licensed) > 45
+    assert len(licensed) == sum(url.startswith("pkg:pypi") for url in parts)
     if name == "aggregator":
         assert not {"pkg:deb/debian/bash", "pkg:deb/debian/apt", "pkg:pypi/torch"} & {*parts}
     again = tmp_path / "again.cdx.json"
