@@ -11,6 +11,7 @@ workflow FEDERATE {
 
     main:
     state = file(parameters.state_dir).toAbsolutePath().toString()
+    transport = parameters.transport == 'files' ? file(parameters.transport_dir ?: "${state}/transport").toAbsolutePath().toString() : ''
     record = channel.value([])
     ledger = channel.value([])
     certificate = channel.value([])
@@ -38,7 +39,7 @@ workflow FEDERATE {
             key = file(parameters.site_key, checkIfExists: true)
             pinned = policy ? [] : file(parameters.aggregator_ca, checkIfExists: true)
             agreed = parameters.plan ? file(parameters.plan, checkIfExists: true) : []
-            TRAIN_SITE(tables.map { site, group -> [site, group, key, pinned, policy, parameters.aggregator] }, agreed, sites, state)
+            TRAIN_SITE(tables.map { site, group -> [site, group, key, pinned, policy, parameters.aggregator] }, agreed, sites, state, transport)
             // [name, model, what happened, ledger, trained on, held out]: a site audits on its own rows
             trained = TRAIN_SITE.out.model
                 .join(TRAIN_SITE.out.spent)
@@ -62,8 +63,8 @@ workflow FEDERATE {
                     def required = parameters.aggregator_evidence == 'emulator' ? folder.resolve('policy.toml') : policy
                     [folder.name, folder.resolve('site.key'), authority, required]
                 }
-            AGGREGATE(PLAN_RUN.out.plan, PLAN_RUN.out.aggregator, address, state, pretrained, public_variants)
-            TRAIN_SITE(tables.join(keys).combine(address), PLAN_RUN.out.plan, sites, state)
+            AGGREGATE(PLAN_RUN.out.plan, PLAN_RUN.out.aggregator, address, state, pretrained, public_variants, transport)
+            TRAIN_SITE(tables.join(keys).combine(address), PLAN_RUN.out.plan, sites, state, transport)
             record = AGGREGATE.out.record
             ledger = AGGREGATE.out.ledger
             trained = AGGREGATE.out.model
