@@ -40,7 +40,7 @@ def test_paths_say_that_they_are_paths_and_tables_are_offered_as_datasets():
     paths = {name for name, rule in rules.items() if "path" in rule.get("format", "")}
     assert {"input", "sites", "reference", "outdir", "state_dir", "site_key", "site_config"} <= paths
     assert not paths & NO_PATHS
-    for name in paths - {"outdir", "state_dir", "site_config"}:
+    for name in paths - {"outdir", "state_dir", "site_config", "transport_dir"}:
         assert rules[name].get("exists"), f"{name}: nothing says that it must be there"
     for name in ("input", "sites"):
         assert rules[name]["mimetype"] == "text/csv"
