@@ -34,6 +34,11 @@ FOLDER = click.Path(exists=True, file_okay=False)
 @click.option(
     "--evidence", default="", help="Attests the TLS key: guest, guest:VCEK or emulator:FOLDER (a test)."
 )
+@click.option(
+    "--transport_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Serve sites that connect through this shared folder, too.",
+)
 @click.option("--pretrained", type=EXISTING, help="Public model that the plan starts from.")
 @click.option(
     "--public_variants",
@@ -47,8 +52,8 @@ FOLDER = click.Path(exists=True, file_okay=False)
 @reports_errors
 def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...], min_sites: int,
          join_deadline: float, round_deadline: float, ban_after: int, state: str, evidence: str,
-         pretrained: str | None, public_variants: tuple[str, ...], progress_file: str | None,
-         output: str, record: str) -> None:  # fmt: skip
+         transport_dir: Path | None, pretrained: str | None, public_variants: tuple[str, ...],
+         progress_file: str | None, output: str, record: str) -> None:  # fmt: skip
     """Wait for the enrolled sites, train the model with them and write it."""
     from cordon.features import FEATURES
     from cordon.federation.aggregator import Limits
@@ -79,7 +84,7 @@ def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...],
             plan, sites, FEATURES, credentials=Path(credentials),
             host=host, port=int(port), state=Path(state), workdir=Path("flower"),
             limits=Limits(min_sites, join_deadline, round_deadline, ban_after), say=say, start=start,
-            save=save, evidence=evidence, names=names,
+            save=save, evidence=evidence, names=names, transport=transport_dir,
         )  # fmt: skip
         say(f"model {model.hash[:12]} after {model.privacy['rounds']} rounds")
 

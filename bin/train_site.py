@@ -8,6 +8,8 @@ import click
 
 from cordon.commands import EXISTING, OUTPUT, progress, reports_errors
 
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
 
 @click.command()
 @click.option("--site", required=True, help="This site's name in the sites sheet.")
@@ -24,19 +26,22 @@ from cordon.commands import EXISTING, OUTPUT, progress, reports_errors
 @click.option("--state", required=True, type=click.Path(file_okay=False), help="Outlives runs: the ledger.")
 @click.option("--plan", "plan_file", type=EXISTING, help="The plan agreed on; any other is refused.")
 @click.option("--join_deadline", default=600.0, show_default=True, help="Longest silence (seconds).")
+@click.option("--walltime", default=0.0, help="Seconds that this task has; it leaves before (0: no limit).")
+@click.option("--transport_dir", type=FOLDER, help="Connect through this shared folder, and nothing else.")
 @click.option("--progress", "progress_file", type=OUTPUT, help="Progress lines also go here.")
 @click.option("--output", required=True, type=OUTPUT, help="The final model (safetensors).")
 @click.option("--status", required=True, type=OUTPUT, help="What this site spent (JSON).")
 @reports_errors
 def main(site: str, sites: str, variants: tuple[str, ...], address: str, certificate: str | None,
          policy: str | None, key: str, epsilon: float, delta: float, state: str,
-         plan_file: str | None, join_deadline: float, progress_file: str | None, output: str,
-         status: str) -> None:  # fmt: skip
+         plan_file: str | None, join_deadline: float, walltime: float, transport_dir: Path | None,
+         progress_file: str | None, output: str, status: str) -> None:  # fmt: skip
     """Train on this site's variants under its own ledger, and write the model that comes of it."""
     from cordon.errors import UserError
     from cordon.features import FEATURES
     from cordon.federation.plan import find_site, read_plan
     from cordon.federation.site import Participant, join
+    from cordon.federation.stay import Stay
     from cordon.site_ledger import SiteLedger
     from cordon.training import Units
 
@@ -44,6 +49,7 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
         raise UserError(
             "say whom to trust: give --policy, or --certificate of an aggregator without attestation."
         )
+    stay = Stay(walltime)
     workdir, tables = Path("flower"), [Path(path) for path in variants]
     ledger = SiteLedger(Path(state) / f"{site}.sqlite", epsilon=epsilon, delta=delta)
     with progress(progress_file) as say:
@@ -55,7 +61,7 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
         model = join(
             participant, address=address, certificate=Path(certificate) if certificate else None,
             policy=Path(policy) if policy else None, key=Path(key), workdir=workdir,
-            join_deadline=join_deadline, say=say,
+            join_deadline=join_deadline, say=say, transport=transport_dir, stay=stay,
         )  # fmt: skip
     model.save(Path(output))
     assert participant.outcome is not None

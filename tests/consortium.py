@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +65,19 @@ def random_updates(start: Parameters, *seeds: int) -> dict[str, Parameters]:
 class Consortium:
     """Keys, tables and processes of some sites in one folder, and an aggregator in this process."""
 
-    def __init__(self, folder: Path, sites: list[str], host: str | None = "127.0.0.1") -> None:
+    def __init__(
+        self, folder: Path, sites: list[str], host: str | None = "127.0.0.1", *,
+        listen: str = "127.0.0.1", address: str = "", port: int = 0,
+    ) -> None:  # fmt: skip
+        """``listen``: the aggregator's own address; ``address``: what sites call it, if not ``host``."""
         self.folder = folder
         declared = [Site(name, PATIENTS, 1.0) for name in sites]
-        enrol(declared, host, state=folder / "keys", outdir=folder / "run")
+        known = address or host or "127.0.0.1"
+        enrol(declared, None if host is None else known, state=folder / "keys", outdir=folder / "run")
         self.sites = read_enrolment(folder / "run" / "aggregator" / "enrolment.json")
-        self.port = free_port()
+        self.host = listen
+        self.port = port or free_port(listen)
+        self.address = f"{known}:{self.port}"
         self.said: list[str] = []
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         sheet = "".join(f"{name},{PATIENTS},1\n" for name in sites)
@@ -79,28 +87,41 @@ class Consortium:
 
     def start(
         self, site: str, *, behaviour: str = "", epsilon: float = 8.0, deadline: float = 60.0,
-        policy: Path | None = None,
+        policy: Path | None = None, transport: Path | None = None, leave_after: int = 0,
+        environment: Mapping[str, str] | None = None, within: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        """Start a site's process; ``behaviour`` is one of rogue_site's, or none."""
+        """Start a site's process; ``behaviour`` is one of rogue_site's, or none.
+
+        ``within`` is a command that runs it, such as in another network; ``leave_after`` so many rounds its
+        walltime is over.
+        """
         folder = self.folder / site
         folder.mkdir(exist_ok=True)
-        rogue = [str(ROOT / "tests" / "sites" / "rogue_site.py"), behaviour]
+        script = [str(ROOT / "bin" / "train_site.py")]
+        if behaviour:
+            script = [str(ROOT / "tests" / "sites" / "rogue_site.py"), behaviour]
+        elif leave_after:
+            script = [str(ROOT / "tests" / "sites" / "short_walltime.py"), str(leave_after)]
         keys = self.folder / "run" / "sites" / site
         command = [
-            sys.executable, *(rogue if behaviour else [str(ROOT / "bin" / "train_site.py")]),
+            *within, sys.executable, *script,
             "--site", site, "--sites", str(self.folder / "sites.csv"),
-            "--variants", str(self.folder / f"{site}.parquet"), "--address", f"127.0.0.1:{self.port}",
+            "--variants", str(self.folder / f"{site}.parquet"), "--address", self.address,
             *(("--policy", str(policy)) if policy else ("--certificate", str(keys / "ca.crt"))),
             "--key", str(keys / "site.key"),
             "--epsilon", str(epsilon), "--delta", "1e-5", "--state", str(self.folder / "state"),
             "--join_deadline", str(deadline), "--output", "model.safetensors", "--status", "spent.json",
+            "--walltime", "36000", *(("--transport_dir", str(transport)) if transport else ()),
         ]  # fmt: skip
         with (folder / "log").open("ab") as log:
-            self._processes[site] = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+            self._processes[site] = subprocess.Popen(
+                command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **(environment or {})}
+            )
 
     def aggregate(
-        self, plan: Plan, *, say: object = None, evidence: str = "", **limits: float
-    ) -> tuple[object, aggregator.Record]:
+        self, plan: Plan, *, say: object = None, evidence: str = "", transport: Path | None = None,
+        **limits: float,
+    ) -> tuple[object, aggregator.Record]:  # fmt: skip
         """Run the aggregator from start to end, here; what it says is kept in ``said``."""
 
         def listen(line: str) -> None:
@@ -112,26 +133,33 @@ class Consortium:
         from cordon.features import FEATURES
 
         return serve(
-            plan, self.sites, FEATURES, credentials=self.folder / "run" / "aggregator", host="127.0.0.1",
+            plan, self.sites, FEATURES, credentials=self.folder / "run" / "aggregator", host=self.host,
             port=self.port, state=self.folder / "aggregator", workdir=self.folder / "work",
-            limits=aggregator.Limits(**wait), say=listen, evidence=evidence,
+            limits=aggregator.Limits(**wait), say=listen, evidence=evidence, transport=transport,
+            names=[self.address.rpartition(":")[0]],
         )  # fmt: skip
 
-    def start_aggregator(self, plan: Plan, **limits: float) -> subprocess.Popen[bytes]:
+    def start_aggregator(
+        self, plan: Plan, *, transport: Path | None = None, environment: Mapping[str, str] | None = None,
+        within: Sequence[str] = (), **limits: float,
+    ) -> subprocess.Popen[bytes]:  # fmt: skip
         """Start the aggregator as a process of its own; what it says goes to ``work/log``."""
         folder = self.folder / "work"
         folder.mkdir(exist_ok=True)
         (folder / "plan.json").write_text(json.dumps(plan.to_dict()))
         wait = {"min_sites": 2, "join_deadline": 60.0, "round_deadline": 60.0} | limits
         command = [
-            sys.executable, str(ROOT / "bin" / "aggregate.py"), "--plan", "plan.json",
-            "--credentials", str(self.folder / "run" / "aggregator"), "--address", f"127.0.0.1:{self.port}",
+            *within, sys.executable, str(ROOT / "bin" / "aggregate.py"), "--plan", "plan.json",
+            "--credentials", str(self.folder / "run" / "aggregator"), "--address", f"{self.host}:{self.port}",
             "--state", str(self.folder / "aggregator"), "--output", "model.safetensors",
-            "--record", "federation.json",
+            "--name", self.address.rpartition(":")[0], "--record", "federation.json",
+            *(("--transport_dir", str(transport)) if transport else ()),
             *(word for name, value in wait.items() for word in (f"--{name}", str(value))),
         ]  # fmt: skip
         with (folder / "log").open("ab") as log:
-            process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **(environment or {})}
+            )
         self._processes["aggregator"] = process
         return process
 

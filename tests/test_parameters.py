@@ -75,6 +75,21 @@ def test_values_that_are_wrong(name, value, expected):
         ({"public_variants": "p.parquet"}, ["--public_variants: is given, but there is no public start"]),
         ({"public_variants": "p.parquet", "pretrained": "m.safetensors"}, []),
         ({"optimiser": "adam", "momentum": 0.9}, ["--momentum 0.9: is beside adam, which has its own."]),
+        ({"transport": "files"}, []),
+        ({"transport": "files", "transport_dir": "/shared/cordon"}, []),
+        (
+            {"transport_dir": "/shared/cordon"},
+            ["--transport_dir /shared/cordon: is given, and connections do"],
+        ),
+        (
+            {"transport": "files", "state_dir": "s3://bucket/state"},
+            ["--transport files: needs a folder of a"],
+        ),
+        ({"transport": "files", "transport_dir": "/shared", "state_dir": "s3://bucket/state"}, []),
+        (
+            {"transport": "files", "scoring_model": "m.safetensors"},
+            ["--transport files: is given, and with --scoring_model nothing is trained."],
+        ),
         (
             {"labels": "resources", "known_sites": "a.vcf", "privacy_unit": "variant"},
             ["--labels resources: looks at all rows of a sample"],

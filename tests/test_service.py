@@ -41,7 +41,7 @@ def test_a_run_goes_on_after_its_last_round_when_what_carries_it_is_killed_in_th
     assert killed
     # It is noticed at once, not at a deadline, and rounds that are over are not done again.
     assert time.monotonic() - began < 150
-    assert two.said.count("the SuperLink or the gate ended; starting both again") == 1
+    assert two.said.count("the SuperLink, the gate or the relay ended; starting them again") == 1
     assert two.said.count(f"run {record.plan.run} goes on after round 2") == 1
     assert [entry["round"] for entry in record.rounds] == list(range(1, ROUNDS + 1))
     assert sum(line.startswith("round 1 of") for line in two.said) == 1

@@ -11,6 +11,7 @@ process AGGREGATE {
     val state
     path pretrained
     path public_variants
+    val transport // '', or the folder that sites' connections come through
 
     output:
     path 'model.safetensors', emit: model
@@ -21,11 +22,12 @@ process AGGREGATE {
     script:
     def args = task.ext.args ?: ''
     def start = pretrained ? "--pretrained ${pretrained}" : ''
+    def way = transport ? "--transport_dir '${transport}'" : ''
     def judge = public_variants ? "--public_variants ${public_variants}" : ''
     """
     aggregate.py \\
         --plan ${plan} --credentials ${credentials} --address ${address} --state '${state}/aggregator' \\
-        --progress '${state}/progress.log' ${start} ${judge} ${args} \\
+        --progress '${state}/progress.log' ${start} ${judge} ${way} ${args} \\
         --output model.safetensors --record federation.json
     python3 -m cordon.cli ledger export '${state}/aggregator/ledger.sqlite' --output aggregator.ledger.jsonl
 

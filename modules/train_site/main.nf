@@ -9,6 +9,7 @@ process TRAIN_SITE {
     path plan
     path sites
     val state
+    val transport // '', or the folder that its connections go through
 
     output:
     tuple val(site), path("${site}.model.safetensors"), emit: model
@@ -18,12 +19,14 @@ process TRAIN_SITE {
     script:
     def args = task.ext.args ?: ''
     def trust = policy ? "--policy ${policy}" : "--certificate ${certificate}"
+    def way = transport ? "--transport_dir '${transport}'" : ''
+    def walltime = task.time ? "--walltime ${task.time.toSeconds()}" : ''
     def agreed = plan ? "--plan ${plan}" : ''
     def tables = (variants instanceof List ? variants : [variants]).collect { table -> "--variants ${table}" }.join(' ')
     """
     train_site.py \\
         --site ${site} --sites ${sites} ${tables} --address ${address} ${agreed} \\
-        --key ${key} ${trust} --state '${state}/sites' ${args} \\
+        --key ${key} ${trust} --state '${state}/sites' ${way} ${walltime} ${args} \\
         --output ${site}.model.safetensors --status ${site}.spent.json
 
     cat <<-END_VERSIONS > versions.yml

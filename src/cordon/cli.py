@@ -20,6 +20,7 @@ from cordon.commands import EXISTING, OUTPUT, reports_errors
 from cordon.errors import UserError
 from cordon.federation.cli import aggregator
 from cordon.model import ARCHITECTURES
+from cordon.transport.cli import relay
 
 if TYPE_CHECKING:
     from cordon.chain import Chain
@@ -62,6 +63,7 @@ def pretrain(variants: tuple[str, ...], model: str, output: str) -> None:
 main.add_command(aggregator)
 main.add_command(audit)
 main.add_command(certificate)
+main.add_command(relay)
 
 
 @main.group()

@@ -8,7 +8,8 @@ CordonError                 exit status 1: our own fault unless a subclass says 
 └── FederationError         exit status 4: the federation could not go on
     ├── Quarantined         exit status 5: the aggregator refused this site's updates
     ├── Unreachable         exit status 6: no aggregator, or no quorum, within the deadline
-    └── AttestationError    exit status 7: the aggregator did not prove that it is the measured one
+    ├── AttestationError    exit status 7: the aggregator did not prove that it is the measured one
+    └── Leaving             exit status 75: the site left between rounds; started again, it goes on
 """
 
 from __future__ import annotations
@@ -89,3 +90,9 @@ class AttestationError(FederationError):
     """The aggregator did not prove that it is the measured one; nothing was sent to it."""
 
     exit_code = 7
+
+
+class Leaving(FederationError):
+    """The site left between two rounds, its time being over; nothing is lost, and it may be started again."""
+
+    exit_code = 75

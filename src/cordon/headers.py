@@ -15,6 +15,8 @@ NUMBER = re.compile(r"(?<=[,<]Number=)[^,>]+")
 TYPE = re.compile(r"(?<=[,<]Type=)[^,>]+")
 # bcftools declares MQ as Integer and then warns that the specification says Float.
 RESERVED_TYPES = {("INFO", "MQ"): "Float"}
+# When and how a caller was started: its own calls say so. Here it would make equal results differ.
+STARTED = re.compile(r"##(fileDate|[^=]*command(line)?[^=]*)=", re.IGNORECASE)
 COLUMNS = ["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT"]
 
 
@@ -24,7 +26,8 @@ def merged_header(
     """Header lines of the VCFs at ``paths`` together, without line ends.
 
     The contigs are the reference's. Of a field defined twice the first definition stays, its Type and
-    Number widened where the others disagree. ``own`` lines come last and replace what has their ID.
+    Number widened where the others disagree. ``own`` lines come last and replace what has their ID. The
+    callers' command lines and dates are left out.
     """
     definitions: dict[tuple[str, str], str] = {}
     others: dict[str, None] = {}
@@ -32,6 +35,8 @@ def merged_header(
     for path in paths:
         for line in header_lines(path):
             match = DEFINED.match(line)
+            if STARTED.match(line):
+                continue
             if not match:
                 others.setdefault(line)
             elif (key := (match[1], match[2])) not in own_ids:

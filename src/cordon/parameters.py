@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,7 @@ def combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
             f"--momentum {values['momentum']}", "is beside adam, which has its own.", "Leave it out."
         )
     yield from _trust_problems(values)
+    yield from _transport_problems(values)
     diploid = [name for name in ("deepvariant", "bcftools") if name in values.get("callers", "").split(",")]
     if values.get("ploidy", 2) != 2 and diploid:
         what = f"is not what {' and '.join(diploid)} can call."
@@ -154,6 +156,21 @@ def _trust_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     if evidence == "guest" and not policy and not elsewhere:
         what = "needs the policy that the sites hold it against."
         yield Problem("--aggregator_evidence guest", what, "Give --aggregator_policy.")
+
+
+def _transport_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """The folder that connections cross: where there is one, and where the commands can be given it."""
+    files, folder = values.get("transport") == "files", values.get("transport_dir")
+    if folder and not files:
+        what = "is given, and connections do not go through files."
+        yield Problem(f"--transport_dir {folder}", what, "Add --transport files, or leave it out.")
+    if files and values.get("scoring_model"):
+        what = "is given, and with --scoring_model nothing is trained."
+        yield Problem("--transport files", what, "Leave one of them out.")
+    remote = re.match(r"[a-z][a-z0-9+.-]*://", folder or values.get("state_dir") or "")
+    if files and remote:
+        what = f"needs a folder of a shared file system, and {remote[0]} is none."
+        yield Problem("--transport files", what, "Give such a folder as --transport_dir.")
 
 
 def _bounds(rule: Json) -> str:

@@ -11,7 +11,6 @@ import socket
 import ssl
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ from cordon.attestation.certificates import load
 from cordon.attestation.evidence import JSON_BYTES, Evidence
 from cordon.attestation.policy import Policy
 from cordon.attestation.verify import Verified, verify
-from cordon.errors import AttestationError, Unreachable, UserError
+from cordon.errors import AttestationError, Unreachable
+from cordon.transport.proxy import Proxy, split_address
 
 TIMEOUT = 30.0
 PATH = "/attestation"
@@ -44,17 +44,18 @@ def attest(address: str, policy: Policy, *, timeout: float = TIMEOUT) -> bytes:
 
     ``address`` is HOST:PORT; ``timeout`` (seconds) bounds the whole exchange. Raises AttestationError
     when the evidence is not good enough for ``policy`` or not of this connection, Unreachable when
-    there is no TLS server.
+    there is no TLS server. The connection goes through the environment's proxy where there is one.
     """
     return fetch(address, policy, timeout=timeout).certificate
 
 
-def fetch(address: str, policy: Policy, *, timeout: float = TIMEOUT) -> Attested:
-    """As `attest`, with what was verified."""
-    host, port = _split(address)
+def fetch(address: str, policy: Policy, *, timeout: float = TIMEOUT, proxy: Proxy | None = None) -> Attested:
+    """As `attest`, with what was verified; ``proxy`` stands in for the environment's."""
+    host, port = split_address(address)
+    proxy = proxy or Proxy.of_environment(host)
     nonce = token_bytes(NONCE_BYTES)
     deadline = time.monotonic() + timeout
-    with _connected(host, port, timeout) as (connection, peer):
+    with _connected(host, port, timeout, proxy) as (connection, peer):
         try:
             body = _answer(connection, nonce, address)
         except AttestationError:
@@ -87,13 +88,18 @@ def _answer(connection: http.client.HTTPSConnection, nonce: bytes, address: str)
 
 
 @contextmanager
-def _connected(host: str, port: int, timeout: float) -> Iterator[tuple[http.client.HTTPSConnection, bytes]]:
+def _connected(
+    host: str, port: int, timeout: float, proxy: Proxy | None
+) -> Iterator[tuple[http.client.HTTPSConnection, bytes]]:
     """A TLS connection that is cut after ``timeout`` seconds, and its peer's certificate (DER)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    connection = _through_proxy(host, port, timeout, context)
+    first = (proxy.host, proxy.port) if proxy else (host, port)
+    connection = http.client.HTTPSConnection(*first, timeout=timeout, context=context)
+    if proxy:
+        connection.set_tunnel(host, port, proxy.headers)
     connection.auto_open = 0  # a second connection may have another peer
     watch = threading.Timer(timeout, _cut, (connection,))
     watch.daemon = True
@@ -115,32 +121,12 @@ def _connected(host: str, port: int, timeout: float) -> Iterator[tuple[http.clie
         connection.close()
 
 
-def _through_proxy(
-    host: str, port: int, timeout: float, context: ssl.SSLContext
-) -> http.client.HTTPSConnection:
-    proxy = urllib.request.getproxies().get("https", "")
-    if not proxy or urllib.request.proxy_bypass(host):
-        return http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
-    via_host, via_port = _split(proxy.split("://")[-1].rstrip("/").split("@")[-1])
-    connection = http.client.HTTPSConnection(via_host, via_port, timeout=timeout, context=context)
-    connection.set_tunnel(host, port)
-    return connection
-
-
 def _cut(connection: http.client.HTTPSConnection) -> None:
     held = connection.sock
     if held is not None:
         # The socket itself: ssl's own shutdown would wait for what the peer does not send.
         with suppress(OSError):
             socket.socket.shutdown(held, socket.SHUT_RDWR)
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UserError(f"{address}: is no address. Give HOST:PORT, such as aggregator.example.org:9092.")
-    return host, int(port)
 
 
 def _said(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import secrets
 import signal
 import socket
@@ -17,6 +18,8 @@ from typing import Self
 
 from cordon.federation.credentials import self_signed, write_private
 from cordon.federation.tasks import Tasks, until
+from cordon.transport.mailbox import shared_folder
+from cordon.transport.proxy import VARIABLES, Proxy, split_address
 
 PR_SET_PDEATHSIG = 1
 PYTHON = Path(sys.executable).name
@@ -24,10 +27,19 @@ PYTHON = Path(sys.executable).name
 GIVEN = {"--certificate": "server.crt", "--key": "server.key"}
 
 
-def environment(home: Path) -> dict[str, str]:
-    """The environment of every Flower process: no telemetry, no updates, no installs, its own home."""
+# What a SuperNode's log says of each reply that it has dealt with.
+DEALT_WITH = re.compile(rb"Sent successfully|Failed to send message|Ignoring reply message")
+
+
+def environment(home: Path, proxy: Proxy | None = None) -> dict[str, str]:
+    """The environment of every Flower process: no telemetry, no updates, no installs, its own home.
+
+    Whatever it connects to goes through ``proxy``: which connections do, is decided before.
+    """
+    kept = {name: value for name, value in os.environ.items() if name.lower() not in (*VARIABLES, "no_proxy")}
     return {
-        **os.environ,
+        **kept,
+        **({"HTTPS_PROXY": proxy.url} if proxy else {}),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -44,14 +56,16 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 class Process:
-    """A Flower command that dies with us, its output in ``log``."""
+    """A command of Flower's or ours that dies with us, its output in ``log``."""
 
-    def __init__(self, command: Sequence[str], home: Path, log: Path) -> None:
+    def __init__(self, command: Sequence[str], home: Path, log: Path, *, proxy: Proxy | None = None) -> None:
         home.mkdir(parents=True, exist_ok=True)
+        self._log = log
         with log.open("ab") as output:
+            self._log_begins = output.tell()
             self._process = subprocess.Popen(
                 [str(Path(sys.executable).parent / command[0]), *command[1:]],
-                env=environment(home),
+                env=environment(home, proxy),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -61,6 +75,12 @@ class Process:
 
     def exit_status(self) -> int | None:
         return self._process.poll()
+
+    def said(self, words: re.Pattern[bytes]) -> int:
+        """How often ``words`` stand in what this process has written to its log."""
+        with self._log.open("rb") as log:
+            log.seek(self._log_begins)
+            return len(words.findall(log.read()))
 
     def __enter__(self) -> Self:
         return self
@@ -163,8 +183,10 @@ def _inner_superlink(workdir: Path) -> Iterator[tuple[Tasks, Path, Process]]:
         yield tasks, certificate, process
 
 
-def supernode(address: str, certificate: Path, key: Path, workdir: Path) -> tuple[Process, Tasks]:
-    """Start a SuperNode that connects to ``address``; its tasks are ours."""
+def supernode(
+    address: str, certificate: Path, key: Path, workdir: Path, proxy: Proxy | None = None
+) -> tuple[Process, Tasks]:
+    """Start a SuperNode that connects to ``address``, through ``proxy`` if any; its tasks are ours."""
     secret = make_secret(workdir / "superexec.secret")
     port = free_port()
     command = [
@@ -172,10 +194,47 @@ def supernode(address: str, certificate: Path, key: Path, workdir: Path) -> tupl
         "--auth-supernode-private-key", str(key), "--isolation", "process", "--host", "127.0.0.1",
         "--port", str(port), "--superexec-auth-secret-file", str(secret), "--max-wait-time", "60",
     ]  # fmt: skip
-    process = Process(command, workdir / "flower", workdir / "supernode.log")
+    process = Process(command, workdir / "flower", workdir / "supernode.log", proxy=proxy)
     tasks = Tasks(f"127.0.0.1:{port}", secret, None)
     tasks.alive = lambda: process.exit_status() is None
     return process, tasks
+
+
+@contextmanager
+def way_out(address: str, folder: Path | None, name: str, workdir: Path) -> Iterator[Proxy | None]:
+    """The proxy to ``address``: one that goes through the shared ``folder``, or else the environment's."""
+    if folder is None:
+        yield Proxy.of_environment(split_address(address)[0])
+        return
+    shared_folder(folder)
+    port, log = workdir / "transport.port", workdir / "transport.log"
+    port.unlink(missing_ok=True)
+    command = [
+        PYTHON, "-m", "cordon.transport.connect", str(folder), "--address", address, "--name", name,
+        "--port_file", str(port),
+    ]  # fmt: skip
+    with Process(command, workdir / "flower", log) as process:
+        until(
+            port.exists,
+            f"nothing can go through {folder}; see {log}",
+            alive=lambda: process.exit_status() is None,
+        )
+        yield Proxy.at(f"http://127.0.0.1:{port.read_text()}")
+
+
+@contextmanager
+def relay(folder: Path | None, host: str, port: int, tasks: Tasks, workdir: Path) -> Iterator[None]:
+    """A relay from the shared ``folder``, if any, to our own gate at ``host:port``; ends with the block."""
+    if folder is None:
+        yield
+        return
+    shared_folder(folder)
+    reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]", "": "127.0.0.1"}.get(host, host)
+    command = [PYTHON, "-m", "cordon.transport.cli", str(folder), "--aggregator", f"{reached}:{port}"]
+    with Process(command, workdir / "flower", workdir / "relay.log") as process:
+        others_live = tasks.alive
+        tasks.alive = lambda: others_live() and process.exit_status() is None
+        yield
 
 
 def _healthy(tasks: Tasks) -> bool:

@@ -31,6 +31,7 @@ def serve(
     plan: Plan, sites: Sequence[Site], features: tuple[str, ...], *,
     credentials: Path, host: str, port: int, state: Path, workdir: Path, limits: Limits, say: Say,
     start: PublicStart | None = None, evidence: str = "", names: Sequence[str] = (),
+    transport: Path | None = None,
     save: Callable[[Model, Record], None] = lambda model, record: None,
 ) -> tuple[Model, Record]:  # fmt: skip
     """Run a gate at ``host:port``, a SuperLink behind it, and one aggregation on it, from start to end.
@@ -39,7 +40,7 @@ def serve(
     ``state`` outlives runs and holds the aggregator's ledger and an unfinished run, which goes on;
     ``workdir`` holds this run's logs. ``save`` puts the result where it shall be: whoever dies before that
     is done finds the run as it was before its end. ``evidence`` and ``names`` are the gate's, see
-    `processes.superlink`.
+    `processes.superlink`. With ``transport``, a relay serves the sites that connect through that folder.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     ledger = ChainedLog(state / "ledger.sqlite")
@@ -65,6 +66,7 @@ def serve(
                 processes.superlink(
                     credentials, host, port, workdir, enrolment=enrolment, evidence=evidence, names=names
                 ) as link,
+                processes.relay(transport, host, port, link, workdir),
                 tasks.noticing_loss(link.alive, httpx.HTTPError),
             ):
                 say(f"the aggregator listens on {host}:{port}")
@@ -82,6 +84,6 @@ def serve(
             restarts = 0 if len(aggregation.record.rounds) > before else restarts + 1
             if restarts > MOST_RESTARTS:
                 raise
-            say(f"{error}; starting both again")
+            say(f"{error}; starting them again")
         else:
             return model, aggregation.record

@@ -6,14 +6,15 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cordon.errors import BudgetExceeded, FederationError, Quarantined, Unreachable
+from cordon.errors import BudgetExceeded, FederationError, Leaving, Quarantined, Unreachable
 from cordon.federation.messages import ANSWERED, RECEIVED, STOPPED, TRAINED, Outcome, Reply, Task
 from cordon.federation.plan import Plan
-from cordon.federation.processes import supernode
+from cordon.federation.processes import DEALT_WITH, Process, supernode, way_out
+from cordon.federation.stay import Stay
 from cordon.federation.tasks import answer
 from cordon.model import Model, check_parameters, initial_parameters
 from cordon.site_ledger import SiteLedger
@@ -22,11 +23,16 @@ from cordon.training import Units, train
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
 
+    from cordon.transport.proxy import Proxy
+
 POLL = 0.1
 # Answers leave on this grid (seconds after the task came), so that the time an answer takes, which
 # Flower reports with it, does not tell how many rows were drawn.
 ANSWER_GRID = 0.5
-DELIVERY = 5.0
+# The SuperNode sends a reply on its own clock, and tries for so long (seconds) at most.
+DELIVERY = 20.0
+# When a SuperNode leaves, the SuperLink drops what it sent and the aggregator has not collected (seconds).
+COLLECTION = 5.0
 RESTART_PAUSE = 5.0
 REFUSED = "the site refused the task or failed at it"
 Say = Callable[[str], None]
@@ -44,7 +50,7 @@ class Participant:
         self, name: str, load_units: Callable[[Plan], Units], features: tuple[str, ...], *,
         declared_patients: int, ledger: SiteLedger, say: Say, agreed: Plan | None = None,
     ) -> None:  # fmt: skip
-        self._name = name
+        self.name = name
         self._load_units = load_units
         self._units: Units | None = None
         self._features = features
@@ -71,7 +77,7 @@ class Participant:
         plan = task.plan
         if task.declared_patients != self._declared_patients:
             raise FederationError(
-                f"the aggregator holds {task.declared_patients} declared patients for {self._name}, the site "
+                f"the aggregator holds {task.declared_patients} declared patients for {self.name}, the site "
                 f"declared {self._declared_patients}. Agree on one sites sheet."
             )
         if self._agreed is not None and plan != replace(self._agreed, run=plan.run):
@@ -82,7 +88,7 @@ class Participant:
             raise FederationError(
                 f"the plan's delta {plan.delta:g} is above the site's {self._ledger.delta:g}. Agree on one."
             )
-        plan.check_delta(self._name, self._declared_patients)
+        plan.check_delta(self.name, self._declared_patients)
         self._ledger.follow(plan.run, task.tip)
         answered = self._ledger.answered(plan.run)
         if task.round < answered:
@@ -98,14 +104,14 @@ class Participant:
         try:
             self._ledger.reserve(plan.run, task.round, plan.event, unit=plan.unit)
         except BudgetExceeded as error:
-            self._say(f"{self._name} stops by itself: {error}")
+            self._say(f"{self.name} stops by itself: {error}")
             return Reply(STOPPED, plan.run, task.round)
         settings = plan.settings_for(self._declared_patients)
         carried = self._clips.get(plan.run) if plan.clipping == "adaptive" else None
         trained = train(plan.model, task.parameters, self._units, settings, clip_norm=carried)
         self._clips[plan.run] = trained.clip_norm
         self._say(
-            f"{self._name}, round {task.round} of {plan.rounds}: trained; "
+            f"{self.name}, round {task.round} of {plan.rounds}: trained; "
             f"{plan.statement(self._ledger.spent())} of {self._ledger.epsilon:g} reserved so far"
         )
         return Reply(TRAINED, plan.run, task.round, plan.event, trained.update)
@@ -132,70 +138,132 @@ class Participant:
 def join(
     participant: Participant, *,
     address: str, certificate: Path | None, key: Path, workdir: Path, join_deadline: float, say: Say,
-    policy: Path | None = None,
+    policy: Path | None = None, transport: Path | None = None, stay: Stay | None = None,
 ) -> Model:  # fmt: skip
     """Take part in a run at ``address`` until the aggregator ends it, and return its model.
 
     The SuperNode trusts ``certificate``, or, with an attestation ``policy``, the certificate of the
-    aggregator that satisfies it: asked anew for each SuperNode, before it starts. Raises AttestationError
-    where the aggregator does not, Unreachable where no task comes within ``join_deadline`` seconds of
-    starting or of the last one, Quarantined where the aggregator refused the site's updates,
-    FederationError where the run failed.
+    aggregator that satisfies it: asked anew for each SuperNode, before it starts. Connections go through
+    the shared folder ``transport`` where there is one, else through the environment's proxy. Raises
+    AttestationError where the aggregator does not satisfy the policy, Unreachable where no task comes within
+    ``join_deadline`` seconds of starting or of the last one, or in a whole ``stay``, Leaving where the stay
+    is over between rounds, Quarantined where the aggregator refused the site's updates, FederationError
+    where the run failed.
     """
     import opacus  # noqa: F401  slow to import: before the first task, not in it
     import torch  # noqa: F401
 
     workdir.mkdir(parents=True, exist_ok=True)
-    quiet_since = time.monotonic()
-    while participant.outcome is None:
-        if policy is not None:
-            certificate = _attested(address, policy, workdir, quiet_since + join_deadline, say)
-        assert certificate is not None
-        node, tasks = supernode(address, certificate, key, workdir)
-        say(f"SuperNode {node.pid} connects to {address}")
-        with node:
-            while participant.outcome is None and node.exit_status() is None:
-                if answer(tasks, participant.handle, refused=REFUSED):
-                    quiet_since = time.monotonic()
-                elif time.monotonic() - quiet_since > join_deadline:
-                    break
-                time.sleep(POLL)
-            if participant.outcome is not None:
-                time.sleep(DELIVERY)  # the SuperNode sends the last reply on its own clock
-        if participant.outcome is None:
-            if time.monotonic() - quiet_since > join_deadline:
-                raise Unreachable(
-                    f"no task from the aggregator at {address} within {join_deadline:g} s; "
-                    f"{workdir / 'supernode.log'} says what the SuperNode saw. Check the address, the key's "
-                    "enrolment and the aggregator."
-                )
-            # A SuperNode that died is refused until its last heartbeat has lapsed.
-            say(f"SuperNode {node.pid} ended with status {node.exit_status()}; trying again")
-            time.sleep(RESTART_PAUSE)
+    stay = stay or Stay()
+    stay.heed_sigterm()
+    with way_out(address, transport, participant.name, workdir) as proxy:
+        visit = _Visit(participant, address, key, workdir, join_deadline, say, stay, proxy)
+        while participant.outcome is None:
+            pinned = certificate if policy is None else visit.attested(policy)
+            if pinned is not None:
+                visit.with_supernode(pinned)
+            visit.leave_if_over()
     return _result(participant)
 
 
-def _attested(address: str, policy: Path, workdir: Path, deadline: float, say: Say) -> Path:
-    """The certificate of the aggregator, once it is there and its evidence satisfies the policy."""
-    from cordon.attestation.client import fetch
-    from cordon.attestation.policy import Policy
+@dataclass
+class _Visit:
+    """One task's part in a run, over one SuperNode or several."""
 
-    required = Policy.read(policy)
-    while True:
-        try:
-            attested = fetch(address, required)
-        except Unreachable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(RESTART_PAUSE)
-            continue
-        found = attested.found
-        warning = ", TEST ONLY" if found.test_only else ""
-        named = f"{found.kind}, measurement {found.measurement}{warning}"
-        say(f"the aggregator at {address} is attested: {named}")
-        path = workdir / "attested.crt"
-        path.write_bytes(attested.certificate)
-        return path
+    participant: Participant
+    address: str
+    key: Path
+    workdir: Path
+    join_deadline: float
+    say: Say
+    stay: Stay
+    proxy: Proxy | None
+
+    def __post_init__(self) -> None:
+        self._quiet_since = time.monotonic()
+        self._heard = False
+
+    def with_supernode(self, certificate: Path) -> None:
+        """Answer tasks until the outcome is known, the SuperNode ends, or the stay is over."""
+        node, tasks = supernode(self.address, certificate, self.key, self.workdir, self.proxy)
+        self.say(f"SuperNode {node.pid} connects to {self.address}")
+        answered = 0
+        with node:
+            while not (self._done or self._late or node.exit_status() is not None):
+                if answer(tasks, self._handle, refused=REFUSED):
+                    self._quiet_since, self._heard = time.monotonic(), True
+                    answered += 1
+                time.sleep(POLL)
+            if answered and self._done and time.monotonic() - self._quiet_since < DELIVERY:
+                _await_delivery(node, answered)
+                time.sleep(COLLECTION)
+        if self._done:
+            return
+        if self._late:
+            raise Unreachable(
+                f"no task from the aggregator at {self.address} within {self.join_deadline:g} s; "
+                f"{self.workdir / 'supernode.log'} says what the SuperNode saw. Check the address, the key's "
+                "enrolment and the aggregator."
+            )
+        # A SuperNode that died is refused until its last heartbeat has lapsed.
+        self.say(f"SuperNode {node.pid} ended with status {node.exit_status()}; trying again")
+        time.sleep(RESTART_PAUSE)
+
+    def leave_if_over(self) -> None:
+        """Leaving where the stay is over, and Unreachable where it was for nothing."""
+        if self.participant.outcome is not None or not self.stay.over:
+            return
+        if not self._heard and not self.stay.told:
+            raise Unreachable(
+                f"no task from the aggregator at {self.address} in all of this task's walltime. Start the "
+                "aggregator first, or give the site more time."
+            )
+        raise Leaving(
+            f"{self.participant.name} leaves between rounds: {self.stay.over}. Nothing is lost: started "
+            "again, it goes on with the run."
+        )
+
+    def attested(self, policy: Path) -> Path | None:
+        """The certificate of the attested aggregator, once it is there; None where the stay is over."""
+        from cordon.attestation.client import fetch
+        from cordon.attestation.policy import Policy
+
+        required = Policy.read(policy)
+        while not self.stay.over:
+            try:
+                attested = fetch(self.address, required, proxy=self.proxy)
+            except Unreachable:
+                if self._late:
+                    raise
+                time.sleep(RESTART_PAUSE)
+                continue
+            found = attested.found
+            warning = ", TEST ONLY" if found.test_only else ""
+            named = f"{found.kind}, measurement {found.measurement}{warning}"
+            self.say(f"the aggregator at {self.address} is attested: {named}")
+            path = self.workdir / "attested.crt"
+            path.write_bytes(attested.certificate)
+            return path
+        return None
+
+    def _handle(self, message: Message) -> RecordDict:
+        with self.stay.round():
+            return self.participant.handle(message)
+
+    @property
+    def _done(self) -> bool:
+        return self.participant.outcome is not None or bool(self.stay.over)
+
+    @property
+    def _late(self) -> bool:
+        return time.monotonic() - self._quiet_since > self.join_deadline
+
+
+def _await_delivery(node: Process, replies: int) -> None:
+    """Wait until the SuperNode has dealt with so many replies, or is late with them."""
+    deadline = time.monotonic() + DELIVERY
+    while node.said(DEALT_WITH) < replies and node.exit_status() is None and time.monotonic() < deadline:
+        time.sleep(POLL)
 
 
 def _result(participant: Participant) -> Model:

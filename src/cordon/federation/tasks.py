@@ -9,6 +9,7 @@ with another hash is refused. Flower's internals are touched here alone: flwr is
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cordon.errors import FederationError
 from cordon.federation import app_bundle
+from cordon.transport.proxy import VARIABLES
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 START_DEADLINE = 60.0
 POLL = 0.1
-LOST = "the SuperLink or the gate ended"
+LOST = "the SuperLink, the gate or the relay ended"
 
 # What Flower says of its own connections is no news for whoever follows a run.
 logging.getLogger("flwr").setLevel(logging.WARNING)
@@ -68,14 +70,15 @@ class Tasks:
                 master_secret=self._secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
             )
         )
-        return RuntimeHttpClient.from_server_address(
-            server_address=self.address,
-            insecure=self.certificate is None,
-            root_certificates=self.certificate,
-            interceptors=[RuntimeVersionHttpInterceptor(component_name="cordon"), authentication],
-            # Acquiring is a poll: whoever waits for a task tries again anyway.
-            retry_invoker=self.patience(make_simple_http_retry_invoker()) if token else None,
-        )
+        with without_proxy():
+            return RuntimeHttpClient.from_server_address(
+                server_address=self.address,
+                insecure=self.certificate is None,
+                root_certificates=self.certificate,
+                interceptors=[RuntimeVersionHttpInterceptor(component_name="cordon"), authentication],
+                # Acquiring is a poll: whoever waits for a task tries again anyway.
+                retry_invoker=self.patience(make_simple_http_retry_invoker()) if token else None,
+            )
 
     def patience(self, retries: RetryInvoker) -> RetryInvoker:
         """``retries`` that end where nobody is left to reach, or the task was taken from us.
@@ -126,6 +129,19 @@ class Tasks:
 
 
 @contextmanager
+def without_proxy() -> Iterator[None]:
+    """Clients made in the block call this machine itself, whatever proxy the environment names.
+
+    Flower's clients read it as they are made, and say nothing of loopback.
+    """
+    held = {name: os.environ.pop(name) for name in list(os.environ) if name.lower() in VARIABLES}
+    try:
+        yield
+    finally:
+        os.environ.update(held)
+
+
+@contextmanager
 def noticing_loss(alive: Callable[[], bool], failures: type[Exception]) -> Iterator[None]:
     """LinkLost for each of ``failures`` in the block where the SuperLink or the gate ended."""
     try:
@@ -172,7 +188,8 @@ def server_task(tasks: Tasks) -> Iterator[Grid]:
     token = until(lambda: tasks.acquire(TaskType.SERVER_APP), nothing, alive=tasks.alive)
     grid = HttpGrid(tasks.address, root_certificates=tasks.certificate, token=token)
     tasks.patience(grid._retry_invoker)
-    client = grid._runtime_client
+    with without_proxy():
+        client = grid._runtime_client
     heartbeat = tasks.heartbeat(client)
     heartbeat.start()
     status, details = SubStatus.FAILED, "the aggregator stopped"
@@ -259,12 +276,13 @@ def _control(tasks: Tasks) -> Iterator[Any]:
     from flwr.supercore.control import ControlHttpClient
     from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
-    client = ControlHttpClient.from_server_address(
-        server_address=tasks.address,
-        insecure=tasks.certificate is None,
-        root_certificates=tasks.certificate,
-        interceptors=[RuntimeVersionHttpInterceptor(component_name="cordon")],
-    )
+    with without_proxy():
+        client = ControlHttpClient.from_server_address(
+            server_address=tasks.address,
+            insecure=tasks.certificate is None,
+            root_certificates=tasks.certificate,
+            interceptors=[RuntimeVersionHttpInterceptor(component_name="cordon")],
+        )
     try:
         yield client
     finally:

@@ -1,0 +1,1 @@
+"""How a site's connections leave it: through its proxy, or as files in a shared folder."""

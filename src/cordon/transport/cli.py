@@ -1,0 +1,31 @@
+"""`cordon relay`: a way out for sites that have none, on a node that has one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cordon.commands import progress, reports_errors
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--aggregator", required=True, metavar="HOST:PORT", help="The one address that it connects to.")
+@reports_errors
+def relay(folder: Path, aggregator: str) -> None:
+    """Carry sites' connections from FOLDER to an aggregator, until a signal ends it.
+
+    For sites that run with --transport files, on a node that sees their FOLDER and reaches the aggregator
+    (through HTTPS_PROXY where that is set). It sees TLS alone and holds no key.
+    """
+    from cordon.transport.proxy import split_address
+    from cordon.transport.relay import serve
+
+    host, port = split_address(aggregator)
+    with progress(None) as say:
+        serve(folder, host, port, say)
+
+
+if __name__ == "__main__":
+    relay()

@@ -1,0 +1,96 @@
+"""Profiles: each resolves, they combine in any order, a site comes first, contradictions are told."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from test_pipeline import ROOT, environment, nextflow, stub_site
+
+ENGINES = ("local", "docker", "podman", "singularity", "apptainer", "charliecloud")
+SCHEDULERS = ("slurm", "sge", "lsf", "pbspro", "awsbatch", "k8s", "google-batch")
+OTHERS = ("gpu", "demo", "test", "example")
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(600)]
+
+
+def settings(profile: str, *options: str) -> dict[str, str]:
+    """What the configuration says under ``profile``, by name."""
+    run = subprocess.run(
+        ["nextflow", *options, "config", "-flat", "-profile", profile, str(ROOT)],
+        env=environment(), text=True, capture_output=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    return dict(line.split(" = ", 1) for line in run.stdout.splitlines() if " = " in line and line[0] != " ")
+
+
+def enabled(found: dict[str, str]) -> set[str]:
+    """The engines that a configuration turns on."""
+    return {engine for engine in ENGINES if found.get(f"{engine}.enabled") == "true"}
+
+
+def test_every_profile_is_known_here():
+    text = (ROOT / "modules" / "profiles.config").read_text()
+    defined = {name.strip("'") for name in re.findall(r"^    ([\w'-]+) \{$", text, re.MULTILINE)}
+    assert defined == {*ENGINES, *SCHEDULERS, *OTHERS}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_alone_runs_on_this_machine_within_its_limits(engine):
+    found = settings(engine)
+    assert enabled(found) == ({engine} - {"local"})
+    assert "process.executor" not in found
+    assert int(found["process.maxForks"]) > 0
+    assert "cpus" in found["process.resourceLimits"]
+
+
+@pytest.mark.parametrize(("scheduler", "engine"), [*zip(SCHEDULERS, itertools.cycle(ENGINES), strict=False)])
+def test_a_scheduler_joins_any_engine_and_bounds_nothing_by_this_machine(scheduler, engine):
+    found = settings(f"{scheduler},{engine}")
+    assert enabled(found) == ({engine} - {"local"})
+    assert found["process.executor"] == f"'{scheduler}'"
+    assert found["process.maxForks"] == "0"
+    assert found["process.resourceLimits"] == "[]"
+    assert found["params.federation_slots"] == "null"
+
+
+def test_the_order_of_profiles_does_not_matter():
+    found = settings("slurm,apptainer,gpu,test,example")
+    assert settings("example,test,gpu,apptainer,slurm") == found
+    assert (
+        found["process.'withName:TRAIN_SITE|AUDIT_MODEL|CALIBRATE_SCORES|SCORE_VARIANTS'.accelerator"] == "1"
+    )
+    assert found["process.queue"] == "'short'"
+    assert found["process.resourceLimits"] == "[cpus:32, memory:'256 GB', time:'1d']"
+
+
+def test_a_sites_own_file_comes_before_ours(tmp_path):
+    """It takes the tasks back from Slurm, which is not there, and says where results go."""
+    (tmp_path / "hospital.config").write_text("process.executor = 'local'\nparams.outdir = 'elsewhere'\n")
+    given = ["-stub", "--callers", "bcftools", *stub_site(tmp_path), "--site_config", "hospital.config"]
+    run = nextflow(tmp_path, *given, profile="slurm,local")
+    assert run.returncode == 0, run.stdout
+    assert (tmp_path / "elsewhere" / "report.html").exists()
+    missing = nextflow(tmp_path, *given[:-1], "nowhere.config", profile="slurm,local")
+    assert missing.returncode != 0
+    assert "nowhere.config" in missing.stdout
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        ("docker,singularity", "Choose either one of: docker, singularity"),  # Nextflow's own words
+        ("local,docker", "local and docker contradict each other. Choose one of the engines"),
+        ("slurm,local,lsf", "slurm and lsf contradict each other. Choose one of the schedulers"),
+        ("slrum,docker", "Unknown configuration profile: 'slrum'"),
+    ],
+)
+def test_contradictory_and_unknown_profiles_are_refused_before_any_task(tmp_path: Path, profile, said):
+    run = nextflow(tmp_path, profile=profile)
+    assert run.returncode != 0
+    assert said in run.stdout
+    assert "Submitted process" not in run.stdout

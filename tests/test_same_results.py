@@ -1,0 +1,119 @@
+"""Where a run's tasks are run changes nothing: on this machine, on a real Slurm, in real containers.
+
+Slurm is one node on this machine (tests/slurm), each task an sbatch job. The containers are those that
+`make images` builds. Noise comes of a seed, by a test double, or no two runs could be compared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cordon.accountants import epsilon_rdp
+from cordon.federation.plan import Plan
+from cordon.ledger import ChainedLog
+from seeded_runs import SITES, SeededRuns
+from test_pipeline import ROOT, tasks
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(1200)]
+
+SLURM = ("munged", "slurmctld", "slurmd", "sbatch")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> SeededRuns:
+    """Runs to compare; the one called ``local`` is done."""
+    runs = SeededRuns(tmp_path_factory.mktemp("runs"))
+    local = runs.run("local", "local", "--audit", "none")
+    assert local.returncode == 0, local.stdout
+    assert len(runs.scored("local")) == 2 * 6
+    return runs
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory) -> Iterator[str]:
+    """The configuration of a running Slurm, for SLURM_CONF."""
+    if os.geteuid() != 0:
+        pytest.skip("a Slurm of its own needs root")
+    if missing := [name for name in SLURM if shutil.which(name) is None]:
+        pytest.skip(
+            f"no Slurm here ({', '.join(missing)}): apt-get install slurmctld slurmd slurm-client munge"
+        )
+    folder = tmp_path_factory.mktemp("slurm")
+    subprocess.run([ROOT / "tests" / "slurm" / "start", folder], check=True)
+    try:
+        yield str(folder / "slurm.conf")
+    finally:
+        subprocess.run([ROOT / "tests" / "slurm" / "stop", folder], check=True)
+
+
+def jobs(folder: Path) -> int:
+    """How many sbatch jobs Nextflow's log in ``folder`` tells of."""
+    log = (folder / ".nextflow.log").read_text()
+    return sum("[SLURM] submitted process" in line for line in log.splitlines())
+
+
+def test_slurm_gives_the_same_bytes_as_this_machine(runs, slurm):
+    run = runs.run("slurm", "local,slurm", "--audit", "none", SLURM_CONF=slurm)
+    assert run.returncode == 0, run.stdout
+    folder = runs.place("slurm")
+    assert jobs(folder) == len(tasks(folder)) > 30
+    assert runs.scored("slurm") == runs.scored("local")
+
+
+def test_another_seed_gives_other_bytes(runs):
+    """Or the comparisons here could not fail. Only training and what follows it is done again."""
+    folder = runs.place("other")
+    shutil.copytree(runs.place("local"), folder, symlinks=True)
+    shutil.rmtree(folder / "results")
+    run = runs.run("other", "local", "--audit", "none", seed="8")
+    assert run.returncode == 0, run.stdout
+    assert runs.scored("other").keys() == runs.scored("local").keys()
+    assert runs.scored("other") != runs.scored("local")
+
+
+def test_a_run_that_slurm_kills_at_its_time_limit_is_resumed_and_accounted_right(runs, slurm):
+    """The aggregator's job has one minute and is not tried again, so the run ends with it, in its middle."""
+    folder = runs.place("slurm")
+    (folder / "short.config").write_text(
+        "process { withName: 'AGGREGATE' { time = '1 min'\n errorStrategy = 'terminate' } }\n"
+    )
+    rounds, state = 40, folder / "killed_state"
+    given = ["-resume", "--audit", "none", "--rounds", str(rounds), "--state_dir", str(state)]
+    killed = runs.run("slurm", "local,slurm", "-c", "short.config", *given, SLURM_CONF=slurm)
+    assert killed.returncode != 0, killed.stdout
+    assert "AGGREGATE" in killed.stdout
+    decided = ChainedLog(state / "aggregator" / "ledger.sqlite").of_kind("decision")
+    assert 0 < len({row["round"] for row in decided}) < rounds
+
+    resumed = runs.run("slurm", "local,slurm", *given, SLURM_CONF=slurm)
+    assert resumed.returncode == 0, resumed.stdout
+    decided = ChainedLog(state / "aggregator" / "ledger.sqlite").of_kind("decision")
+    record = json.loads((folder / "results" / "federation" / "federation.json").read_text())
+    assert len(record["rounds"]) == rounds
+    for site in SITES:
+        accepted = [row["round"] for row in decided if row["site"] == site and row["decision"] == "accepted"]
+        assert sorted(accepted) == list(range(1, rounds + 1))
+        reserved = ChainedLog(state / "sites" / f"{site}.sqlite").of_kind("reserved")
+        assert len(reserved) >= rounds
+        assert {row["round"] for row in reserved} == set(range(1, rounds + 1))
+        spent = json.loads((folder / "results" / "federation" / "sites" / f"{site}.spent.json").read_text())
+        plan = Plan.from_dict(spent["plan"])
+        expected = epsilon_rdp([plan.event] * len(reserved), delta=plan.delta)
+        assert spent["epsilon_rdp"] == pytest.approx(expected, rel=1e-9)
+        assert spent["epsilon_rdp"] <= plan.epsilon
+
+
+@pytest.mark.usefixtures("images")
+def test_containers_give_the_same_bytes_as_this_machine(runs):
+    """With the audit, which changes nothing about the model that it lets out."""
+    run = runs.run("docker", "docker", "--audit_trainings", "16")
+    assert run.returncode == 0, run.stdout
+    assert runs.scored("docker") == runs.scored("local")
+    assert (runs.place("docker") / "results" / "federation" / "certificate.json").exists()
