@@ -10,7 +10,7 @@ workflow FEDERATE {
 
     main:
     state = file(params.state_dir).toAbsolutePath().toString()
-    transport = params.transport == 'files' ? (params.transport_dir ? file(params.transport_dir).toAbsolutePath().toString() : "${state}/transport") : ''
+    transport = params.transport == 'files' ? (params.transport_dir ? file(params.transport_dir, checkIfExists: true).toAbsolutePath().toString() : "${state}/transport") : ''
     record = channel.value([])
     ledger = channel.value([])
     certificate = channel.value([])
