@@ -7,13 +7,16 @@ PYTHON ?= python3
 VENV := .venv
 OUT ?= results/demo
 ARGS ?=
+IMAGES ?= python python-cuda gatk4 aggregator
+BUNDLE ?= $(IMAGES) local
+VERSION = $(shell sed -n "s/^ *version = '\(.*\)'/\1/p" nextflow.config)
 SETUP := $(VENV)/.installed .tools/nextflow/.installed .tools/gatk/.installed .tools/strict/.installed
 # What is on PATH already comes first; what was fetched here stands behind it.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH):$(CURDIR)/tools/bin
 export NXF_OFFLINE = true
 export NXF_DISABLE_CHECK_LATEST = true
 
-.PHONY: help setup demo images test test-fast lint lock clean
+.PHONY: help setup demo images bundle test test-fast lint lock clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s $$'\t'
@@ -23,8 +26,18 @@ setup: $(SETUP) ## Python environment, Nextflow, GATK and the strict syntax's pa
 demo: $(SETUP) ## A simulated consortium of three hospitals, from reads to scored variants and a report
 	@tools/demo $(OUT) $(ARGS)
 
-images: ## The container images, each with its size; needs Docker
-	@for build in containers/*/build; do "$$build"; done
+images: $(VENV)/.installed ## The container images, each with its size and its SBOM in dist/sbom; needs Docker. Some: IMAGES="python gatk4"
+	@for image in $(IMAGES); do \
+	    case $$image in \
+	        python-cuda) tag=cordon-python:$(VERSION)-cuda; containers/python/build cuda $$tag ;; \
+	        *) tag=cordon-$$image:$(VERSION); containers/$$image/build ;; \
+	    esac; \
+	    $(VENV)/bin/python containers/sbom.py $$tag dist/sbom/cordon-$$image.cdx.json; \
+	done
+
+bundle: $(SETUP) ## What a machine without a network needs, in dist. Parts of it: BUNDLE="python gatk4 aggregator local"
+	@tools/bundle dist/cordon-$(VERSION)-bundle $(BUNDLE)
+	@tar -C dist -cf dist/cordon-$(VERSION)-bundle.tar cordon-$(VERSION)-bundle
 
 test: $(SETUP) ## All tests; those that need Docker, Slurm or a browser say why they skip
 	$(VENV)/bin/python -m pytest
@@ -38,12 +51,13 @@ lint: $(VENV)/.installed .tools/strict/.installed ## ruff, mypy, and the strict 
 	$(VENV)/bin/mypy
 	tools/bin/strict main.nf modules nextflow.config
 
-lock: ## Pin every dependency anew in requirements.lock
+lock: ## Pin every dependency anew: requirements.lock, tools/*/jars.lock
 	$(VENV)/bin/python -m piptools compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	    --extra dev --output-file requirements.lock pyproject.toml
+	@for tool in tools/*/pom.xml; do tools/fetch "$$(basename "$$(dirname "$$tool")")" --lock; done
 
-clean: ## Results and work folders of runs; what was set up stays
-	rm -rf results work .nextflow .nextflow.log*
+clean: ## Results and work folders of runs, bundles; what was set up stays
+	rm -rf results dist work .nextflow .nextflow.log*
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "== Python environment in $(VENV) (about 6 GB, a few minutes the first time)"

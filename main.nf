@@ -5,12 +5,16 @@ include { CALL } from './modules/call'
 include { REFINE } from './modules/refine'
 include { FEDERATE } from './modules/federate'
 include { SCORE } from './modules/score'
+include { help } from './modules/help'
 
-workflow {
+workflow CORDON {
+    take:
+    parameters // of the run, as nextflow_schema.json names them
+
     main:
     // samples: [meta, bam]; given: [meta, caller, vcf]; pseudonyms: [meta, patient, sample]
     // truths: [meta, truth vcf, confident bed]; reference: [fasta, fai, dict]; aliases: table of contig names or []
-    AGREE_ON_INPUTS()
+    AGREE_ON_INPUTS(parameters)
     samples = AGREE_ON_INPUTS.out.samples
     given = AGREE_ON_INPUTS.out.given
     pseudonyms = AGREE_ON_INPUTS.out.pseudonyms
@@ -19,28 +23,40 @@ workflow {
     aliases = AGREE_ON_INPUTS.out.aliases
 
     // reads: [meta, bam, bai]; calls: [meta, callers, vcfs, indices]
-    CALL(samples, given, reference, aliases)
+    CALL(samples, given, reference, aliases, parameters)
 
     // variants: [meta, parquet]
-    REFINE(CALL.out.reads, CALL.out.calls, pseudonyms, truths, reference, aliases)
+    REFINE(CALL.out.reads, CALL.out.calls, pseudonyms, truths, reference, aliases, parameters)
 
     // model: safetensors; record: federation.json; ledger: the aggregator's decisions
-    FEDERATE(REFINE.out.variants, AGREE_ON_INPUTS.out.sites)
+    FEDERATE(REFINE.out.variants, AGREE_ON_INPUTS.out.sites, parameters)
 
     versions = AGREE_ON_INPUTS.out.versions.mix(CALL.out.versions, REFINE.out.versions, FEDERATE.out.versions)
     SCORE(
         REFINE.out.variants,
         CALL.out.calls,
+        CALL.out.counts,
         reference,
         FEDERATE.out.model,
         FEDERATE.out.record,
         FEDERATE.out.ledger,
         FEDERATE.out.certificate,
         versions,
+        parameters,
     )
+}
+
+workflow {
+    main:
+    if (params.help) {
+        println(help(file("${projectDir}/nextflow_schema.json"), params.help))
+    }
+    else {
+        CORDON(params)
+    }
 
     workflow.onComplete = {
-        if (workflow.success) {
+        if (workflow.success && !params.help) {
             log.info("Scored VCFs: ${params.outdir}/scored/")
             log.info("Report:      ${params.outdir}/report.html")
         }

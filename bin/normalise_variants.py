@@ -4,7 +4,7 @@
 import click
 
 from cordon.commands import EXISTING, OUTPUT, reports_errors
-from cordon.variants import normalise_variants
+from cordon.variants import normalise_variants, write_statistics
 
 
 @click.command()
@@ -14,6 +14,7 @@ from cordon.variants import normalise_variants
 @click.option("--sites_only", is_flag=True, help="Keep every allele, without genotypes, with INFO/AF alone.")
 @click.option("--aliases", type=EXISTING, help="Table of contig names: one contig a line, tabs between.")
 @click.option("--summary", type=OUTPUT, help="JSON of what was changed and left out.")
+@click.option("--statistics", type=OUTPUT, help="What `bcftools stats` says of the output.")
 @click.option("--output", type=OUTPUT, required=True, help="bgzip VCF to write; its .tbi comes beside it.")
 @reports_errors
 def main(
@@ -23,6 +24,7 @@ def main(
     sites_only: bool,
     aliases: str | None,
     summary: str | None,
+    statistics: str | None,
     output: str,
 ) -> None:
     """Split a caller's VCF, or a resource's, into one record an allele, left-aligned, sorted and indexed."""
@@ -31,6 +33,8 @@ def main(
     done = normalise_variants(vcf=vcf, reference=reference, sample=sample, output=output, aliases=aliases)
     if summary:
         done.write(summary)
+    if statistics:
+        write_statistics(output, statistics)
     click.echo(f"{sample or 'sites'}: {done}")
 
 

@@ -30,7 +30,7 @@ def entries(lock: str) -> dict[str, str]:
 
 
 def needed(lock: str, names: Iterable[str]) -> list[str]:
-    """``names`` and all that the lock file's comments ("via") say came with them, in the lock file's order."""
+    """``names`` and all that the lock file's comments ("via") say came with them, in its order."""
     found = {*names}
     wanted_by: dict[str, set[str]] = {}
     for line in lock.splitlines():

@@ -1,4 +1,4 @@
-"""Write what is in an image as CycloneDX JSON: ``sbom.py IMAGE OUTPUT``, from the lists in its /usr/share/cordon.
+"""Write what is in an image as CycloneDX JSON: ``sbom.py IMAGE OUTPUT``, by the lists in /usr/share/cordon.
 
 Debian packages and jars come without licences: neither dpkg nor Maven's coordinates hold them.
 """

@@ -18,10 +18,11 @@ workflow CALL {
     given // [meta, caller, vcf]: calls that the user brings
     reference // [fasta, fai, dict]
     aliases // table of contig names or []
+    parameters // of the run
 
     main:
-    callers = params.callers.tokenize(',').unique()
-    gvcf = "${params.gvcf}" == 'true'
+    callers = parameters.callers.tokenize(',').unique()
+    gvcf = "${parameters.gvcf}" == 'true'
     in_parts = channel.empty()
     called = channel.empty()
 
@@ -29,7 +30,7 @@ workflow CALL {
     reads = NORMALISE_READS.out.reads
     versions = NORMALISE_READS.out.versions
 
-    SPLIT_INTERVALS(reference, params.intervals ? file(params.intervals, checkIfExists: true) : [], aliases)
+    SPLIT_INTERVALS(reference, parameters.intervals ? file(parameters.intervals, checkIfExists: true) : [], aliases)
     versions = versions.mix(SPLIT_INTERVALS.out.versions)
     beds = SPLIT_INTERVALS.out.parts.map { found -> found instanceof List ? found : [found] }
     parts = beds.flatMap { found -> found.collect { bed -> [found.size() > 1 ? ".${bed.baseName}" : '', bed] } }
@@ -62,7 +63,7 @@ workflow CALL {
         .filter { _meta, suffix, _vcf, _index -> suffix != 'haplotypecaller.g.vcf.gz' }
         .map { meta, suffix, vcf, _index -> [meta, suffix.tokenize('.')[0], vcf] }
     if ('deepvariant' in callers) {
-        DEEPVARIANT(without_calls(reads, 'deepvariant'), reference, SPLIT_INTERVALS.out.whole, params.deepvariant_model_type, gvcf)
+        DEEPVARIANT(without_calls(reads, 'deepvariant'), reference, SPLIT_INTERVALS.out.whole, parameters.deepvariant_model_type, gvcf)
         versions = versions.mix(DEEPVARIANT.out.versions)
         called = called.mix(DEEPVARIANT.out.calls.map { meta, vcf, _index -> [meta, 'deepvariant', vcf] })
     }
@@ -78,5 +79,7 @@ workflow CALL {
     emit:
     reads = reads // [meta, bam, bai]
     calls = calls // [meta, callers, vcfs, indices]
+    // summary.json and stats.txt of every sample and caller
+    counts = NORMALISE_VARIANTS.out.summary.mix(NORMALISE_VARIANTS.out.statistics).map { _meta, _caller, file -> file }
     versions = versions.mix(GATHER.out.versions, NORMALISE_VARIANTS.out.versions)
 }

@@ -7,16 +7,18 @@ workflow FEDERATE {
     take:
     variants // [meta, parquet]
     sites // sites sheet
+    parameters // of the run
 
     main:
-    state = file(params.state_dir).toAbsolutePath().toString()
-    transport = params.transport == 'files' ? (params.transport_dir ? file(params.transport_dir, checkIfExists: true).toAbsolutePath().toString() : "${state}/transport") : ''
+    state = file(parameters.state_dir).toAbsolutePath().toString()
+    shared = parameters.transport_dir ? file(parameters.transport_dir, checkIfExists: true).toAbsolutePath().toString() : "${state}/transport"
+    transport = parameters.transport == 'files' ? shared : ''
     record = channel.value([])
     ledger = channel.value([])
     certificate = channel.value([])
     versions = channel.empty()
-    policy = params.aggregator_policy ? file(params.aggregator_policy, checkIfExists: true) : []
-    pretrained = params.pretrained ? file(params.pretrained, checkIfExists: true) : []
+    policy = parameters.aggregator_policy ? file(parameters.aggregator_policy, checkIfExists: true) : []
+    pretrained = parameters.pretrained ? file(parameters.pretrained, checkIfExists: true) : []
 
     // [site, parquets]: the site's own labelled variants, held-out samples apart
     by_role = variants
@@ -30,15 +32,15 @@ workflow FEDERATE {
     tables = by_role.train.groupTuple().map { site, group -> [site, group.sort { table -> table.name }] }
     held_out = by_role.test.groupTuple().map { site, group -> [site, group.sort { table -> table.name }] }
 
-    if (params.scoring_model) {
-        model = channel.value(file(params.scoring_model, checkIfExists: true))
+    if (parameters.scoring_model) {
+        model = channel.value(file(parameters.scoring_model, checkIfExists: true))
     }
     else {
-        if (params.aggregator) {
-            key = file(params.site_key, checkIfExists: true)
-            pinned = policy ? [] : file(params.aggregator_ca, checkIfExists: true)
-            agreed = params.plan ? file(params.plan, checkIfExists: true) : []
-            TRAIN_SITE(tables.map { site, group -> [site, group, key, pinned, policy, params.aggregator] }, agreed, sites, state, transport)
+        if (parameters.aggregator) {
+            key = file(parameters.site_key, checkIfExists: true)
+            pinned = policy ? [] : file(parameters.aggregator_ca, checkIfExists: true)
+            agreed = parameters.plan ? file(parameters.plan, checkIfExists: true) : []
+            TRAIN_SITE(tables.map { site, group -> [site, group, key, pinned, policy, parameters.aggregator] }, agreed, sites, state, transport)
             // [name, model, what happened, ledger, trained on, held out]: a site audits on its own rows
             trained = TRAIN_SITE.out.model
                 .join(TRAIN_SITE.out.spent)
@@ -51,15 +53,15 @@ workflow FEDERATE {
         }
         else {
             names = tables.flatMap { _site, group -> group.collect { table -> table.toString() } }.toSortedList()
-            public_variants = params.public_variants ? file(params.public_variants, checkIfExists: true) : []
-            PLAN_RUN(sites, ['127.0.0.1', params.aggregator_port], names, state, pretrained)
+            public_variants = parameters.public_variants ? file(parameters.public_variants, checkIfExists: true) : []
+            PLAN_RUN(sites, ['127.0.0.1', parameters.aggregator_port], names, state, pretrained)
             address = PLAN_RUN.out.address.map { file -> file.text.trim() }
             // [site, key, certificate or [], policy or []]: an attested aggregator makes its own certificate
             keys = PLAN_RUN.out.sites
                 .flatten()
                 .map { folder ->
-                    def authority = params.aggregator_evidence ? [] : folder.resolve('ca.crt')
-                    def required = params.aggregator_evidence == 'emulator' ? folder.resolve('policy.toml') : policy
+                    def authority = parameters.aggregator_evidence ? [] : folder.resolve('ca.crt')
+                    def required = parameters.aggregator_evidence == 'emulator' ? folder.resolve('policy.toml') : policy
                     [folder.name, folder.resolve('site.key'), authority, required]
                 }
             AGGREGATE(PLAN_RUN.out.plan, PLAN_RUN.out.aggregator, address, state, pretrained, public_variants, transport)
@@ -73,7 +75,7 @@ workflow FEDERATE {
                 .combine(all(held_out))
             versions = versions.mix(PLAN_RUN.out.versions, AGGREGATE.out.versions, TRAIN_SITE.out.versions)
         }
-        if (params.audit == 'none') {
+        if (parameters.audit == 'none') {
             model = trained.map { row -> row[1] }.first()
         }
         else {

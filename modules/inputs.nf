@@ -39,8 +39,8 @@ def named_files(samplesheet) {
 }
 
 // The files of the user's that calling and labelling parameters name and that are there.
-def parameter_files() {
-    [params.intervals, params.allele_frequencies, params.known_sites]
+def parameter_files(parameters) {
+    [parameters.intervals, parameters.allele_frequencies, parameters.known_sites]
         .findAll { given -> given }
         .collectMany { given -> given.tokenize(',') }
         .collect { path -> [path, file(path)] }
@@ -48,16 +48,19 @@ def parameter_files() {
 }
 
 workflow AGREE_ON_INPUTS {
+    take:
+    parameters // of the run
+
     main:
     check_profiles()
-    file(params.state_dir).mkdirs()
+    file(parameters.state_dir).mkdirs()
     versions = channel.empty()
-    aliases = params.contig_aliases ? file(params.contig_aliases, checkIfExists: true) : []
-    if ((params.simulate_sites as int) > 0) {
+    aliases = parameters.contig_aliases ? file(parameters.contig_aliases, checkIfExists: true) : []
+    if ((parameters.simulate_sites as int) > 0) {
         SIMULATE_COHORT(
-            [params.simulate_sites, params.simulate_patients, params.simulate_held_out, params.simulate_seed],
-            params.simulate_reference ? file(params.simulate_reference, checkIfExists: true) : [],
-            params.simulate_sites_vcf ? file(params.simulate_sites_vcf, checkIfExists: true) : [],
+            [parameters.simulate_sites, parameters.simulate_patients, parameters.simulate_held_out, parameters.simulate_seed],
+            parameters.simulate_reference ? file(parameters.simulate_reference, checkIfExists: true) : [],
+            parameters.simulate_sites_vcf ? file(parameters.simulate_sites_vcf, checkIfExists: true) : [],
         )
         versions = versions.mix(SIMULATE_COHORT.out.versions)
         samplesheet = SIMULATE_COHORT.out.cohort.map { cohort -> cohort.resolve('samplesheet.csv') }
@@ -65,17 +68,17 @@ workflow AGREE_ON_INPUTS {
         reference = SIMULATE_COHORT.out.cohort.map { cohort -> cohort.resolve('reference.fasta') }
     }
     else {
-        if (params.from_sarek) {
-            sarek = given(params.from_sarek, 'from_sarek')
-            SAMPLESHEET_FROM_SAREK([sarek, sarek.toAbsolutePath().toString()], params.site ?: error('--site is missing. Name the hospital whose samples --from_sarek holds.'))
+        if (parameters.from_sarek) {
+            sarek = given(parameters.from_sarek, 'from_sarek')
+            SAMPLESHEET_FROM_SAREK([sarek, sarek.toAbsolutePath().toString()], parameters.site ?: error('--site is missing. Name the hospital whose samples --from_sarek holds.'))
             versions = versions.mix(SAMPLESHEET_FROM_SAREK.out.versions)
             samplesheet = SAMPLESHEET_FROM_SAREK.out.samplesheet
         }
         else {
-            samplesheet = channel.value(given(params.input, 'input'))
+            samplesheet = channel.value(given(parameters.input, 'input'))
         }
-        sites = channel.value(params.scoring_model && !params.sites ? [] : given(params.sites, 'sites'))
-        reference = channel.value(given(params.reference, 'reference'))
+        sites = channel.value(parameters.scoring_model && !parameters.sites ? [] : given(parameters.sites, 'sites'))
+        reference = channel.value(given(parameters.reference, 'reference'))
     }
 
     CHECK_INPUTS(
@@ -83,20 +86,20 @@ workflow AGREE_ON_INPUTS {
         sites,
         reference,
         samplesheet.map { sheet ->
-            def files = named_files(sheet).collect { path -> [path.toString(), path] } + parameter_files()
+            def files = named_files(sheet).collect { path -> [path.toString(), path] } + parameter_files(parameters)
             [files.collect { file -> file[0] }, files.collect { file -> file[1] }]
         },
-        groovy.json.JsonOutput.toJson(params),
+        groovy.json.JsonOutput.toJson(parameters),
         file("${projectDir}/nextflow_schema.json"),
         file("${projectDir}/modules/check_inputs/schema_input.json"),
         file("${projectDir}/modules/check_inputs/schema_sites.json"),
         aliases,
-        file(params.state_dir).toAbsolutePath().toString(),
+        file(parameters.state_dir).toAbsolutePath().toString(),
     )
     PREPARE_REFERENCE(reference)
 
-    callers = params.callers.tokenize(',').unique()
-    resources = "${params.labels}" == 'resources'
+    callers = parameters.callers.tokenize(',').unique()
+    resources = "${parameters.labels}" == 'resources'
     rows = CHECK_INPUTS.out.samplesheet
         .splitCsv(header: true)
         .map { row ->

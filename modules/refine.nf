@@ -10,11 +10,12 @@ workflow REFINE {
     truths // [meta, truth vcf, confident bed]; [meta, [], []] where labels come from known sites
     reference // [fasta, fai, dict]
     aliases // table of contig names or []
+    parameters // of the run
 
     main:
     // [name, vcf]: public VCFs; known sites keep the order that they were given in
-    known = "${params.labels}" == 'resources' ? "${params.known_sites ?: ''}".tokenize(',') : []
-    frequencies = params.allele_frequencies ? [params.allele_frequencies] : []
+    known = "${parameters.labels}" == 'resources' ? "${parameters.known_sites ?: ''}".tokenize(',') : []
+    frequencies = parameters.allele_frequencies ? [parameters.allele_frequencies] : []
     resources = known.withIndex().collect { path, number -> ["known_sites_${number + 1}", file(path, checkIfExists: true)] }
     resources += frequencies.collect { path -> ['allele_frequencies', file(path, checkIfExists: true)] }
     NORMALISE_RESOURCE(channel.fromList(resources), reference, aliases)

@@ -2,17 +2,20 @@ include { CALIBRATE_SCORES } from './calibrate_scores/main'
 include { SCORE_VARIANTS } from './score_variants/main'
 include { EVALUATE_SCORES } from './evaluate_scores/main'
 include { REPORT } from './report/main'
+include { MULTIQC } from './multiqc/main'
 
 workflow SCORE {
     take:
     variants // [meta, parquet]
     calls // [meta, callers, vcfs, indices]
+    counts // summary.json and stats.txt of every sample and caller
     reference // [fasta, fai, dict]
     model // safetensors
     record // federation.json or []
     ledger // the aggregator's decisions or []
     certificate // of the model or []
     versions // versions.yml of the stages before
+    parameters // of the run
 
     main:
     // [site, parquets]: a site calibrates on its own training labels; it may have none
@@ -43,16 +46,28 @@ workflow SCORE {
         .unique()
         .toSortedList()
         .map { texts -> texts.join('') }
+    given = groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(parameters))
     REPORT(
         record,
         ledger,
         certificate,
         EVALUATE_SCORES.out.evaluation.ifEmpty([]),
         software,
-        groovy.json.JsonOutput.toJson(params),
+        given,
     )
+    MULTIQC(
+        counts.toSortedList { a, b -> a.name <=> b.name },
+        record,
+        certificate,
+        EVALUATE_SCORES.out.evaluation.ifEmpty([]),
+        software,
+        file("${projectDir}/assets/multiqc_config.yml"),
+    )
+    software.collectFile(name: 'software_versions.yml', storeDir: "${parameters.outdir}/pipeline_info")
+    channel.of(given).collectFile(name: 'params.json', storeDir: "${parameters.outdir}/pipeline_info")
 
     emit:
     vcf = SCORE_VARIANTS.out.vcf // [meta, vcf, tbi]
     report = REPORT.out.report
+    multiqc = MULTIQC.out.report
 }

@@ -23,6 +23,7 @@ from cordon.attestation.client import fetch
 from cordon.attestation.emulator import Emulator
 from cordon.attestation.policy import Policy
 from cordon.attestation.template import launch_measurement
+from docker_lab import docker, made
 from test_attestation_policy import firmware
 
 FOLDER = ROOT / "containers" / "aggregator"
@@ -30,24 +31,6 @@ USER = "65532:65532"
 EMULATOR = tuple(f"emulator/{name}" for name in ("ark.key", "ark.pem", "ask.key", "ask.pem"))
 
 pytestmark = pytest.mark.pipeline
-
-
-def docker(*words: object, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(["docker", *map(str, words)], text=True, capture_output=True, timeout=timeout)
-    assert not check or done.returncode == 0, done.stderr
-    return done
-
-
-def made(*command: object) -> None:
-    """Run a build; skip with the reason where Docker is missing or cannot build here."""
-    if shutil.which("docker") is None:
-        pytest.skip("Docker is not on this machine; tests/docker/start sets it up")
-    if subprocess.run(["docker", "info"], capture_output=True).returncode:
-        pytest.skip("Docker's daemon cannot be reached; tests/docker/start starts one")
-    if docker("image", "inspect", "debian:12-slim", check=False).returncode:
-        pytest.skip("debian:12-slim is not here; tests/docker/start makes it")
-    done = subprocess.run([*map(str, command)], text=True, capture_output=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +104,9 @@ def test_two_sites_train_with_the_container_that_may_write_nothing_but_its_state
     try:
         for site in ("north", "south"):
             two.start(site, policy=policy, deadline=120.0)
+        check = json.loads(docker("image", "inspect", image).stdout)[0]["Config"]["Healthcheck"]["Test"]
+        assert check[0] == "CMD"
+        answered(lambda: docker("exec", name, *check[1:]))
         shell = docker("exec", name, "sh", "-c", "id", check=False)
         assert shell.returncode in (126, 127)
         assert docker("wait", name, timeout=200).stdout.strip() == "0", docker("logs", name).stdout

@@ -322,12 +322,13 @@ def test_a_released_model_needs_no_truth(run):
     run.parameters["scoring_model"] = str(run.lab.folder / "model.safetensors")
     run.rows = [run.row(truth_vcf="", confident_bed="")]
     assert run.check()[0]["role"] == "score"
-    run.parameters["scoring_model"] = "/absent/model.safetensors"
-    (run.lab.folder / "checked.csv").unlink()
-    assert (
-        "--scoring_model /absent/model.safetensors: /absent/model.safetensors does not exist."
-        in run.problems()[0]
-    )
+
+
+def test_only_files_that_the_check_reads_are_looked_for(run):
+    """A container does not see the others; Nextflow refuses them where they are missing."""
+    run.parameters |= {"pretrained": "/absent/start.safetensors", "intervals": "/absent/a.bed"}
+    (problem,) = run.problems()
+    assert problem.startswith("--intervals /absent/a.bed: /absent/a.bed does not exist.")
 
 
 def test_a_declared_site_without_training_rows_would_be_waited_for_in_vain(run):

@@ -57,9 +57,9 @@ HEADER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def script(name: str) -> Any:
+def script(name: str, folder: Path = FOLDER) -> Any:
     """A script of the image's build as a module."""
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -261,7 +261,7 @@ def test_the_structures_of_the_network_are_those_of_linux() -> None:
 
 
 def test_every_package_of_the_image_is_pinned_with_its_hash() -> None:
-    pinned = script("pinned")
+    pinned = script("pinned", FOLDER.parent)
     lock = (ROOT / "requirements.lock").read_text()
     names = pinned.listed((FOLDER / "packages.txt").read_text())
     entries = list(pinned.pinned(lock, names))

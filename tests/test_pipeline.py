@@ -120,7 +120,7 @@ def test_resume_repeats_nothing_and_after_one_changed_bam_only_what_depends_on_i
 CALLERS = ("GATK4_HAPLOTYPECALLER", "BCFTOOLS_CALL")
 AFTER_TRAINING = {
     "PLAN_RUN", "AGGREGATE", "TRAIN_SITE", "AUDIT_MODEL", "CALIBRATE_SCORES", "SCORE_VARIANTS",
-    "EVALUATE_SCORES", "REPORT",
+    "EVALUATE_SCORES", "REPORT", "MULTIQC",
 }  # fmt: skip
 
 

@@ -69,6 +69,8 @@ CONFIGURATIONS = {
     "process.cpus = unknown_name\n": "1:16: error: `unknown_name` is not defined",
     'process.ext.args = { "--name ${nme}" }\n': "1:32: error: `nme` is not defined",
     "executor.cpus = name\n": "1:17: error: `name` is not defined",
+    "process.ext.args = { e = 1\n'x' }\n": "1:22: error: `e` was assigned but not declared",
+    'process.ext.a = { def e = 1\n"${e}" }\nprocess.ext.b = { "${e}" }\n': "3:22: error: `e` is not",
 }
 
 
@@ -82,7 +84,7 @@ def test_what_is_wrong_in_a_configuration_is_found_where_it_stands(tmp_path, con
     assert [line for line in found if f"nextflow.config:{CONFIGURATIONS[configuration]}" in line], found
 
 
-def test_an_input_of_a_process_may_stand_in_its_dynamic_directives(tmp_path):
+def test_inputs_and_declared_variables_may_stand_in_dynamic_directives(tmp_path):
     (tmp_path / "main.nf").write_text(PROCESS)
     (tmp_path / "nextflow.config").write_text(
         'process.ext.args = { "--name ${name}" }\n'

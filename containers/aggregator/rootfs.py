@@ -2,7 +2,7 @@
 
 ``rootfs.py ROOT PATH...`` copies each PATH, file or folder, to the same place below ROOT, then every shared
 library that what was copied is linked to. Modes are made plain: no setuid, nothing writable but by root.
-``rootfs.py --packages ROOT`` prints the Debian packages that its files come from: name, version, architecture.
+``rootfs.py --packages ROOT`` prints the Debian packages that its files are from: name, version, architecture.
 """
 
 import os

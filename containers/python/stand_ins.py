@@ -1,9 +1,9 @@
 """Make stand-ins for the CUDA libraries that PyTorch is linked to, where they are not installed.
 
-``stand_ins.py TORCH``, PyTorch's folder. Its wheel for Linux on x86-64 is built with CUDA, and the loader wants each
-library that it is linked to, though nothing but code on a GPU calls them. A stand-in has the library's name and the
-functions, with their symbol versions, that PyTorch would call; each says that this image has no CUDA, and aborts.
-PyTorch itself is left as it came, so its numbers are the same with and without them.
+``stand_ins.py TORCH``, PyTorch's folder. Its wheel for Linux on x86-64 is built with CUDA, and the loader
+wants each library that it is linked to, though nothing but code on a GPU calls them. A stand-in has its
+name and the functions, with their symbol versions, that PyTorch would call; each says that this image has no
+CUDA, and aborts. PyTorch itself is left as it came, so its numbers are the same with and without them.
 """
 
 import re
@@ -22,7 +22,7 @@ SOURCE = """\
 #include <stdio.h>
 #include <stdlib.h>
 static void absent(const char *name) {
-    fprintf(stderr, "%s: this image of Cordon is without CUDA. For a GPU, take the one tagged -cuda.\\n", name);
+    fprintf(stderr, "%s: this image of Cordon has no CUDA. For a GPU, take the one tagged -cuda.\\n", name);
     abort();
 }
 """
@@ -34,7 +34,7 @@ def readelf(option: str, path: Path) -> str:
 
 
 def loaded(roots: list[Path], places: dict[str, Path]) -> tuple[list[Path], set[str]]:
-    """The files that are loaded with ``roots``, of those in ``places``, and the names of what is not there."""
+    """The files that are loaded with ``roots``, of those in ``places``, and the names of what is missing."""
     found, absent = [*roots], set()
     for path in found:
         for name in NEEDED.findall(readelf("--dynamic", path)):

@@ -12,6 +12,7 @@ process NORMALISE_VARIANTS {
     output:
     tuple val(meta), val(caller), path("${meta.id}.${caller}.normalised.vcf.gz"), path("${meta.id}.${caller}.normalised.vcf.gz.tbi"), emit: calls
     tuple val(meta), val(caller), path("${meta.id}.${caller}.summary.json"), emit: summary
+    tuple val(meta), val(caller), path("${meta.id}.${caller}.stats.txt"), emit: statistics
     path 'versions.yml', topic: versions, emit: versions
 
     script:
@@ -20,7 +21,8 @@ process NORMALISE_VARIANTS {
     """
     normalise_variants.py \\
         --vcf ${vcf} --sample ${meta.id} --reference ${fasta} ${renamed} ${args} \\
-        --summary ${meta.id}.${caller}.summary.json --output ${meta.id}.${caller}.normalised.vcf.gz
+        --summary ${meta.id}.${caller}.summary.json --statistics ${meta.id}.${caller}.stats.txt \\
+        --output ${meta.id}.${caller}.normalised.vcf.gz
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -31,7 +33,7 @@ process NORMALISE_VARIANTS {
     stub:
     """
     touch ${meta.id}.${caller}.normalised.vcf.gz ${meta.id}.${caller}.normalised.vcf.gz.tbi \\
-        ${meta.id}.${caller}.summary.json
+        ${meta.id}.${caller}.summary.json ${meta.id}.${caller}.stats.txt
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

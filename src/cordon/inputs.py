@@ -103,7 +103,7 @@ def check_inputs(
     problems += _delta_problems(declared, values)
     genome, faults = _genome(reference, aliases)
     problems += faults
-    problems += _parameter_files(values, rules, places, genome)
+    problems += _parameter_files(values, places, genome)
     for row in rows:
         problems += _row_files(row, places, genome)
     if problems:
@@ -191,12 +191,15 @@ def _genome(reference: StrPath, table: StrPath | None) -> tuple[Genome | None, l
         return None, [Problem(where, f"cannot be used: {error}", "Give a whole FASTA.")]
 
 
-def _parameter_files(
-    values: Mapping[str, Any], rules: Json, places: Places, genome: Genome | None
-) -> Iterator[Problem]:
-    """Files that parameters name. A relative one starts from a folder unknown here, so it must be staged."""
-    named = [name for name, rule in properties(rules).items() if rule.get("exists") and values.get(name)]
-    for name in named:
+def _parameter_files(values: Mapping[str, Any], places: Places, genome: Genome | None) -> Iterator[Problem]:
+    """Files of calling and labelling that parameters name.
+
+    A relative one starts from a folder unknown here, so it must be staged. Whatever else a parameter names
+    is not looked at: a container does not see it, and Nextflow refuses it where it is missing.
+    """
+    for name in ("intervals", "known_sites", "allele_frequencies"):
+        if not values.get(name):
+            continue
         for path in values[name].split(",") if name == "known_sites" else [values[name]]:
             here = places.staged.get(path, path)
             if "://" in path or (not os.path.isabs(here) and path not in places.staged):

@@ -149,6 +149,12 @@ def index(vcf: StrPath) -> int:
     return int(bcftools.index("-n", os.fspath(vcf)))
 
 
+def write_statistics(vcf: StrPath, output: StrPath) -> None:
+    """Write what `bcftools stats` counts in an indexed VCF: types, Ti/Tv, lengths. MultiQC reads it."""
+    with written_beside(output) as temporary:
+        temporary.write_text(str(bcftools.stats(os.fspath(vcf))))
+
+
 def _as_text(vcf: StrPath, beside: Path) -> StrPath:
     """The file, or where it is a BCF a copy of it as VCF."""
     try:

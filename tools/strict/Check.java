@@ -18,6 +18,7 @@ import nextflow.script.control.Compiler;
 import nextflow.script.control.ScriptParser;
 import org.codehaus.groovy.ast.CodeVisitorSupport;
 import org.codehaus.groovy.ast.expr.ClosureExpression;
+import org.codehaus.groovy.ast.expr.DeclarationExpression;
 import org.codehaus.groovy.ast.expr.VariableExpression;
 import org.codehaus.groovy.control.SourceUnit;
 import org.codehaus.groovy.control.messages.Message;
@@ -89,14 +90,14 @@ class Check {
 
     private void collect(Compiler compiler, Set<String> inputs) {
         for (var source : compiler.getSources().values()) {
-            var known = new ProcessInputs(source, inputs).messages();
+            var wrong = new DynamicDirectives(source, inputs).wrongMessages();
             var messages = new ArrayList<Message>();
             var collector = source.getErrorCollector();
             if (collector.getErrors() != null)
                 messages.addAll(collector.getErrors());
             if (collector.getWarnings() != null)
                 messages.addAll(collector.getWarnings());
-            messages.stream().map(Check::text).filter(text -> !known.contains(text))
+            messages.stream().map(Check::text).filter(text -> !wrong.contains(text))
                 .forEach(text -> found.add(source.getName() + ":" + text));
         }
     }
@@ -119,23 +120,25 @@ class Check {
 }
 
 /**
- * What 25.04.0 wrongly says of a configuration: that a process's inputs are not defined in its dynamic directives
- * (mended in 25.04.5, nextflow-io/nextflow#6203, which Maven Central lacks). Narrower than the mended parser, which
- * lets any name pass there: the name must be an input of some process.
+ * What 25.04.0 wrongly says of a process's dynamic directives in a configuration: that the process's inputs, and what
+ * `def` declares there, are not defined (mended by 25.04.5, nextflow-io/nextflow#6203, which Maven Central lacks).
+ * Narrower than the mended parser, which lets any name pass there: a name must be an input of some process, or declared
+ * in the same directive.
  */
-class ProcessInputs extends ConfigVisitorSupport {
+class DynamicDirectives extends ConfigVisitorSupport {
     private final SourceUnit source;
     private final Set<String> inputs;
+    private final Set<String> declared = new HashSet<>();
     private final Set<String> messages = new HashSet<>();
     private boolean inProcess;
     private int closures;
 
-    ProcessInputs(SourceUnit source, Set<String> inputs) {
+    DynamicDirectives(SourceUnit source, Set<String> inputs) {
         this.source = source;
         this.inputs = inputs;
     }
 
-    Set<String> messages() {
+    Set<String> wrongMessages() {
         if (source.getAST() instanceof ConfigNode config)
             visit(config);
         return messages;
@@ -158,6 +161,7 @@ class ProcessInputs extends ConfigVisitorSupport {
     public void visitConfigAssign(ConfigAssignNode assignment) {
         var outside = inProcess;
         inProcess |= "process".equals(assignment.names.get(0));
+        declared.clear();
         super.visitConfigAssign(assignment);
         inProcess = outside;
     }
@@ -170,10 +174,18 @@ class ProcessInputs extends ConfigVisitorSupport {
     }
 
     @Override
+    public void visitDeclarationExpression(DeclarationExpression declaration) {
+        if (!declaration.isMultipleAssignmentDeclaration())
+            declared.add(declaration.getVariableExpression().getName());
+        super.visitDeclarationExpression(declaration);
+    }
+
+    @Override
     public void visitVariableExpression(VariableExpression variable) {
-        if (inProcess && closures > 0 && inputs.contains(variable.getName())) {
-            var undefined = "`" + variable.getName() + "` is not defined";
-            messages.add(Check.at(variable.getLineNumber(), variable.getColumnNumber(), "error", undefined));
+        var name = variable.getName();
+        if (inProcess && closures > 0 && (inputs.contains(name) || declared.contains(name))) {
+            for (var message : List.of("` is not defined", "` was assigned but not declared"))
+                messages.add(Check.at(variable.getLineNumber(), variable.getColumnNumber(), "error", "`" + name + message));
         }
     }
 }

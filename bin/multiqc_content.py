@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Write what MultiQC shows of a run: custom content (`*_mqc.json`) and software versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cordon.commands import EXISTING, reports_errors
+from cordon.report import multiqc, sources
+
+
+@click.command()
+@click.argument("summaries", nargs=-1, type=EXISTING)
+@click.option("--federation", type=EXISTING, help="federation.json of the aggregator.")
+@click.option("--evaluation", type=EXISTING, help="evaluation.json of the held-out samples.")
+@click.option("--certificate", type=EXISTING, help="The model's certificate.json.")
+@click.option("--versions", type=EXISTING, help="versions.yml of all processes.")
+@click.option("--outdir", required=True, type=click.Path(file_okay=False), help="Folder to write to.")
+@reports_errors
+def main(
+    summaries: tuple[str, ...],
+    federation: str | None,
+    evaluation: str | None,
+    certificate: str | None,
+    versions: str | None,
+    outdir: str,
+) -> None:
+    """Write custom content from normalise_variants' SUMMARIES and what else there is of the run."""
+    found = sources.Sources(
+        parameters={},
+        federation=sources.read_federation(Path(federation)) if federation else None,
+        evaluation=sources.read_evaluation(Path(evaluation)) if evaluation else None,
+        certificate=sources.read_certificate(Path(certificate)) if certificate else None,
+    )
+    written = multiqc.write_sections(found, [Path(path) for path in summaries], Path(outdir))
+    if versions:
+        rows = sources.read_versions(Path(versions))
+        written.append(multiqc.write_versions(rows, Path(outdir)))
+    for path in written:
+        click.echo(f"MultiQC content: {path}")
+
+
+if __name__ == "__main__":
+    main()
