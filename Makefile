@@ -40,7 +40,7 @@ bundle: $(SETUP) ## What a machine without a network needs, in dist. Parts of it
 	@tar -C dist -cf dist/cordon-$(VERSION)-bundle.tar cordon-$(VERSION)-bundle
 
 test: $(SETUP) ## All tests; those that need Docker, Slurm or a browser say why they skip
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 test-fast: $(SETUP) ## The tests without whole pipelines and federations
 	$(VENV)/bin/python -m pytest -m "not pipeline and not federation"

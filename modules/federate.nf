@@ -11,7 +11,8 @@ workflow FEDERATE {
 
     main:
     state = file(parameters.state_dir).toAbsolutePath().toString()
-    transport = parameters.transport == 'files' ? file(parameters.transport_dir ?: "${state}/transport").toAbsolutePath().toString() : ''
+    shared = parameters.transport_dir ? file(parameters.transport_dir, checkIfExists: true).toAbsolutePath().toString() : "${state}/transport"
+    transport = parameters.transport == 'files' ? shared : ''
     record = channel.value([])
     ledger = channel.value([])
     certificate = channel.value([])

@@ -68,14 +68,14 @@ def test_what_is_no_part_of_a_bundle_is_refused(tmp_path: Path) -> None:
 def test_a_consortium_runs_from_the_bundle_where_no_route_leads_out(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("a network namespace and a second Docker daemon need root")
-    if any(shutil.which(tool) is None for tool in ("dockerd", "unshare", "ip")):
-        pytest.skip("dockerd, unshare or ip is not on this machine")
+    if any(shutil.which(tool) is None for tool in ("dockerd", "unshare", "ip", "zstd")):
+        pytest.skip("dockerd, unshare, ip or zstd is not on this machine")
     for name in ("python", "gatk4"):
         image(name)
     bundle = bundled(tmp_path / "bundle", "python", "gatk4")
     work = tmp_path / "work"
     work.mkdir()
-    alone = ["unshare", "--net", "--pid", "--fork", "--kill-child"]
+    alone = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     command = [*alone, ROOT / "tests" / "offline", bundle, work]
     try:
         done = subprocess.run(command, text=True, capture_output=True)

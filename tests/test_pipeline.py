@@ -310,7 +310,7 @@ def test_a_cram_is_called_in_parts_and_its_calls_are_taken_again_from_sareks_lay
 
 def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(tmp_path):
     """As in production: the aggregator is no part of the pipelines; a site has a key, a plan, an address,
-    and a policy that the aggregator satisfies (TEST ONLY here)."""
+    and a policy that the aggregator satisfies (TEST ONLY here). One connects through a shared folder."""
     small = "--sites 2 --patients 2 --held_out 1 --length 30000 --outdir cohort"
     command(tmp_path, "simulate_cohort", small)
     command(
@@ -324,8 +324,12 @@ def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(t
     header, *rows = (tmp_path / "cohort" / "samplesheet.csv").read_text().splitlines()
     options = f"--plan run/plan.json --credentials run/aggregator --address {address} --state state"
     options += " --evidence emulator:run/aggregator/emulator"
-    with started(tmp_path, "aggregate", f"{options} --output model.safetensors --record federation.json"):
+    with (
+        started(tmp_path, "aggregate", f"{options} --output model.safetensors --record federation.json"),
+        relayed(tmp_path / "shared", address),
+    ):
         runs = {}
+        ways = {"north": "", "south": f"--transport files --transport_dir {tmp_path}/shared"}
         for site in ("north", "south"):
             folder = tmp_path / site
             folder.mkdir()
@@ -335,7 +339,7 @@ def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(t
                 --input {tmp_path}/cohort/{site}.csv --sites {tmp_path}/cohort/sites.csv
                 --reference {tmp_path}/cohort/reference.fasta --callers haplotypecaller,bcftools
                 --aggregator {address} --aggregator_policy {tmp_path}/run/sites/{site}/policy.toml
-                --site_key {tmp_path}/run/sites/{site}/site.key --plan {tmp_path}/run/plan.json
+                --site_key {tmp_path}/run/sites/{site}/site.key --plan {tmp_path}/run/plan.json {ways[site]}
             """
             runs[site] = subprocess.Popen(
                 nextflow_command(*given.split()),
@@ -346,10 +350,26 @@ def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(t
             assert run.returncode == 0, f"{site}: {said}"
     record = json.loads((tmp_path / "federation.json").read_text())
     assert [site["status"] for site in record["sites"]] == ["finished", "finished"]
+    relay = (tmp_path / "shared.log").read_text()
+    assert "session south-" in relay
+    assert "session north-" not in relay
     for site in ("north", "south"):
         assert "AGGREGATE" not in " ".join(tasks(tmp_path / site))
         scored = tmp_path / site / "results" / "scored" / f"{site}-p01.scored.vcf.gz"
         assert record["model_hash"] in bcftools.view("-h", str(scored))
+
+
+@contextmanager
+def relayed(folder: Path, address: str) -> Iterator[None]:
+    """A relay from ``folder`` to ``address`` beside the block; what it says is in ``folder``.log."""
+    relay = [sys.executable, "-m", "cordon.cli", "relay", str(folder), "--aggregator", address]
+    with folder.with_suffix(".log").open("w") as log:
+        process = subprocess.Popen(relay, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
 
 
 def command(folder: Path, name: str, options: str) -> None:

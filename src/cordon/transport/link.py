@@ -77,22 +77,25 @@ class Link:
     def _resume(self) -> None:
         """Go on after a relay that ended: the connections that it held are closed.
 
-        Both files are read from their beginning; nothing in them is sent again. A session that no relay
-        has served yet is as new.
+        Both files are read from their beginning; nothing in them is sent again. What no relay has answered
+        yet is as new.
         """
-        if self._outbox.size == 0:
-            return
         own = Inbox(self._outbox.path)
-        closed = {frame.connection for frame in own.rest() if frame.kind == CLOSE}
+        answers = list(own.rest())
         self._outbox.cut(own.position)
+        if not answers:
+            return
         seen = list(self._inbox.rest())
-        closed |= {frame.connection for frame in seen if frame.kind == CLOSE}
-        opened = [frame.connection for frame in seen if frame.kind == OPEN]
-        self._highest = max(opened, default=0)
+        closed = {frame.connection for frame in (*answers, *seen) if frame.kind == CLOSE}
+        held = {frame.connection for frame in answers if frame.kind == OPEN} - closed
+        opened = {frame.connection for frame in seen if frame.kind == OPEN} - closed
+        self._highest = max((frame.connection for frame in seen), default=0)
         self.ending = any(frame.kind == END for frame in seen)
-        for number in opened:
-            if number not in closed:
-                self._put(Frame(number, CLOSE))
+        for number in sorted(held):
+            self._put(Frame(number, CLOSE))
+        self._connections = dict.fromkeys(sorted(opened - held))
+        if len(self._connections) > 2 * MOST_CONNECTIONS:
+            raise BadMailbox(f"{len(self._connections)} connections are opened at once")
 
     async def run(self) -> str:
         """Move bytes until the session is over, and say why; BadMailbox and OSError end it too."""
@@ -136,6 +139,8 @@ class Link:
 
     async def _move(self) -> str:
         writing, reading = asyncio.create_task(self._write()), asyncio.create_task(self._read())
+        for number in self._connections:
+            self._start(self._answer(number))
         try:
             await asyncio.wait((writing, reading), return_when=asyncio.FIRST_COMPLETED)
             return await reading if reading.done() else await writing

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import math
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -22,6 +24,8 @@ from cordon.transport.proxy import Proxy
 
 # Seconds between two looks for new sessions, and between two lines on how much was moved.
 LOOK_EVERY, TELL_EVERY = 0.5, 600.0
+# So seldom (seconds) is it said that the aggregator cannot be reached: sites try again and again.
+TELL_LOSS_EVERY = 60.0
 MOST_SESSIONS = 256
 THREADS = 32
 LOCK = "relay.lock"
@@ -37,6 +41,7 @@ class Relay:
         self._proxy = Proxy.of_environment(host)
         self._running: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         self._moved = self._told = 0
+        self._lost_at = -math.inf
 
     async def run(self) -> None:
         """Serve until cancelled; the sessions stay, for the next relay to go on with."""
@@ -90,7 +95,9 @@ class Relay:
                 return await asyncio.open_connection(self._host, self._port)
             return await _tunnel(self._proxy, self._host, self._port)
         except (OSError, Unreachable) as error:
-            self._say(f"the aggregator at {self._host}:{self._port} cannot be reached: {error}")
+            if time.monotonic() - self._lost_at > TELL_LOSS_EVERY:
+                self._lost_at = time.monotonic()
+                self._say(f"the aggregator at {self._host}:{self._port} cannot be reached: {error}")
             raise
 
     async def _tell(self) -> None:
