@@ -17,6 +17,7 @@ from cordon.accountants import ADJACENCY, statement, three_digits
 from cordon.attestation.cli import attest
 from cordon.auditing.cli import audit, certificate
 from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.doctor.cli import doctor
 from cordon.errors import UserError
 from cordon.federation.cli import aggregator
 from cordon.model import ARCHITECTURES
@@ -63,6 +64,7 @@ def pretrain(variants: tuple[str, ...], model: str, output: str) -> None:
 main.add_command(aggregator)
 main.add_command(audit)
 main.add_command(certificate)
+main.add_command(doctor)
 main.add_command(relay)
 
 
