@@ -18,7 +18,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 MARKS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), FAILED: ("✗", "red")}
 
 
-@click.command()
+@click.command(short_help="See what would stop a first run here.")
 @click.option("--profile", default="", metavar="A,B", help="What the run will be given as -profile.")
 @click.option("--reference", type=FILE, help="The reference genome (FASTA).")
 @click.option("--state_dir", type=click.Path(file_okay=False, path_type=Path), help="Where ledgers are kept.")
