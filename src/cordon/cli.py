@@ -17,9 +17,11 @@ from cordon.accountants import ADJACENCY, statement, three_digits
 from cordon.attestation.cli import attest
 from cordon.auditing.cli import audit, certificate
 from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.doctor.cli import doctor
 from cordon.errors import UserError
 from cordon.federation.cli import aggregator
 from cordon.model import ARCHITECTURES
+from cordon.tour import Tour, completion
 from cordon.transport.cli import relay
 
 if TYPE_CHECKING:
@@ -34,16 +36,30 @@ key_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-@click.group()
+STATIONS = {
+    "Before a run": ("doctor", "attest", "pretrain"),
+    "During one": ("aggregator", "relay"),
+    "After one, and for whoever receives its model": ("ledger", "audit", "certificate"),
+    "In your shell": ("completion",),
+}
+
+
+@click.group(cls=Tour, stations=STATIONS)
 @click.version_option(__version__, prog_name="cordon")
 def main() -> None:
-    """Federated, differentially private variant scoring."""
+    """Federated, differentially private variant scoring.
+
+    The pipeline itself is started with Nextflow (nextflow run . --help tells its parameters). These are the
+    commands beside it. Each has its own --help; most print JSON with --json. Exit statuses: 0 done, 2 wrong
+    input, 3 over budget, 4 to 7 the federation, 8 not released, 75 left in time.
+    """
 
 
+main.add_command(completion)
 main.add_command(attest)
 
 
-@main.command()
+@main.command(short_help="Train a public model, without noise, to start from.")
 @click.argument("variants", nargs=-1, required=True, type=EXISTING)
 @click.option("--model", type=click.Choice(ARCHITECTURES), default="mlp", show_default=True)
 @click.option("--output", type=OUTPUT, required=True, help="Model (safetensors) to write.")
@@ -63,10 +79,11 @@ def pretrain(variants: tuple[str, ...], model: str, output: str) -> None:
 main.add_command(aggregator)
 main.add_command(audit)
 main.add_command(certificate)
+main.add_command(doctor)
 main.add_command(relay)
 
 
-@main.group()
+@main.group(short_help="Read what was spent, by run and round, and verify it.")
 def ledger() -> None:
     """Read the ledgers of what was spent, a site's or the aggregator's.
 

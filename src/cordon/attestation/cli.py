@@ -24,7 +24,7 @@ UNJUDGED = "no policy was given: the report is genuine, but nothing says that th
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-@click.group()
+@click.group(short_help="See whether an aggregator is the one agreed on.")
 def attest() -> None:
     """Verify that an aggregator runs in the confidential VM that its sites agreed on."""
 

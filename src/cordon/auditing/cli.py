@@ -13,7 +13,7 @@ from cordon.commands import EXISTING, OUTPUT, progress, reports_errors
 PRIVATE_KEY = "Its ledger with the key beside it: the aggregator's, or a site's own."
 
 
-@click.command()
+@click.command(short_help="Attack a model and the code that trained it; certify it.")
 @click.argument("variants", nargs=-1, required=True, type=EXISTING)
 @click.option("--model", "model_file", required=True, type=EXISTING, help="The model (safetensors).")
 @click.option(
@@ -108,7 +108,7 @@ def _record(path: Path) -> dict[str, Any]:
     return dict(held)
 
 
-@click.group()
+@click.group(short_help="Check the certificate that came with a model.")
 def certificate() -> None:
     """Read the certificate that came with a model."""
 

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from cordon.errors import UserError
-from cordon.federation.plan import Site, write_enrolment
+from cordon.federation.plan import Site, identity, write_enrolment
 
 VALID_DAYS = 825
 
@@ -105,6 +105,18 @@ def _write_server(host: str, folder: Path) -> bytes:
     (folder / "server.crt").write_bytes(server.public_bytes(Encoding.PEM) + authority_pem)
     write_private(folder / "server.key", _pem(server_key, PrivateFormat.PKCS8))
     return authority_pem
+
+
+def private_identity(path: Path) -> str:
+    """The `plan.identity` of a site's private key (OpenSSH); UserError where it is no P-384 key."""
+    try:
+        key = load_ssh_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise UserError(f"{path}: not a private key that opens without a password ({error}).") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp384r1":
+        raise UserError(f"{path}: not an ECDSA key on P-384.")
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return identity(Site("", 1, 1.0, public.decode()))
 
 
 def _site_key(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -117,7 +118,9 @@ class Gate:
             await self._pass_on(request, path.decode())
         elif method == "GET" and request.headers.get("content-length", "0") == "0":
             if path == b"/health" and not query:
-                await request.answer(JSONResponse({"status": "ok"}))
+                # The time, so that a site can see whether its clock will do.
+                told = {"date": formatdate(usegmt=True)}
+                await request.answer(JSONResponse({"status": "ok"}, headers=told))
             elif path == b"/attestation":
                 await request.answer(await self._attest(query))
             else:

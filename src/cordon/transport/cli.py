@@ -9,7 +9,7 @@ import click
 from cordon.commands import progress, reports_errors
 
 
-@click.command()
+@click.command(short_help="Carry sites' connections out of a shared folder.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--aggregator", required=True, metavar="HOST:PORT", help="The one address that it connects to.")
 @reports_errors

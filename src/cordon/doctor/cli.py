@@ -1,0 +1,78 @@
+"""`cordon doctor`: is this site ready for its first run?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from cordon.commands import EXISTING
+from cordon.doctor.finding import FAILED, OK, WARNING, Finding
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+MARKS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), FAILED: ("✗", "red")}
+
+
+@click.command(short_help="See what would stop a first run here.")
+@click.option("--profile", default="", metavar="A,B", help="What the run will be given as -profile.")
+@click.option("--reference", type=FILE, help="The reference genome (FASTA).")
+@click.option("--state_dir", type=click.Path(file_okay=False, path_type=Path), help="Where ledgers are kept.")
+@click.option("--site_key", type=FILE, help="This site's private key.")
+@click.option("--aggregator", metavar="HOST:PORT", help="The aggregator's address.")
+@click.option("--aggregator_policy", type=EXISTING, help="The attestation that it must satisfy.")
+@click.option("--aggregator_ca", type=EXISTING, help="Instead: its root certificate.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(profile: str, reference: Path | None, state_dir: Path | None, site_key: Path | None,
+           aggregator: str | None, aggregator_policy: str | None, aggregator_ca: str | None,
+           as_json: bool) -> None:  # fmt: skip
+    """Check this site before its first run, and say what to do about what is missing.
+
+    The options are the run's own parameters; what is not given is not checked. Run it where Nextflow will
+    run, and in a job on a compute node too, from where the aggregator must be reached. Nothing of the site's
+    is sent anywhere. Exit status 0, or 2 where something would stop a run.
+    """
+    from cordon.doctor import files, network, programs
+
+    def findings() -> Iterator[Finding]:
+        yield from programs.programs(profile)
+        if reference is not None:
+            yield files.reference(reference)
+        if state_dir is not None:
+            yield from files.state(state_dir)
+        if site_key is not None:
+            yield files.site_key(site_key)
+        if aggregator is not None:
+            policy, authority = (
+                Path(given) if given else None for given in (aggregator_policy, aggregator_ca)
+            )
+            yield from network.aggregator(aggregator, policy=policy, authority=authority)
+
+    console = Console(highlight=False, soft_wrap=True)
+    found = []
+    for finding in findings():
+        found.append(finding)
+        if not as_json:
+            console.print(_line(finding))
+    stops = sum(finding.status == FAILED for finding in found)
+    if as_json:
+        click.echo(
+            json.dumps({"ready": not stops, "findings": [vars(finding) for finding in found]}, indent=2)
+        )
+    elif stops:
+        console.print(f"\n{stops} of {len(found)} would stop a run.")
+    else:
+        console.print("\nNothing found that would stop a run.")
+    sys.exit(2 if stops else 0)
+
+
+def _line(finding: Finding) -> Text:
+    mark, colour = MARKS[finding.status]
+    text = Text.assemble((mark, colour), f" {finding.what}: {finding.found}")
+    if finding.remedy:
+        text.append(f"\n    {finding.remedy}")
+    return text

@@ -1,0 +1,76 @@
+"""The files of a site: its reference, its key, and the folder that outlives runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from cordon.doctor.finding import Finding, failed, ok, warning
+from cordon.errors import UserError
+
+ROOM = 1 << 30  # bytes
+
+
+def reference(path: Path) -> Finding:
+    """Whether ``path`` begins as FASTA."""
+    from cordon.reference import opened
+
+    remedy = "Give the genome that the reads were aligned to, as FASTA: plain, gzip or bgzip."
+    try:
+        with opened(path) as content:
+            first = content.readline(1000)
+    except (OSError, EOFError) as error:
+        return failed("reference", f"{path}: {error}", remedy)
+    if not first.startswith(b">"):
+        return failed("reference", f"{path}: no FASTA (it begins with {first[:20]!r})", remedy)
+    return ok("reference", f"{path}: begins with contig {first[1:].split()[0].decode(errors='replace')}")
+
+
+def state(folder: Path) -> Iterator[Finding]:
+    """Whether ledgers can be kept in ``folder``, which is made where it is missing."""
+    remedy = "Give a folder of your own, on a disk that is backed up and that all nodes see (--state_dir)."
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as tried:
+            _write_a_ledger(Path(tried))
+    except (OSError, UserError) as error:
+        yield failed("ledger", f"{folder}: {error}", remedy)
+        return
+    yield ok("ledger", f"{folder}: a ledger was written there, read again and removed")
+    if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        yield warning("ledger", f"{folder}: others can write to it", f"chmod go-w {folder}")
+    free = shutil.disk_usage(folder).free
+    if free < ROOM:
+        yield warning(
+            "ledger", f"{folder}: {free / 1e6:.0f} MB are free", "Make room: a full disk ends a run."
+        )
+
+
+def _write_a_ledger(folder: Path) -> None:
+    from cordon.ledger import ChainedLog
+
+    path = folder / "ledger.sqlite"
+    ChainedLog(path).append({"kind": "doctor"})
+    if len(ChainedLog(path).of_kind("doctor")) != 1:
+        raise UserError("what was written is not there when it is read again")
+
+
+def site_key(path: Path) -> Finding:
+    """Whether ``path`` is a SuperNode's key that its owner alone can read."""
+    from cordon.federation.credentials import private_identity
+
+    remedy = "Make one with `ssh-keygen -t ecdsa -b 384 -N '' -f site.key`, and have site.key.pub enrolled."
+    try:
+        found = private_identity(path)
+        mode = os.stat(path).st_mode
+    except (OSError, UserError) as error:
+        return failed("site's key", str(error), remedy)
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return failed(
+            "site's key", f"{path}: others can read it", f"chmod 600 {path}; ask for a new enrolment"
+        )
+    return ok("site's key", f"{path}: identity {found[:16]}")
