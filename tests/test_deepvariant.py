@@ -83,7 +83,8 @@ def run_module(folder: Path, na12878_bam: Path, na12878_reference: Path, configu
     (folder / "main.nf").write_text(WORKFLOW)
     (folder / "regions.bed").write_text("chr20\t9999999\t10010000\nchr20\t10020000\t10030000\n")
     (folder / "nextflow.config").write_text(
-        f"includeConfig '{ROOT}/modules/base.config'\nprocess.resourceLimits = [cpus: 1, memory: 4.GB]\n"
+        f"params.federation_slots = 1\nincludeConfig '{ROOT}/modules/base.config'\n"
+        + "process.resourceLimits = [cpus: 1, memory: 4.GB]\n"
         + configuration
     )
     options = {"bam": na12878_bam, "fasta": na12878_reference, "bed": "regions.bed", "model_type": "WGS"}

@@ -38,7 +38,9 @@ def test_attested_sites_train_through_the_folder_that_the_aggregator_serves(tmp_
     for site in ("north", "south"):
         assert f"session {site}-" in served
         assert "is attested: " in two.log(site)
-        assert "no connection" not in (tmp_path / site / "flower" / "transport.log").read_text()
+        # One SuperNode was enough; when the aggregator has ended, its relay has, too.
+        assert two.log(site).count(" connects to ") == 1
+        assert "Traceback" not in (tmp_path / site / "flower" / "transport.log").read_text()
 
 
 def test_a_relay_killed_in_the_middle_and_started_again_costs_no_round_twice(tmp_path):

@@ -340,13 +340,14 @@ def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(t
                 --reference {tmp_path}/cohort/reference.fasta --callers haplotypecaller,bcftools
                 --aggregator {address} --aggregator_policy {tmp_path}/run/sites/{site}/policy.toml
                 --site_key {tmp_path}/run/sites/{site}/site.key --plan {tmp_path}/run/plan.json {ways[site]}
+                --audit_trainings 16 --scatter 1
             """
             runs[site] = subprocess.Popen(
                 nextflow_command(*given.split()),
                 cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )  # fmt: skip
         for site, run in runs.items():
-            said, _ = run.communicate(timeout=400)
+            said, _ = run.communicate(timeout=500)
             assert run.returncode == 0, f"{site}: {said}"
     record = json.loads((tmp_path / "federation.json").read_text())
     assert [site["status"] for site in record["sites"]] == ["finished", "finished"]

@@ -34,7 +34,10 @@ def enabled(found: dict[str, str]) -> set[str]:
 
 
 def test_every_profile_is_known_here():
-    text = (ROOT / "modules" / "profiles.config").read_text()
+    files = (ROOT / "modules" / "profiles.config", ROOT / "nextflow.config")
+    text = "".join(
+        re.search(r"^profiles \{.*?^\}", path.read_text(), re.DOTALL | re.MULTILINE)[0] for path in files
+    )
     defined = {name.strip("'") for name in re.findall(r"^    ([\w'-]+) \{$", text, re.MULTILINE)}
     assert defined == {*ENGINES, *SCHEDULERS, *OTHERS}
 

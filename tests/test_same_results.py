@@ -75,7 +75,7 @@ def test_a_run_that_slurm_kills_at_its_time_limit_is_resumed_and_accounted_right
     (folder / "short.config").write_text(
         "process { withName: 'AGGREGATE' { time = '1 min'\n errorStrategy = 'terminate' } }\n"
     )
-    rounds, state = 40, folder / "killed_state"
+    rounds, state = 30, folder / "killed_state"
     given = ["-resume", "--audit", "none", "--rounds", str(rounds), "--state_dir", str(state)]
     killed = runs.run("slurm", "local,slurm", "-c", "short.config", *given, SLURM_CONF=slurm)
     assert killed.returncode != 0, killed.stdout

@@ -176,7 +176,9 @@ def test_nextflow_starts_a_site_again_that_left_however_often(ends, finished, tm
     from test_pipeline import environment
 
     (tmp_path / "main.nf").write_text(LEAVING)
-    (tmp_path / "nextflow.config").write_text(f"includeConfig '{ROOT}/modules/base.config'\n")
+    (tmp_path / "nextflow.config").write_text(
+        f"params.federation_slots = 1\nincludeConfig '{ROOT}/modules/base.config'\n"
+    )
     run = subprocess.run(
         ["nextflow", "run", "main.nf", "-ansi-log", "false", "--ends", " ".join(ends)],
         cwd=tmp_path, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -139,8 +139,9 @@ class Link:
 
     async def _move(self) -> str:
         writing, reading = asyncio.create_task(self._write()), asyncio.create_task(self._read())
-        for number in self._connections:
-            self._start(self._answer(number))
+        for number, connection in self._connections.items():
+            if connection is None:
+                self._start(self._answer(number))
         try:
             await asyncio.wait((writing, reading), return_when=asyncio.FIRST_COMPLETED)
             return await reading if reading.done() else await writing
