@@ -35,13 +35,13 @@ class SeededRuns:
     def place(self, name: str) -> Path:
         return self.folder / name
 
-    def command(self, name: str, profile: str, *options: str, seed: str = SEED) -> list[str]:
+    def command(self, name: str, profile: str, *options: str) -> list[str]:
         """What starts the run ``name``, in its own folder, which is made ready for it."""
         state = self.place(name) / "results" / "state"
         if not state.exists():
             shutil.copytree(self.folder / "given", state)
         (self.place(name) / "seeded.config").write_text(
-            f"env.CORDON_TEST_SEED = '{seed}'\nenv.PYTHONPATH = '{DOUBLE}'\n"
+            f"env.CORDON_TEST_SEED = '{SEED}'\nenv.PYTHONPATH = '{DOUBLE}'\n"
             # A container sees what it is given, and no more.
             f"docker.runOptions = '-u $(id -u):$(id -g) -v {DOUBLE}:{DOUBLE}:ro'\n"
         )

@@ -6,13 +6,15 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.text import Text
 
 from cordon.commands import EXISTING
 from cordon.doctor.finding import FAILED, OK, WARNING, Finding
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 MARKS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), FAILED: ("✗", "red")}
@@ -36,6 +38,8 @@ def doctor(profile: str, reference: Path | None, state_dir: Path | None, site_ke
     run, and in a job on a compute node too, from where the aggregator must be reached. Nothing of the site's
     is sent anywhere. Exit status 0, or 2 where something would stop a run.
     """
+    from rich.console import Console
+
     from cordon.doctor import files, network, programs
 
     def findings() -> Iterator[Finding]:
@@ -71,6 +75,8 @@ def doctor(profile: str, reference: Path | None, state_dir: Path | None, site_ke
 
 
 def _line(finding: Finding) -> Text:
+    from rich.text import Text
+
     mark, colour = MARKS[finding.status]
     text = Text.assemble((mark, colour), f" {finding.what}: {finding.found}")
     if finding.remedy:
