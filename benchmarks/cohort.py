@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 
 from cordon.auditing.replay import replay
-from cordon.evaluation import caller_scores
 from cordon.features import FEATURES
 from cordon.federation.plan import Plan
 from cordon.model import Model, Parameters, initial_parameters
 from cordon.tables import LABELLED, matrix, read_table
 from cordon.training import Units
+from cordon.verdicts import caller_scores
 
 
 def held_out_rows(paths: list[Path]) -> pa.Table:

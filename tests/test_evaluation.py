@@ -160,6 +160,7 @@ def test_rare_alleles_have_strata_of_their_own(tmp_path: Path) -> None:
         ("frequency", "5 % or more"): (0, 1),
         ("zygosity", "heterozygous"): (0, 1),
         ("context", "plain"): (3, 2),
+        ("callers", "haplotypecaller"): (2, 2),
         ("site", "north"): (3, 2),
     }  # fmt: skip
     rare = next(row for row in strata if row["name"] == "absent or below 0.01 %")
@@ -169,6 +170,20 @@ def test_rare_alleles_have_strata_of_their_own(tmp_path: Path) -> None:
 def test_labels_that_come_of_known_sites_are_said_to(tmp_path: Path) -> None:
     path = write_scored(tmp_path / "s1.scored.parquet", truth=None, source=KNOWN_SITES)
     assert evaluate(read_held_out([path]))["truth_source"] == "known sites"
+
+
+def test_stated_probabilities_are_compared_with_what_is_real(tmp_path: Path) -> None:
+    """Log-odds 3, 2, 1, 1.5 and -1 are 0.953, 0.881, 0.731, 0.818 and 0.269; the last two are false."""
+    found = evaluate(read_held_out([write_scored(tmp_path / "s1.scored.parquet")]))["calibration"]
+    assert [(bin["low"], bin["alleles"], bin["stated"], bin["real"]) for bin in found["bins"]] == [
+        (0.2, 1, pytest.approx(0.268941), 0.0),
+        (0.7, 1, pytest.approx(0.731059), 1.0),
+        (0.8, 2, pytest.approx((0.880797 + 0.817574) / 2), 0.5),
+        (0.9, 1, pytest.approx(0.952574), 1.0),
+    ]
+    assert found["ece"] == pytest.approx((0.268941 + 0.268941 + 2 * 0.349186 + 0.047426) / 5, abs=1e-6)
+    squares = (0.047426**2, 0.119203**2, 0.268941**2, 0.817574**2, 0.268941**2)
+    assert found["brier"] == pytest.approx(sum(squares) / 5, abs=1e-6)
 
 
 def test_the_features_are_not_kept_in_memory(tmp_path: Path) -> None:

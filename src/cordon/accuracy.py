@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 CURVE_POINTS = 200
+RELIABILITY_BINS = 10
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -46,6 +49,34 @@ def keep(real: Bools, kept: Bools, truth: int | None) -> dict[str, int | float |
         "precision": _ratio(true_kept, true_kept + false_kept),
         "f1": _ratio(2 * true_kept, true_kept + false_kept + truth) if truth is not None else None,
     }
+
+
+def reliability(real: Bools, log_odds: Floats) -> dict[str, Any]:
+    """How well natural ``log_odds`` [n] agree, as probabilities, with what is real [n].
+
+    ``bins`` part the probabilities into tenths: in each, the mean stated probability and the share that is
+    real. ``ece`` is the mean distance between the two, weighted by alleles (Naeini et al. 2015), ``brier``
+    the mean squared distance of each probability from its label (Brier 1950).
+    """
+    from scipy.special import expit
+
+    stated = expit(log_odds)
+    place = np.minimum((stated * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
+    bins = [
+        {
+            "low": index / RELIABILITY_BINS,
+            "high": (index + 1) / RELIABILITY_BINS,
+            "alleles": int(rows.sum()),
+            "stated": round(float(stated[rows].mean()), 6),
+            "real": round(float(real[rows].mean()), 6),
+        }
+        for index in range(RELIABILITY_BINS)
+        if (rows := place == index).any()
+    ]
+    error = sum(entry["alleles"] * abs(entry["stated"] - entry["real"]) for entry in bins) / real.size
+    return {
+        "bins": bins, "ece": round(error, 6), "brier": round(float(np.square(stated - real).mean()), 6),
+    }  # fmt: skip
 
 
 def _thin(x: Floats, y: Floats) -> tuple[list[float], list[float]]:

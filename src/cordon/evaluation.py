@@ -18,12 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cordon.accuracy import Bools, Floats, curves, keep, rank
+from cordon.accuracy import Bools, Floats, curves, keep, rank, reliability
 from cordon.errors import InputProblems, Problem, UserError
-from cordon.features import CALLERS, FEATURES
+from cordon.features import FEATURES
 from cordon.labels import KNOWN_SITES, SOURCE_KEY
 from cordon.strata import strata
 from cordon.tables import LABELLED, TRUTH_ALLELES_KEY, read_table, written_beside
+from cordon.verdicts import caller_scores, filters, floats
 
 SINGLE_SITE = "cordon_single_"
 
@@ -75,7 +76,7 @@ def read_held_out(paths: Sequence[Path]) -> HeldOut:
         strata=tuple(strata(table)),
         real=table["label"].to_numpy() == 1,
         scores=_scores(table),
-        filters=_filters(table),
+        filters=filters(table),
         truth=_truth(tables),
         known_sites=any((item.schema.metadata or {}).get(SOURCE_KEY) == KNOWN_SITES for item in tables),
     )
@@ -87,7 +88,8 @@ def evaluate(data: HeldOut) -> dict[str, Any]:
     ``recall`` is over the real alleles that some caller proposed; ``sensitivity`` is over all truth
     alleles inside the confident regions (null where their number is not known, as in every stratum but a
     site). ``truth_source`` is ``truth set``; ``candidates`` where that number is not known and the labelled
-    alleles stand for it; ``known sites`` where labels come of public resources.
+    alleles stand for it; ``known sites`` where labels come of public resources. ``calibration`` compares
+    Cordon's log-odds, as probabilities, with the labels.
     """
     found = int(data.real.sum())
     truth = sum(data.truth.values()) if data.truth is not None else found
@@ -104,6 +106,7 @@ def evaluate(data: HeldOut) -> dict[str, Any]:
         "samples": list(data.samples),
         "truth_source": _truth_source(data),
         **whole,
+        "calibration": reliability(data.real, data.scores["cordon"]),
         "strata": [
             {"kind": kind, "name": name, **_measure(data, rows, known)}
             for kind, name, rows, known in _strata(data)
@@ -143,51 +146,11 @@ def _truth_source(data: HeldOut) -> str:
 
 def _scores(table: pa.Table) -> dict[str, Floats]:
     """Cordon's score, then each caller's QUAL and QD, then the models trained by one site alone."""
-    scores = {"cordon": _floats(table, "cordon")} | caller_scores(table)
+    scores = {"cordon": floats(table, "cordon")} | caller_scores(table)
     for name in table.schema.names:
         if name.startswith(SINGLE_SITE):
-            scores[f"{name.removeprefix(SINGLE_SITE)} alone"] = _floats(table, name)
+            scores[f"{name.removeprefix(SINGLE_SITE)} alone"] = floats(table, name)
     return scores
-
-
-def caller_scores(table: pa.Table) -> dict[str, Floats]:
-    """Each caller's QUAL and QD as scores of all rows, higher meaning more likely real.
-
-    An allele that a caller did not call ranks below every allele that it called, and one that it called
-    without a QD ranks between: a caller's silence is its strongest statement that an allele is not real.
-    """
-    scores: dict[str, Floats] = {}
-    for caller in _callers(table):
-        called = _called(table, caller)
-        for kind in ("qual", "qd"):
-            values = _floats(table, f"{caller}_{kind}")
-            known = called & np.isfinite(values)
-            if known.any():
-                floor = values[known].min()
-                scores[f"{caller} {kind.upper()}"] = np.where(
-                    known, values, np.where(called, floor - 1, floor - 2)
-                )
-    return scores
-
-
-def _filters(table: pa.Table) -> dict[str, Bools]:
-    """The union of all callers unfiltered, each caller without and with its own filter, Cordon's PASS."""
-    filters = {"no filter": np.ones(table.num_rows, dtype=np.bool_)}
-    for caller in _callers(table):
-        filters[f"{caller} unfiltered"] = _called(table, caller)
-        filters[caller] = _called(table, caller) & _bools(table, f"{caller}_pass")
-    if "cordon_pass" in table.schema.names:
-        filters["cordon"] = _bools(table, "cordon_pass")
-    return filters
-
-
-def _callers(table: pa.Table) -> list[str]:
-    return [caller for caller in CALLERS if _called(table, caller).any()]
-
-
-def _called(table: pa.Table, caller: str) -> Bools:
-    called: Bools = pc.match_substring_regex(table["callers"], f"(^|;){caller}(;|$)").to_numpy()
-    return called
 
 
 def _read(path: Path) -> pa.Table:
@@ -228,7 +191,7 @@ def _unscored(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
     column = table[name]
     missing = ~column.is_valid().to_numpy()
     if pa.types.is_floating(column.type):
-        missing = ~np.isfinite(_floats(table, name))
+        missing = ~np.isfinite(floats(table, name))
     return np.flatnonzero(missing & table["label"].is_valid().to_numpy())
 
 
@@ -250,13 +213,3 @@ def _truth(tables: Sequence[pa.Table]) -> dict[str, int] | None:
         site = table["site"][0].as_py() if table.num_rows else ""
         truth[site] = truth.get(site, 0) + int(count)
     return truth
-
-
-def _floats(table: pa.Table, name: str) -> Floats:
-    """A float column with NaN for null."""
-    return np.array(table[name].cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
-
-
-def _bools(table: pa.Table, name: str) -> Bools:
-    """A bool column with False for null."""
-    return np.array(table[name].fill_null(False).to_numpy(zero_copy_only=False), dtype=np.bool_)

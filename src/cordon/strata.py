@@ -105,7 +105,8 @@ def strata(table: pa.Table) -> Iterator[tuple[str, str, Bools]]:
     """(kind, name, rows [n]) of every stratum of a variant table that holds a row, in a fixed order.
 
     Kinds are ``type`` (SNV, then all others as indel, then each of TYPES that is no SNV), ``frequency``,
-    ``zygosity`` in its place for the rows whose allele frequency is not known, ``size`` and ``context``.
+    ``zygosity`` in its place for the rows whose allele frequency is not known, ``size``, ``context``, and
+    ``callers``: which of them called the allele.
     """
     frequency = frequency_bins(table["allele_frequency"].to_numpy())
     size = size_bins(table["ref"], table["alt"])
@@ -116,7 +117,14 @@ def strata(table: pa.Table) -> Iterator[tuple[str, str, Bools]]:
     found += [("zygosity", name, (frequency < 0) & _equal(table, "zygosity", name)) for name in ZYGOSITIES]
     found += [("size", name, size == place) for place, name in enumerate(SIZES)]
     found += [("context", name, _equal(table, "context", name)) for name in CONTEXTS]
+    found += [("callers", name, _equal(table, "callers", name)) for name in agreements(table)]
     return ((kind, name, rows) for kind, name, rows in found if rows.any())
+
+
+def agreements(table: pa.Table) -> list[str]:
+    """Every combination of callers that called an allele of the table, fewer callers first."""
+    names = [name for name in pc.unique(table["callers"]).to_pylist() if name]
+    return sorted(names, key=lambda name: (name.count(";"), name))
 
 
 def _equal(table: pa.Table, column: str, name: str) -> Bools:

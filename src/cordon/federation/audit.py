@@ -19,7 +19,7 @@ from cordon.accountants import Event, epsilon_pld, epsilon_rdp
 from cordon.errors import UserError
 from cordon.federation.history import History
 from cordon.federation.messages import ANSWERED, STOPPED, TRAINED, Reply
-from cordon.federation.noise_checks import ceiling, small_coordinates, without_noise
+from cordon.federation.noise_checks import ceiling, most_small, small_coordinates, without_noise
 from cordon.federation.outliers import Outliers, flat
 from cordon.federation.plan import Plan, Site, identity
 from cordon.ledger import ChainedLog
@@ -40,8 +40,8 @@ class Decision:
     The epsilons compose every event that the site's identity has declared, over rounds and runs;
     PLD is left out (None) above the budget, where its distributions can grow without bound.
     ``update_norm`` is the L2 norm of the update, which is private already, ``ceiling`` the longest that the
-    plan lets an honest one be, ``small`` how many of its numbers are small for noise
-    (`cordon.federation.noise_checks`), and ``digest`` the SHA-256 of its numbers.
+    plan lets an honest one be, ``small`` how many of its numbers are small for noise, ``most_small`` how many
+    may be (`cordon.federation.noise_checks`), and ``digest`` the SHA-256 of its numbers.
     """
 
     site: str
@@ -53,6 +53,7 @@ class Decision:
     bytes: int = 0
     ceiling: float | None = None
     small: int = 0
+    most_small: int | None = None
     digest: str = ""
 
 
@@ -182,6 +183,7 @@ class Auditor:
             decision,
             ceiling=ceiling(self._plan, site.declared_patients, self._parameters),
             small=small_coordinates(self._plan, site.declared_patients, vector),
+            most_small=most_small(self._plan, site.declared_patients, vector.size),
             digest=hashlib.sha256(vector.tobytes()).hexdigest(),
         )
 

@@ -113,9 +113,13 @@ def small_coordinates(plan: Plan, declared_patients: int, update: Vector) -> int
     return int((np.abs(update) < reference(plan, declared_patients).small).sum())
 
 
-def without_noise(plan: Plan, declared_patients: int, small: int, coordinates: int) -> bool:
-    """Whether ``small`` of ``coordinates`` numbers, of one update or of several, are too many for noise."""
+def most_small(plan: Plan, declared_patients: int, coordinates: int) -> int:
+    """Of ``coordinates`` numbers, how many noise leaves small but for FALSE_ALARM of the time: the floor."""
     from scipy import stats
 
-    most = float(stats.binom.isf(FALSE_ALARM, coordinates, reference(plan, declared_patients).share))
-    return small > most
+    return int(stats.binom.isf(FALSE_ALARM, coordinates, reference(plan, declared_patients).share))
+
+
+def without_noise(plan: Plan, declared_patients: int, small: int, coordinates: int) -> bool:
+    """Whether ``small`` of ``coordinates`` numbers, of one update or of several, are too many for noise."""
+    return small > most_small(plan, declared_patients, coordinates)
