@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cordon.commands import EXISTING, reports_errors
-from cordon.report import multiqc, sources
+from cordon.report import multiqc, reading, sources
 
 
 @click.command()
@@ -30,13 +30,13 @@ def main(
     """Write custom content from normalise_variants' SUMMARIES and what else there is of the run."""
     found = sources.Sources(
         parameters={},
-        federation=sources.read_federation(Path(federation)) if federation else None,
-        evaluation=sources.read_evaluation(Path(evaluation)) if evaluation else None,
-        certificate=sources.read_certificate(Path(certificate)) if certificate else None,
+        federation=reading.read_federation(Path(federation)) if federation else None,
+        evaluation=reading.read_evaluation(Path(evaluation)) if evaluation else None,
+        certificate=reading.read_certificate(Path(certificate)) if certificate else None,
     )
     written = multiqc.write_sections(found, [Path(path) for path in summaries], Path(outdir))
     if versions:
-        rows = sources.read_versions(Path(versions))
+        rows = reading.read_versions(Path(versions))
         written.append(multiqc.write_versions(rows, Path(outdir)))
     for path in written:
         click.echo(f"MultiQC content: {path}")

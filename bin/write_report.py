@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from cordon.commands import EXISTING, OUTPUT, reports_errors
-from cordon.report import page, sources
+from cordon.report import page, reading, sources
+from cordon.report import trace as traces
 
 
 @click.command()
@@ -16,32 +17,45 @@ from cordon.report import page, sources
     "--federation", type=EXISTING, help="federation.json of the aggregator; leave out if none trained."
 )
 @click.option("--evaluation", type=EXISTING, help="evaluation.json; leave out if no sample was held out.")
+@click.option("--callset", type=EXISTING, help="callset.json: the calls before and after each filter.")
+@click.option("--trace", type=EXISTING, help="Nextflow's trace, with raw numbers.")
 @click.option("--parameters", required=True, type=EXISTING, help="The run's parameters as JSON.")
 @click.option("--versions", type=EXISTING, help="versions.yml of all processes.")
 @click.option("--ledger", type=EXISTING, help="The aggregator's ledger (JSON lines).")
 @click.option("--certificate", type=EXISTING, help="The model's certificate.json.")
-@click.option("--output", required=True, type=OUTPUT, help="report.html to write.")
+@click.option("--output", required=True, type=OUTPUT, help="report.html to write: the site's own.")
+@click.option(
+    "--shareable", type=OUTPUT, help="A report to write that may leave the site: without anything exact."
+)
 @reports_errors
 def main(
     federation: str | None,
     evaluation: str | None,
+    callset: str | None,
+    trace: str | None,
     parameters: str,
     versions: str | None,
     ledger: str | None,
     certificate: str | None,
     output: str,
+    shareable: str | None,
 ) -> None:
-    """Write one self-contained HTML report of a run."""
+    """Write a run's report as one self-contained HTML file, and beside it one that may leave the site."""
     found = sources.Sources(
-        parameters=sources.read_object(Path(parameters)),
-        federation=sources.read_federation(Path(federation)) if federation else None,
-        evaluation=sources.read_evaluation(Path(evaluation)) if evaluation else None,
-        versions=sources.read_versions(Path(versions)) if versions else (),
-        ledger=sources.read_ledger(Path(ledger)) if ledger else None,
-        certificate=sources.read_certificate(Path(certificate)) if certificate else None,
+        parameters=reading.read_object(Path(parameters)),
+        federation=reading.read_federation(Path(federation)) if federation else None,
+        evaluation=reading.read_evaluation(Path(evaluation)) if evaluation else None,
+        callset=reading.read_callset(Path(callset)) if callset else None,
+        resources=traces.read_trace(Path(trace)) if trace else (),
+        versions=reading.read_versions(Path(versions)) if versions else (),
+        ledger=reading.read_ledger(Path(ledger)) if ledger else None,
+        certificate=reading.read_certificate(Path(certificate)) if certificate else None,
     )
     size = page.write_report(found, Path(output))
     click.echo(f"report: {output} ({size / 1e6:.2f} MB)")
+    if shareable:
+        size = page.write_report(found.to_share(), Path(shareable))
+        click.echo(f"report that may leave the site: {shareable} ({size / 1e6:.2f} MB)")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 include { CALIBRATE_SCORES } from './calibrate_scores/main'
 include { SCORE_VARIANTS } from './score_variants/main'
+include { DESCRIBE_CALLS } from './describe_calls/main'
 include { EVALUATE_SCORES } from './evaluate_scores/main'
 include { REPORT } from './report/main'
 include { MULTIQC } from './multiqc/main'
@@ -33,6 +34,7 @@ workflow SCORE {
         .map { meta, table, calibration, callers, vcfs, indices -> [meta, table, callers, vcfs, indices, calibration] }
     SCORE_VARIANTS(scoring, reference, model)
 
+    DESCRIBE_CALLS(SCORE_VARIANTS.out.table.map { _meta, table -> table }.toSortedList { a, b -> a.name <=> b.name })
     held_out = SCORE_VARIANTS.out.table
         .filter { meta, _table -> meta.role == 'test' && meta.labelled }
         .map { _meta, table -> table }
@@ -41,17 +43,26 @@ workflow SCORE {
     EVALUATE_SCORES(held_out)
 
     software = versions
-        .mix(CALIBRATE_SCORES.out.versions, SCORE_VARIANTS.out.versions, EVALUATE_SCORES.out.versions)
+        .mix(
+            CALIBRATE_SCORES.out.versions,
+            SCORE_VARIANTS.out.versions,
+            DESCRIBE_CALLS.out.versions,
+            EVALUATE_SCORES.out.versions,
+        )
         .map { file -> file.text }
         .unique()
         .toSortedList()
         .map { texts -> texts.join('') }
     given = groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(parameters))
+    // What the tasks took so far; the file grows, so the report of a resumed run is made anew.
+    trace = software.map { _text -> [file("${parameters.outdir}/pipeline_info/trace.txt")].findAll { file -> file.exists() } }
     REPORT(
         record,
         ledger,
         certificate,
         EVALUATE_SCORES.out.evaluation.ifEmpty([]),
+        DESCRIBE_CALLS.out.callset,
+        trace,
         software,
         given,
     )
@@ -69,5 +80,6 @@ workflow SCORE {
     emit:
     vcf = SCORE_VARIANTS.out.vcf // [meta, vcf, tbi]
     report = REPORT.out.report
+    shareable = REPORT.out.shareable
     multiqc = MULTIQC.out.report
 }

@@ -115,6 +115,7 @@ def table(rows: list[tuple[str, str, float | None, str, str]]) -> pa.Table:
             "allele_frequency": pa.array(shares, pa.float32()),
             "zygosity": zygosities,
             "context": around,
+            "callers": ["", "other;deepvariant", "deepvariant"][: len(rows)],
         }
     )
 
@@ -141,6 +142,8 @@ def test_strata_of_a_table_name_only_what_is_there() -> None:
         ("size", "2-5 bp", [1]),
         ("context", "homopolymer", [1]),
         ("context", "plain", [0, 2]),
+        ("callers", "deepvariant", [2]),
+        ("callers", "other;deepvariant", [1]),
     ]
 
 

@@ -8,11 +8,14 @@ process REPORT {
     path ledger
     path certificate
     path evaluation
+    path callset
+    path trace
     val software
     val parameters
 
     output:
     path 'report.html', emit: report
+    path 'shareable_report.html', emit: shareable
     path 'versions.yml', topic: versions, emit: versions
 
     script:
@@ -20,11 +23,13 @@ process REPORT {
     def trained = record ? "--federation ${record} --ledger ${ledger}" : ''
     def certified = certificate ? "--certificate ${certificate}" : ''
     def evaluated = evaluation ? "--evaluation ${evaluation}" : ''
+    def measured = trace ? "--trace ${trace}" : ''
     """
     printf '%s\\n' '${parameters.replace("'", "'\\''")}' > parameters.json
     printf '%b' '${software.replace("'", "'\\''").replace('\n', '\\n')}' > software.yml
     write_report.py \\
-        ${trained} ${certified} ${evaluated} --versions software.yml --parameters parameters.json ${args} --output report.html
+        ${trained} ${certified} ${evaluated} ${measured} --callset ${callset} --versions software.yml \\
+        --parameters parameters.json ${args} --output report.html --shareable shareable_report.html
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -34,7 +39,7 @@ process REPORT {
 
     stub:
     """
-    touch report.html
+    touch report.html shareable_report.html
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cordon.report.figures import beside, display
-from cordon.report.sources import Federation, SiteOutcome
+from cordon.report.figures.names import beside, display
+from cordon.report.sources import Federation, SiteOutcome, Sources
 
 NUMERALS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -30,6 +30,25 @@ class Decision:
     what: str
     rounds: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One site's part in the run: decision -> rounds in words, and the bytes that it sent."""
+
+    site: SiteOutcome
+    rounds: Mapping[str, str]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One sentence of the summary, and the tab that tells more."""
+
+    what: str
+    said: str
+    tab: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,6 +118,73 @@ def decisions(federation: Federation | None) -> list[Decision]:
         if site.status != "finished" and not {(site.site, site.status), (site.site, site.reason)} & told
     ]
     return rows
+
+
+def parts(federation: Federation) -> list[Part]:
+    """What each site did, in the order of outcomes."""
+    found = []
+    for outcome in federation.sites:
+        rounds: dict[str, list[int]] = {"accepted": [], "missing": [], "quarantined": []}
+        sent = 0
+        for turn in federation.rounds:
+            for site in turn.sites:
+                if site.site == outcome.site:
+                    rounds.setdefault(site.decision, []).append(turn.round)
+                    sent += site.bytes
+        found.append(Part(outcome, {name: spans(numbers) for name, numbers in rounds.items()}, sent))
+    return found
+
+
+def received(federation: Federation) -> int:
+    """Bytes of all updates that reached the aggregator."""
+    return sum(site.bytes for turn in federation.rounds for site in turn.sites)
+
+
+def plainly(sources: Sources) -> list[Line]:
+    """The run in a few sentences for whoever reads no further."""
+    federation, change = sources.federation, improvement(sources.evaluation)
+    lines = []
+    if federation is not None:
+        lines += [_trained(federation), _quarantined(federation)]
+    if sources.certificate is not None:
+        tried = sum(bool(check["tried"]) for check in sources.certificate["checks"])
+        said = f"and passed {words(tried, 'check')}. A signed certificate says so."
+        lines.append(Line("The model was attacked before it left,", said, "audit", "The audit"))
+    elif federation is not None:
+        lines.append(Line("The model was not audited,", "so it has no certificate.", "audit", "The audit"))
+    if change is not None and sources.evaluation is not None:
+        lines.append(_told(change, sources.evaluation))
+    return lines
+
+
+def _trained(federation: Federation) -> Line:
+    said = (
+        f"of kind {federation.plan.get('model', 'unknown')}, on patients of "
+        f"{words(len(federation.sites), 'site')}. Reads, genotypes and exact counts stayed there; updates "
+        "with noise in them were averaged."
+    )
+    return Line("A model was trained,", said, "federation", "The rounds")
+
+
+def _quarantined(federation: Federation) -> Line:
+    names = sorted({row.site for row in decisions(federation) if row.what == "quarantined"})
+    if not names:
+        return Line("Nothing was quarantined", "in any round.", "decisions", "The decisions")
+    said = f"of {', '.join(names)}; none of it is in the model."
+    return Line("Updates were quarantined", said, "decisions", "The decisions")
+
+
+def _told(change: Improvement, evaluation: Mapping[str, Any]) -> Line:
+    """What the held-out samples say, by Cordon's own filter where there is one."""
+    kept = {row["name"]: row for row in evaluation["filters"]}
+    said = f"area under the ROC curve {change.before:.3f} with {change.name}, {change.after:.3f} with Cordon."
+    if {"no filter", "cordon"} <= kept.keys():
+        before, after = kept["no filter"], kept["cordon"]
+        said += (
+            f" Its filter removed {before['false_kept'] - after['false_kept']:,} of {before['false_kept']:,} "
+            f"false alleles and kept {after['true_kept']:,} of {before['true_kept']:,} real ones."
+        )
+    return Line("On samples that no site trained on:", said, "variants", "The curves")
 
 
 def headline(federation: Federation | None, evaluation: Mapping[str, Any] | None) -> str:

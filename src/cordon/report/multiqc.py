@@ -15,8 +15,9 @@ from typing import Any
 
 from cordon.errors import UserError
 from cordon.report.facts import decisions
-from cordon.report.figures import beside, display
-from cordon.report.sources import Federation, Sources, read_object
+from cordon.report.figures.names import beside, display
+from cordon.report.reading import read_object
+from cordon.report.sources import Federation, Sources
 
 SUFFIX = ".summary.json"
 # What may become of an allele (`cordon.variants.Summary`), in words.

@@ -13,7 +13,9 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from cordon import __version__
-from cordon.report import facts, figures, strata, vega
+from cordon.report import facts
+from cordon.report.figures import accuracy, calls, names, privacy, strata, vega
+from cordon.report.figures import federation as updates
 from cordon.report.sources import Guarantee, Sources
 from cordon.tables import written_beside
 
@@ -50,7 +52,9 @@ def render(sources: Sources) -> str:
     environment.filters.update(
         figure=_number,
         short=vega.short,
-        display=figures.display,
+        display=names.display,
+        together=names.together,
+        filter_name=calls.filter_name,
         dash=lambda look: " ".join(map(str, look.dash)) or "none",
     )
     federation, guarantee = sources.federation, sources.guarantee
@@ -58,17 +62,19 @@ def render(sources: Sources) -> str:
         sources=sources,
         federation=federation,
         evaluation=sources.evaluation,
+        callset=sources.callset,
         facts=facts,
         figures=drawn,
         specs={name: Markup(vega.as_json(item.spec)) for name, item in drawn.items()},
         svgs={name: Markup(item.svg) for name, item in drawn.items()},
-        beside=figures.beside(guarantee) if guarantee else "",
+        beside=names.beside(guarantee) if guarantee else "",
         epsilon=_epsilon(guarantee) if guarantee else None,
         styles=_styles(sources.evaluation),
         strata=strata.groups(sources.evaluation),
         settings=settings(sources),
         css=Markup(_read("style.css")),
         script=Markup(_script() if drawn else ""),
+        tabs=Markup(_read("tabs.js")),
         version=__version__,
     )
 
@@ -87,17 +93,28 @@ def settings(sources: Sources) -> list[tuple[str, str]]:
 def _figures(sources: Sources) -> dict[str, vega.Figure]:
     made: list[vega.Figure | None] = []
     if sources.federation is not None:
-        made += [figures.epsilon(sources.federation), figures.norms(sources.federation)]
+        made += [privacy.epsilon(sources.federation), _utility(sources)]
+        made += [updates.norms(sources.federation), updates.floors(sources.federation)]
     if sources.evaluation is not None:
-        made += [figures.roc(sources.evaluation), figures.precision_recall(sources.evaluation)]
+        made += [accuracy.roc(sources.evaluation), accuracy.precision_recall(sources.evaluation)]
+        made += [accuracy.sensitivity(sources.evaluation), accuracy.reliability(sources.evaluation)]
         made.append(strata.figure(sources.evaluation))
+    if sources.callset is not None:
+        made += [calls.overlap(sources.callset), calls.ratios(sources.callset)]
     return {item.name: item for item in made if item is not None}
 
 
+def _utility(sources: Sources) -> vega.Figure | None:
+    spent, change = facts.spending(sources.federation), facts.improvement(sources.evaluation)
+    if sources.federation is None or spent is None:
+        return None
+    return privacy.utility(sources.federation.guarantee, spent.rdp, change.after if change else None)
+
+
 def _styles(evaluation: Mapping[str, Any] | None) -> dict[str, vega.Style]:
-    names = [item["name"] for item in evaluation["scores"]] if evaluation else []
-    alone = [name for name in names if name.endswith(" alone")]
-    return {name: figures.style(name, alone) for name in names}
+    scores = [item["name"] for item in evaluation["scores"]] if evaluation else []
+    alone = [name for name in scores if name.endswith(" alone")]
+    return {name: names.style(name, alone) for name in scores}
 
 
 def _number(value: float | int | None, digits: int = 3) -> Markup:
@@ -138,4 +155,4 @@ def _script() -> str:
 
 
 def _read(name: str) -> str:
-    return files("cordon.report").joinpath(name).read_text(encoding="utf-8")
+    return files("cordon.report").joinpath("templates", name).read_text(encoding="utf-8")

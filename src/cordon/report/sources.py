@@ -1,15 +1,13 @@
-"""What a report is made from: the run's JSON files, read and checked."""
+"""What a report is made from, and what of it may leave the site."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
-from cordon.auditing import certificate
-from cordon.errors import UserError
+# Parameters that the consortium agreed on, and in which nothing of a site's data or machines is.
+PUBLIC = ("aggregator_evidence",)
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,11 @@ class Guarantee:
 
 @dataclass(frozen=True)
 class SiteRound:
-    """One site in one round; epsilons are the site's spend so far, this round included."""
+    """One site in one round; epsilons are the site's spend so far, this round included.
+
+    ``ceiling`` bounds the norm, ``most_small`` the ``small`` numbers (`cordon.federation.noise_checks`); None
+    where the update was refused before it was measured.
+    """
 
     site: str
     decision: str
@@ -33,6 +35,9 @@ class SiteRound:
     epsilon_pld: float | None
     update_norm: float | None
     bytes: int
+    ceiling: float | None = None
+    small: int = 0
+    most_small: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,6 @@ class SiteOutcome:
     epsilon_pld: float | None
 
 
-Row = TypeVar("Row", SiteRound, SiteOutcome)
-
-
 @dataclass(frozen=True)
 class Federation:
     """federation.json: the plan, every decision of every round, and each site's outcome."""
@@ -77,23 +79,73 @@ class Federation:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """Equal events of one site in the aggregator's ledger: what a round's mechanism was, and in how many."""
+
+    site: str
+    mechanism: str
+    noise_multiplier: float
+    sampling_rate: float
+    steps: int
+    rounds: int
+
+
+@dataclass(frozen=True)
 class Ledger:
-    """The aggregator's ledger: how many rows it holds and the hash of the last."""
+    """The aggregator's ledger: how many rows it holds, the hash of the last, and the events in them."""
 
     rows: int
     head: str
+    events: tuple[Spent, ...] = ()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the tasks of one process took: seconds, processors in use, bytes of memory (the largest).
+
+    ``seconds`` is the sum over tasks, ``longest`` the longest of them; ``cached`` of the ``tasks`` were taken
+    from an earlier run.
+    """
+
+    process: str
+    tasks: int
+    cached: int
+    seconds: float
+    longest: float
+    processors: float
+    memory: int
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Everything a report may be made from; None where the run has no such thing."""
+    """Everything a report may be made from; None where the run has no such thing.
+
+    ``shareable`` says that nothing is left in it but what may leave the site.
+    """
 
     parameters: Mapping[str, Any]
     federation: Federation | None = None
     evaluation: Mapping[str, Any] | None = None
+    callset: Mapping[str, Any] | None = None
     versions: Sequence[tuple[str, str, str]] = ()
+    resources: Sequence[Usage] = ()
     ledger: Ledger | None = None
     certificate: Mapping[str, Any] | None = None
+    shareable: bool = False
+
+    def to_share(self) -> Sources:
+        """What of it may leave the site: the allow-list.
+
+        The aggregator's record and ledger hold nothing but what sites sent through their mechanisms, and the
+        certificate is made to be given away. All else is exact, or tells of files and machines.
+        """
+        return Sources(
+            parameters={name: self.parameters[name] for name in PUBLIC if name in self.parameters},
+            federation=self.federation,
+            ledger=self.ledger,
+            certificate=self.certificate,
+            shareable=True,
+        )
 
     @property
     def guarantee(self) -> Guarantee | None:
@@ -104,108 +156,3 @@ class Sources:
             return None
         said = self.certificate["guarantee"]
         return Guarantee(said["unit"], said["delta"], said["mechanism"], said["adjacency"])
-
-
-def read_federation(path: Path) -> Federation:
-    """Read federation.json; UserError names what it lacks."""
-    raw = read_object(path)
-    try:
-        plan = raw["plan"]
-        return Federation(
-            run=str(raw["run"]),
-            plan=plan,
-            guarantee=Guarantee(
-                str(plan["unit"]), float(plan["delta"]), str(plan["mechanism"]), str(plan["adjacency"])
-            ),
-            budget=float(plan["epsilon"]),
-            model_hash=str(raw["model_hash"]),
-            seconds=float(raw["seconds"]),
-            rounds=tuple(_round(item) for item in raw["rounds"]),
-            sites=tuple(_pick(SiteOutcome, item) for item in raw["sites"]),
-            start=dict(raw.get("start", {})),
-        )
-    except KeyError as error:
-        raise UserError(
-            f"{path}: lacks {error}. Give the federation.json that the aggregator wrote."
-        ) from error
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: not a federation.json ({error}). Give the one the aggregator wrote."
-        ) from error
-
-
-def read_evaluation(path: Path) -> dict[str, Any]:
-    """Read evaluation.json; UserError names what it lacks."""
-    raw = read_object(path)
-    lacking = [key for key in ("samples", "alleles", "scores", "filters") if key not in raw]
-    if lacking:
-        raise UserError(f"{path}: lacks {', '.join(lacking)}. Give the file that evaluate_scores wrote.")
-    return raw
-
-
-def read_versions(path: Path) -> list[tuple[str, str, str]]:
-    """Read versions.yml (process, then indented ``tool: version``) as rows (process, tool, version)."""
-    rows: list[tuple[str, str, str]] = []
-    process = ""
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        name, colon, value = line.partition(": ") if not line.rstrip().endswith(":") else line.rpartition(":")
-        name, value = name.strip().strip("\"'"), value.strip().strip("\"'")
-        if not colon or bool(value) != line.startswith((" ", "\t")):
-            raise UserError(
-                f"{path}, line {number}: not `PROCESS:` or an indented `tool: version`. Correct it."
-            )
-        if value:
-            rows.append((process, name, value))
-        else:
-            process = name
-    return sorted(set(rows))
-
-
-def read_ledger(path: Path) -> Ledger:
-    """Count the rows of a ledger (JSON lines) and find the last row's hash; it is not verified here."""
-    rows = 0
-    head = ""
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        try:
-            head = str(json.loads(line)["hash"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path}, row {number}: not a ledger row ({error}). Give the file unchanged."
-            ) from error
-        rows = number
-    return Ledger(rows, head)
-
-
-def read_certificate(path: Path) -> dict[str, Any]:
-    """Read certificate.json, to be shown: `cordon certificate verify` says whether it holds."""
-    return certificate.read(path)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds one object; UserError says why it is not one."""
-    try:
-        value = json.loads(_text(path))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}). Make the file again.") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: holds no JSON object. Make the file again.")
-    return value
-
-
-def _round(item: Mapping[str, Any]) -> Round:
-    sites = tuple(_pick(SiteRound, site) for site in item["sites"])
-    return Round(int(item["round"]), float(item["seconds"]), sites)
-
-
-def _pick(kind: type[Row], item: Mapping[str, Any]) -> Row:
-    """Build a dataclass from the keys that it has; keys beyond them are left out."""
-    return kind(**{field.name: item[field.name] for field in fields(kind)})
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}). Give a readable text file.") from error

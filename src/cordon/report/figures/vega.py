@@ -77,18 +77,43 @@ def nominal(field: str, domain: Sequence[str], values: Sequence[Any]) -> Spec:
     return {"field": field, "type": "nominal", "scale": scale, "legend": None}
 
 
-def tooltip(**titles: str) -> list[Spec]:
-    """What a pointer over a mark shows, in order: field=title."""
-    text = ("score", "filter", "site", "sites", "decision", "accountant", "group")
+def rounds(numbers: Sequence[int], field: str = "round") -> Spec:
+    """An axis of rounds, at most about ten of them labelled."""
+    step = -(-len(numbers) // 10)
+    axis = {
+        "title": "Round",
+        "format": "d",
+        "grid": False,
+        "labelOverlap": False,
+        "values": [*numbers[::step]],
+    }
+    scale = {"domain": [min(numbers) - 0.4, max(numbers) + 0.4], "nice": False}
+    return {"field": field, "type": "quantitative", "axis": axis, "scale": scale}
+
+
+def limit(value: float, text: str, dy: int = -4) -> Spec:
+    """A horizontal line that is not to be crossed, with its name above it (below it with ``dy`` > 0)."""
+    rule = {"mark": {"type": "rule", "strokeDash": [2, 3], "strokeWidth": 1.5, "color": "var(--alarm)"}}
+    name = {
+        "mark": {
+            "type": "text", "align": "left", "baseline": "bottom" if dy < 0 else "top", "dy": dy, "dx": 4,
+            "color": "var(--alarm)",
+        },
+        "encoding": {"text": {"value": text}, "x": {"value": 0}},
+    }  # fmt: skip
+    shared = {"y": {"field": "limit", "type": "quantitative"}}
+    return {"data": {"values": [{"limit": value}]}, "encoding": shared, "layer": [rule, name]}
+
+
+def tooltip(**titles: str | tuple[str, str]) -> list[Spec]:
+    """What a pointer over a mark shows, in order: field=title, or (title, format) for a number.
+
+    A title alone is of words; a format is d3's, such as ``.3f``.
+    """
     return [
         {"field": field, "title": title, "type": "nominal"}
-        if field in text
-        else {
-            "field": field,
-            "title": title,
-            "type": "quantitative",
-            "format": "d" if field == "round" else ".3f",
-        }
+        if isinstance(title, str)
+        else {"field": field, "title": title[0], "type": "quantitative", "format": title[1]}
         for field, title in titles.items()
     ]
 

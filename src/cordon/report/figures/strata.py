@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cordon.report.figures import display, style
-from cordon.report.vega import PALETTE, SOLID, Figure, Style, axis, finish, series, tooltip
+from cordon.report.figures.names import display, style, together
+from cordon.report.figures.vega import PALETTE, SOLID, Figure, Style, axis, finish, series, tooltip
 
 Stratum = Mapping[str, Any]
 
@@ -18,6 +18,7 @@ KINDS = {
     "type": ("Type", "Type"),
     "size": ("Bases inserted or deleted", "Size"),
     "context": ("Sequence around it", "Context"),
+    "callers": ("Called by", "Called by"),
     "site": ("Site", "Site"),
 }
 # Real and false alleles that a group needs for its AUROC to be drawn: with fewer it is mostly chance.
@@ -91,7 +92,7 @@ def figure(evaluation: Mapping[str, Any]) -> Figure | None:
             "y": vertical,
             "x": axis("auroc", "AUROC"),
             "color": series("score", legend),
-            "tooltip": tooltip(group="Group", score="Score", auroc="AUROC"),
+            "tooltip": tooltip(group="Group", score="Score", auroc=("AUROC", ".3f")),
         },
     }
     lead = sum(ours > theirs for _, ours, theirs in pairs)
@@ -107,6 +108,8 @@ def figure(evaluation: Mapping[str, Any]) -> Figure | None:
 
 
 def _name(kind: str, name: str) -> str:
+    if kind == "callers":
+        return together(name.split(";"))
     return name if kind == "site" else name.replace("-", "–") if name[:1].isdigit() else name
 
 

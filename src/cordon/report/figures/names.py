@@ -1,0 +1,47 @@
+"""How things are named and drawn wherever the report shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cordon.features import CALLERS
+from cordon.report.figures.vega import DASHES, PALETTE, SOLID, Style, short
+from cordon.report.sources import Guarantee
+
+NAMES = {
+    "haplotypecaller": "HaplotypeCaller",
+    "deepvariant": "DeepVariant",
+    "other": "Other caller",
+    "cordon": "Cordon",
+}
+
+
+def display(name: str) -> str:
+    """A score's or filter's name as people write it: ``haplotypecaller QD`` -> ``HaplotypeCaller QD``."""
+    first, space, rest = name.partition(" ")
+    return NAMES.get(first, first) + space + rest
+
+
+def together(callers: Sequence[str]) -> str:
+    """Callers that agree: ``HaplotypeCaller + DeepVariant``; one that does not, ``HaplotypeCaller alone``."""
+    names = [display(caller) for caller in callers]
+    return " + ".join(names) if len(names) > 1 else f"{names[0]} alone"
+
+
+def style(name: str, alone: Sequence[str]) -> Style:
+    """Cordon is bold; a caller keeps one colour, dashed for QD; models of one site (``alone``) are grey."""
+    if name == "cordon":
+        return Style(PALETTE[0], SOLID, 3.2)
+    caller, _, kind = name.partition(" ")
+    if name in alone or caller not in CALLERS:
+        place = list(alone).index(name) if name in alone else 0
+        return Style("var(--muted-line)", DASHES[1 + place % 3], 1.6)
+    return Style(PALETTE[1 + CALLERS.index(caller)], DASHES[1] if kind == "QD" else SOLID, 1.8)
+
+
+def beside(guarantee: Guarantee) -> str:
+    """What must stand beside every epsilon: unit, delta, mechanism and adjacency."""
+    return (
+        f"per {guarantee.unit}, δ\u00a0=\u00a0{short(guarantee.delta)}, {guarantee.mechanism} mechanism, "
+        f"adjacency: {guarantee.adjacency}"
+    )

@@ -1,0 +1,166 @@
+"""What was spent, round by round, and what privacy costs in accuracy."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from cordon.report.figures.names import beside
+from cordon.report.figures.vega import (
+    DASHES,
+    PALETTE,
+    SOLID,
+    Figure,
+    Spec,
+    Style,
+    axis,
+    finish,
+    limit,
+    nominal,
+    rounds,
+    series,
+    tooltip,
+)  # fmt: skip
+from cordon.report.sources import Federation, Guarantee
+
+
+def epsilon(federation: Federation) -> Figure | None:
+    """Epsilon spent after each round by both accountants, against the budget."""
+    groups = _trajectories(federation)
+    legend = [
+        (_together(sites), Style(PALETTE[i % 6], SOLID, 2.2)) for i, sites in enumerate(groups.values())
+    ]
+    values = [
+        {"sites": name, "round": number, "accountant": accountant, "epsilon": value}
+        for path, (name, _) in zip(groups, legend, strict=True)
+        for number, rdp, pld in path
+        for accountant, value in (("RDP", rdp), ("PLD", pld))
+        if value is not None and math.isfinite(value)
+    ]
+    if not values:
+        return None
+    layers = [
+        {
+            "data": {"values": values},
+            "mark": {"type": "line", "point": {"filled": True, "size": 42}, "strokeWidth": 2.2},
+            "encoding": {
+                "x": rounds([turn.round for turn in federation.rounds]),
+                "y": axis("epsilon", "ε spent so far", zero=True),
+                "color": series("sites", legend),
+                "strokeDash": nominal("accountant", ["RDP", "PLD"], [[1, 0], [5, 4]]),
+                "tooltip": tooltip(
+                    sites="Site",
+                    round=("Round", "d"),
+                    accountant="Accountant",
+                    epsilon=("ε spent so far", ".3f"),
+                ),
+            },
+        },
+        limit(federation.budget, "budget"),
+    ]
+    caption = (
+        f"Solid: RDP accountant. Dashed: PLD accountant. Sites with the same spending share a line. "
+        f"Budget ε\u00a0=\u00a0{federation.budget:g} {beside(federation.guarantee)}."
+    )
+    alt = f"Epsilon spent by round {beside(federation.guarantee)}; the table of sites gives the same numbers."
+    return finish("epsilon", "Spent so far, by round", alt, caption, {"layer": layers}, 250, legend)
+
+
+def utility(guarantee: Guarantee, spent: float, auroc: float | None) -> Figure | None:
+    """Accuracy against epsilon as measured on public calls, and where this run stands.
+
+    ``spent`` is the run's epsilon, ``auroc`` its own held-out AUROC where there is one: other data, so only
+    its place along the axis of epsilon compares. None for a unit, delta or mechanism that was not measured.
+    """
+    measured = benchmark()
+    same = (measured["delta"], measured["mechanism"]) == (guarantee.delta, guarantee.mechanism)
+    curves = [curve for curve in measured["curves"] if curve["unit"] == guarantee.unit]
+    if not curves or not same or not 0 < spent < math.inf:
+        return None
+    looks = [Style(PALETTE[3], dash, 2.2, dot=not dash) for dash in DASHES]
+    legend = [(curve["name"], look) for curve, look in zip(curves, looks, strict=False)]
+    names = [name for name, _ in legend]
+    values = [
+        {"curve": curve["name"], "epsilon": epsilon, "auroc": value}
+        for curve in curves
+        for epsilon, value in zip(curve["epsilon"], curve["auroc"], strict=True)
+    ]
+    shown = [item["auroc"] for item in values] + ([] if auroc is None else [auroc])
+    window = [math.floor(20 * min(shown)) / 20, math.ceil(20 * max(shown)) / 20]
+    x = axis("epsilon", "ε (logarithmic)")
+    x["scale"] = {"type": "log", "nice": False, "domain": [min(0.4, spent / 1.2), max(10.0, 1.2 * spent)]}
+    x["axis"] |= {"values": [0.5, 1, 2, 4, 8, 16, 32], "format": "~g"}
+    y = axis("auroc", "AUROC, held out", domain=window)
+    line = {
+        "data": {"values": values},
+        "mark": {"type": "line", "point": {"filled": True, "size": 50}, "strokeWidth": 2.2},
+        "encoding": {
+            "x": x,
+            "y": y,
+            "color": series("curve", legend),
+            "strokeDash": nominal("curve", names, [look.dash or [1, 0] for _, look in legend]),
+            "tooltip": tooltip(curve="Measured", epsilon=("ε", ".3g"), auroc=("AUROC", ".4f")),
+        },
+    }
+    own = [] if auroc is None else [auroc]
+    name = {"align": "right", "dx": -6, "dy": 4, "baseline": "top", "color": PALETTE[0]}
+    here: list[Spec] = [
+        {"mark": {"type": "rule", "strokeWidth": 1.6, "color": PALETTE[0]}, "encoding": {"x": x}},
+        {
+            "mark": {"type": "text", **name},
+            "encoding": {"x": x, "y": {"value": 0}, "text": {"field": "name"}},
+        },
+    ]
+    if own:
+        told = tooltip(name="Run", epsilon=("ε", ".3g"), auroc=("AUROC", ".4f"))
+        diamond = {"type": "point", "shape": "diamond", "filled": True, "size": 190, "color": PALETTE[0]}
+        here.append({"mark": {**diamond, "opacity": 1}, "encoding": {"x": x, "y": y, "tooltip": told}})
+    run = {"data": {"values": [{"epsilon": spent, "auroc": auroc, "name": "this run"}]}, "layer": here}
+    caption = (
+        f"Each ε is {beside(guarantee)}. The lines were measured by {measured['command']} on "
+        f"{measured['data']}: {measured['sites']} sites, and other variants than this run's, so heights do "
+        f"not compare. {'The diamond' if own else 'The upright line'} is this run."
+    )
+    alt = (
+        f"AUROC against epsilon, {beside(guarantee)}: "
+        + "; ".join(
+            f"{curve['name']} from {curve['auroc'][0]:.3f} at {curve['epsilon'][0]:g} to "
+            f"{curve['auroc'][-1]:.3f} at {curve['epsilon'][-1]:g}"
+            for curve in curves
+        )
+        + f". This run stands at {spent:.2f}{f' with {auroc:.3f}' if own else ''}."
+    )
+    layers = {"layer": [line, run]}
+    return finish(
+        "utility", "What privacy costs, and where this run stands", alt, caption, layers, 300, legend
+    )
+
+
+def benchmark() -> Mapping[str, Any]:
+    """Accuracy by epsilon as docs/utility.md tells it (HaplotypeCaller, sites that add their own noise)."""
+    content: Mapping[str, Any] = json.loads(
+        files("cordon.report").joinpath("utility.json").read_text(encoding="utf-8")
+    )
+    return content
+
+
+def _trajectories(federation: Federation) -> dict[tuple[Any, ...], list[str]]:
+    """(round, RDP, PLD) of every round that a site was in -> the sites that share this path."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for outcome in federation.sites:
+        rows = [
+            (turn.round, site)
+            for turn in federation.rounds
+            for site in turn.sites
+            if site.site == outcome.site
+        ]
+        path = tuple((number, site.epsilon_rdp, site.epsilon_pld) for number, site in rows)
+        groups.setdefault(path, []).append(outcome.site)
+    return groups
+
+
+def _together(sites: Sequence[str]) -> str:
+    return ", ".join(sites) if len(sites) <= 3 else f"{', '.join(sites[:2])} and {len(sites) - 2} more"

@@ -1,0 +1,139 @@
+"""The files that a report is made from, read and checked."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cordon.auditing import certificate
+from cordon.errors import UserError
+from cordon.report.sources import Federation, Guarantee, Ledger, Round, SiteOutcome, SiteRound, Spent
+
+EVENT = ("mechanism", "noise_multiplier", "sampling_rate", "steps")
+
+Row = TypeVar("Row", SiteRound, SiteOutcome)
+
+
+def read_federation(path: Path) -> Federation:
+    """Read federation.json; UserError names what it lacks."""
+    raw = read_object(path)
+    try:
+        plan = raw["plan"]
+        return Federation(
+            run=str(raw["run"]),
+            plan=plan,
+            guarantee=Guarantee(
+                str(plan["unit"]), float(plan["delta"]), str(plan["mechanism"]), str(plan["adjacency"])
+            ),
+            budget=float(plan["epsilon"]),
+            model_hash=str(raw["model_hash"]),
+            seconds=float(raw["seconds"]),
+            rounds=tuple(_round(item) for item in raw["rounds"]),
+            sites=tuple(_pick(SiteOutcome, item) for item in raw["sites"]),
+            start=dict(raw.get("start", {})),
+        )
+    except KeyError as error:
+        raise UserError(
+            f"{path}: lacks {error}. Give the federation.json that the aggregator wrote."
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a federation.json ({error}). Give the one the aggregator wrote."
+        ) from error
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """Read evaluation.json; UserError names what it lacks."""
+    raw = read_object(path)
+    lacking = [key for key in ("samples", "alleles", "scores", "filters") if key not in raw]
+    if lacking:
+        raise UserError(f"{path}: lacks {', '.join(lacking)}. Give the file that evaluate_scores wrote.")
+    return raw
+
+
+def read_versions(path: Path) -> list[tuple[str, str, str]]:
+    """Read versions.yml (process, then indented ``tool: version``) as rows (process, tool, version)."""
+    rows: list[tuple[str, str, str]] = []
+    process = ""
+    for number, line in enumerate(text_of(path).splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, colon, value = line.partition(": ") if not line.rstrip().endswith(":") else line.rpartition(":")
+        name, value = name.strip().strip("\"'"), value.strip().strip("\"'")
+        if not colon or bool(value) != line.startswith((" ", "\t")):
+            raise UserError(
+                f"{path}, line {number}: not `PROCESS:` or an indented `tool: version`. Correct it."
+            )
+        if value:
+            rows.append((process, name, value))
+        else:
+            process = name
+    return sorted(set(rows))
+
+
+def read_callset(path: Path) -> dict[str, Any]:
+    """Read callset.json; UserError names what it lacks."""
+    raw = read_object(path)
+    lacking = [key for key in ("samples", "alleles", "callers", "filters") if key not in raw]
+    if lacking:
+        raise UserError(f"{path}: lacks {', '.join(lacking)}. Give the file that describe_calls wrote.")
+    return raw
+
+
+def read_ledger(path: Path) -> Ledger:
+    """Read a ledger (JSON lines): its rows, the last one's hash, its events; it is not verified here."""
+    rows = 0
+    head = ""
+    events: Counter[tuple[Any, ...]] = Counter()
+    for number, line in enumerate(text_of(path).splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            head = str(row["hash"])
+            events.update((row["site"], *(each[name] for name in EVENT)) for each in row.get("events", ()))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}, row {number}: not a ledger row ({error}). Give the file unchanged."
+            ) from error
+        rows = number
+    names = ("site", *EVENT)
+    spent = [Spent(**dict(zip(names, event, strict=True)), rounds=count) for event, count in events.items()]
+    return Ledger(rows, head, tuple(spent))
+
+
+def read_certificate(path: Path) -> dict[str, Any]:
+    """Read certificate.json, to be shown: `cordon certificate verify` says whether it holds."""
+    return certificate.read(path)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds one object; UserError says why it is not one."""
+    try:
+        value = json.loads(text_of(path))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}). Make the file again.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds no JSON object. Make the file again.")
+    return value
+
+
+def _round(item: Mapping[str, Any]) -> Round:
+    sites = tuple(_pick(SiteRound, site) for site in item["sites"])
+    return Round(int(item["round"]), float(item["seconds"]), sites)
+
+
+def _pick(kind: type[Row], item: Mapping[str, Any]) -> Row:
+    """Build a dataclass from the keys that it has; keys beyond them are left out."""
+    given = {field.name for field in fields(kind) if field.name in item or field.default is MISSING}
+    return kind(**{name: item[name] for name in given})
+
+
+def text_of(path: Path) -> str:
+    """The file's text; UserError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Give a readable text file.") from error
