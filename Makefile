@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH):$(CURDIR)/tools/bin
 export NXF_OFFLINE = true
 export NXF_DISABLE_CHECK_LATEST = true
 
-.PHONY: help setup demo images bundle test test-fast lint lock clean
+.PHONY: help setup demo images bundle pictures test test-fast lint lock clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s $$'\t'
@@ -38,6 +38,10 @@ images: $(VENV)/.installed ## The container images, each with its size and its S
 bundle: $(SETUP) ## What a machine without a network needs, in dist. Parts of it: BUNDLE="python gatk4 aggregator local"
 	@tools/bundle dist/cordon-$(VERSION)-bundle $(BUNDLE)
 	@tar -C dist -cf dist/cordon-$(VERSION)-bundle.tar cordon-$(VERSION)-bundle
+
+pictures: $(SETUP) ## Pictures of the demo's report for the documentation, in docs/pictures; needs Chromium
+	@mkdir -p docs/pictures
+	CORDON_PICTURES=$(CURDIR)/docs/pictures $(VENV)/bin/python -m pytest --quiet tests/test_demo.py -k pictures
 
 test: $(SETUP) ## All tests; those that need Docker, Slurm or a browser say why they skip
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 PACKAGES = Path(__file__).parent / "npm"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+# What a page is looked at with: options of a browser's context.
+LOOKS: Mapping[str, Mapping[str, Any]] = {
+    "light": {"viewport": DESKTOP, "color_scheme": "light"},
+    "dark": {"viewport": DESKTOP, "color_scheme": "dark"},
+    "phone": {"viewport": PHONE, "color_scheme": "light", "has_touch": True},
+}
 
 
 @contextmanager
@@ -33,6 +41,33 @@ def chromium() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def pictures(browser: Browser, report: Path, folder: Path) -> list[Path]:
+    """Take a picture of every tab of ``report`` in each of LOOKS."""
+    taken = []
+    for look, options in LOOKS.items():
+        context = browser.new_context(**options)
+        page = context.new_page()
+        page.goto(report.as_uri())
+        for tab in page.get_by_role("tab").all():
+            tab.click()
+            name = tab.get_attribute("aria-controls") or ""
+            page.wait_for_function(
+                "(name) => [...document.querySelectorAll(`#${name} [data-figure]`)]"
+                ".every((figure) => figure.classList.contains('is-live'))",
+                arg=name,
+            )
+            taken.append(folder / f"report-{name}-{look}.png")
+            _save(page.screenshot(full_page=True, animations="disabled"), taken[-1])
+        context.close()
+    return taken
+
+
+def _save(picture: bytes, path: Path) -> None:
+    """Write a picture with as few colours as a page has: a third of the size, and the same to look at."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    image.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 @cache

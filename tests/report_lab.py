@@ -32,6 +32,9 @@ def site_round(site: str, decision: str, spent: float | None, reason: str = "") 
         "epsilon_pld": None if spent is None else spent - 0.25,
         "update_norm": None if spent is None else 1.25,
         "bytes": 0 if spent is None else 1234,
+        "ceiling": 5.0 if decision == "accepted" else None,
+        "small": 30 if decision == "accepted" else 0,
+        "most_small": 40 if decision == "accepted" else None,
     }
 
 
@@ -110,8 +113,68 @@ def evaluation() -> dict[str, Any]:
             {"name": "haplotypecaller", **kept, "f1": 0.950556},
             {"name": "cordon", **kept, "true_kept": 1722, "f1": 0.951234},
         ],
+        "calibration": {
+            "bins": [
+                {"low": 0.2, "high": 0.3, "alleles": 450, "stated": 0.25, "real": 0.2},
+                {"low": 0.9, "high": 1.0, "alleles": 1801, "stated": 0.95, "real": 0.975},
+            ],
+            "ece": 0.029998,
+            "brier": 0.041999,
+        },
         "strata": [],
     }
+
+
+def shape(name: str, snv: int, ti_tv: float | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "alleles": snv + 3,
+        "types": {"SNV": snv, "insertion": 1, "deletion": 2, "complex": 0},
+        "sizes": {"1 bp": 2, "2-5 bp": 1, "6-20 bp": 0, "over 20 bp": 0},
+        "transitions": 0,
+        "transversions": 0,
+        "ti_tv": ti_tv,
+        "heterozygous": 0,
+        "homozygous": 0,
+        "het_hom": 1.375,
+    }
+
+
+def callset() -> dict[str, Any]:
+    return {
+        "samples": 4,
+        "alleles": 2903,
+        "callers": [
+            {"callers": ["bcftools"], "alleles": 403, "pass": 13},
+            {"callers": ["bcftools", "haplotypecaller"], "alleles": 2500, "pass": 2401},
+        ],
+        "filters": [shape("no filter", 2900, 1.8125), shape("cordon", 2411, 2.0625)],
+    }
+
+
+TRACE = """task_id\tname\tstatus\trealtime\t%cpu\tpeak_rss
+1\tCORDON:CALL:NORMALISE_READS (north-secret)\tCOMPLETED\t1500\t50.0\t90000000
+2\tCORDON:CALL:NORMALISE_READS (south-secret)\tCACHED\t2500\t150.0\t97000000
+3\tCORDON:FEDERATE:TRAIN_SITE (north)\tCOMPLETED\t60000\t-\t-
+"""
+LEDGER = "".join(
+    json.dumps(row) + "\n"
+    for row in (
+        {"kind": "enrolled", "site": "north", "hash": "aa"},
+        *(
+            {
+                "kind": "decision", "site": site, "hash": "bb77",
+                "events": [
+                    {"mechanism": "Poisson-sampled Gaussian", "noise_multiplier": 1.375, "sampling_rate": 0.5,
+                     "steps": 10, "unit": "patient"}
+                ],
+            }
+            for site in ("north", "south", "north")
+        ),
+        {"kind": "decision", "site": "late", "hash": "bb78", "events": []},
+    )
+)  # fmt: skip
+VERSIONS = '"CORDON:CALL":\n    gatk4: 4.6.2.0\n"CORDON:SCORE":\n    cordon: 0.1.0\n'
 
 
 @dataclass
@@ -168,8 +231,8 @@ class Page(HTMLParser):
 
 
 def write(folder: Path, **inputs: Any) -> tuple[Result, Path]:
-    """Run write_report on the inputs given as JSON values, or as text for versions and ledger."""
-    arguments = ["--output", str(folder / "report.html")]
+    """Run write_report on the inputs given as JSON values, or as text for versions, ledger and trace."""
+    arguments = ["--output", str(folder / "report.html"), "--shareable", str(folder / "shareable.html")]
     for name, value in {"parameters": PARAMETERS, **inputs}.items():
         path = folder / name
         path.write_text(value if isinstance(value, str) else json.dumps(value))

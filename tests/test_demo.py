@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 from pysam import bcftools
 
+from browser_lab import chromium, pictures
 from cordon import model as models
 from cordon.tables import LABELLED, TRUTH_ALLELES_KEY, TRUTH_FOUND_KEY, read_table
+from report_lab import Page
 from test_pipeline import check_scored_vcf, nextflow, real_options
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,9 +40,72 @@ def test_the_demo_scores_every_patient_and_reports(demo):
         table = bcftools.query("-f", "%INFO/CORDON\t%FILTER\n", str(path)).splitlines()
         assert len(table) > 150
         assert {line.split("\t")[1] for line in table} == {"PASS", "CORDONLowScore"}
-    report = (demo / "report.html").read_text()
+
+
+def numbers(value):
+    """Every number anywhere in a JSON value."""
+    if isinstance(value, dict | list):
+        return set().union(*map(numbers, value.values() if isinstance(value, dict) else value), set())
+    return {float(value)} if isinstance(value, int | float) and not isinstance(value, bool) else set()
+
+
+def test_the_reports_numbers_are_those_of_the_files(demo):
+    record, certificate, evaluation, callset = (
+        json.loads((demo / name).read_text())
+        for name in (
+            "federation/federation.json",
+            "federation/certificate.json",
+            "evaluation.json",
+            "callset.json",
+        )
+    )
+    assert (demo / "report.html").stat().st_size < 5_000_000
+    page = Page((demo / "report.html").read_text())
+    assert record["run"] in page.text
+    spent = {float(attrs["value"]) for attrs in page.values("epsilon")}
+    assert len(spent) >= 20
+    assert spent <= numbers(record) | numbers(certificate)
+    scores = {row["name"]: row for row in evaluation["scores"]}
+    table = page.table("Scores")
+    assert len(table) == 1 + len(scores)
+    assert table["Cordon"] == [f"{scores['cordon'][area]:.3f}" for area in ("auroc", "auprc")]
+    kept = next(row for row in evaluation["filters"] if row["name"] == "cordon")
+    assert page.table("Filters:")["Cordon PASS"][:2] == [f"{kept['true_kept']:,}", f"{kept['false_kept']:,}"]
+    passing = next(row for row in callset["filters"] if row["name"] == "cordon")
+    left = page.table("What each filter leaves")["Cordon PASS"]
+    assert [left[0], *left[-2:]] == [
+        f"{passing['alleles']:,}",
+        *(f"{passing[k]:.2f}" for k in ("ti_tv", "het_hom")),
+    ]
+    assert sum(row["alleles"] for row in callset["callers"]) == callset["alleles"]
+    rounds = page.table("Rounds")
+    assert [rounds[str(entry["round"])][-1] for entry in record["rounds"]] == [
+        f"{entry['seconds']:.1f}" for entry in record["rounds"]
+    ]
+    assert page.table("Resources")["GATK4_HAPLOTYPECALLER"][0] == "24"
+
+
+def test_the_report_that_may_leave_the_site_holds_nothing_of_it(demo):
+    own, shared = ((demo / name).read_text() for name in ("report.html", "shareable_report.html"))
+    samples = {path.name.partition(".")[0] for path in (demo / "scored").glob("*.vcf.gz")}
+    assert len(samples) == 24
+    evaluation = json.loads((demo / "evaluation.json").read_text())
+    exact = {f"{row['auroc']:.6f}".rstrip("0") for row in evaluation["scores"]}
+    for secret in {*samples, *exact, "GATK4_HAPLOTYPECALLER", "simulate_seed", str(demo), "peak_rss"}:
+        assert secret not in shared
+    assert all(value in own for value in exact)
     record = json.loads((demo / "federation" / "federation.json").read_text())
-    assert record["run"] in report
+    certificate = json.loads((demo / "federation" / "certificate.json").read_text())
+    spent = {float(attrs["value"]) for attrs in Page(shared).values("epsilon")}
+    assert spent
+    assert spent <= numbers(record) | numbers(certificate)
+
+
+def test_pictures_of_the_report_can_be_taken(demo, tmp_path):
+    """`make pictures` keeps them in the documentation, to be looked at."""
+    with chromium() as browser:
+        taken = pictures(browser, demo / "report.html", Path(os.environ.get("CORDON_PICTURES", tmp_path)))
+    assert len(taken) == 15
 
 
 def test_all_sites_took_part_in_every_round_within_the_budget(demo):

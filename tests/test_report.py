@@ -13,9 +13,13 @@ import pytest
 from report_lab import (
     BESIDE,
     GUARANTEE,
+    LEDGER,
     OVER,
     STRATA,
+    TRACE,
+    VERSIONS,
     Page,
+    callset,
     certificate,
     evaluation,
     federation,
@@ -27,14 +31,14 @@ from report_lab import (
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Page:
-    versions = '"CORDON:CALL":\n    gatk4: 4.6.2.0\n"CORDON:SCORE":\n    cordon: 0.1.0\n'
-    ledger = '{"hash": "aa"}\n{"hash": "bb77"}\n'
     return page(
         tmp_path_factory.mktemp("report"),
         federation=federation(),
         evaluation=evaluation(),
-        versions=versions,
-        ledger=ledger,
+        callset=callset(),
+        trace=TRACE,
+        versions=VERSIONS,
+        ledger=LEDGER,
     )
 
 
@@ -108,8 +112,8 @@ def test_decisions_are_told_with_rounds_and_reasons(whole: Page) -> None:
     decisions = whole.table("Updates that were not taken")
     assert decisions["rogue"] == ["quarantined", "1", OVER]
     assert decisions["late"] == ["missing", "2", "no update before the deadline"]
-    assert "2 rows" in re.sub(r"\s+", " ", whole.text)
-    assert "bb77" in whole.text
+    assert "5 rows" in re.sub(r"\s+", " ", whole.text)
+    assert "bb78" in whole.text
 
 
 def test_scores_and_filters_are_those_of_the_evaluation(whole: Page) -> None:
@@ -123,23 +127,106 @@ def test_scores_and_filters_are_those_of_the_evaluation(whole: Page) -> None:
     assert {"0.961234", "0.783456", "0.901777", "0.924865", "0.977714"} <= exact
 
 
+def specs(written: Page) -> dict[str, Any]:
+    """The figures' specifications by name."""
+    found = re.findall(r'<script type="application/json" id="spec-(\w+)">(.*?)</script>', written.html, re.S)
+    return {name: json.loads(content) for name, content in found}
+
+
 def test_the_figures_hold_the_numbers_of_the_json(whole: Page) -> None:
-    specs = dict(
-        re.findall(r'<script type="application/json" id="spec-(\w+)">(.*?)</script>', whole.html, re.S)
-    )
-    assert set(specs) == {"epsilon", "norms", "roc", "pr"}
-    spent = json.loads(specs["epsilon"])["layer"][0]["data"]["values"]
+    drawn = specs(whole)
+    assert set(drawn) == {
+        "epsilon", "norms", "floors", "roc", "pr", "sensitivity", "reliability", "overlap", "ratios",
+    }  # fmt: skip
+    spent = drawn["epsilon"]["layer"][0]["data"]["values"]
     rdp = [(row["sites"], row["round"], row["epsilon"]) for row in spent if row["accountant"] == "RDP"]
     assert ("north, south", 2, 3.375) in rdp
     assert ("late", 1, 2.125) in rdp
-    curve = json.loads(specs["roc"])["layer"][0]["data"]["values"]
+    curve = drawn["roc"]["layer"][0]["data"]["values"]
     assert [(row["x"], row["y"]) for row in curve if row["score"] == "Cordon"] == [(0, 0), (0.1, 0.9), (1, 1)]
-    points = json.loads(specs["roc"])["layer"][1]["data"]["values"]
+    points = drawn["roc"]["layer"][1]["data"]["values"]
     assert [(row["name"], row["x"], row["y"]) for row in points] == [
         ("haplotypecaller", 39 / 450, 1711 / 1801),
         ("cordon", 39 / 450, 1722 / 1801),
     ]
-    assert [row["norm"] for row in json.loads(specs["norms"])["data"]["values"]] == [1.25] * 6
+
+
+def test_truth_sensitivity_is_drawn_over_all_truth_against_the_number_of_false_calls(whole: Page) -> None:
+    drawn = specs(whole)["sensitivity"]
+    curve = [(row["x"], row["y"]) for row in drawn["layer"][0]["data"]["values"] if row["score"] == "Cordon"]
+    assert curve == [(45.0, pytest.approx(0.9 * 1801 / 1850)), (450, pytest.approx(1801 / 1850))]
+    points = drawn["layer"][1]["data"]["values"]
+    assert (points[0]["x"], points[0]["y"]) == (39, pytest.approx(1711 / 1850))
+    assert "No filter can find the 49 truth alleles that no caller proposed." in whole.text
+
+
+def test_calibration_is_drawn_as_it_was_measured(whole: Page) -> None:
+    marks = specs(whole)["reliability"]["layer"][2]["data"]["values"]
+    assert [(row["stated"], row["real"], row["alleles"]) for row in marks] == [
+        (0.25, 0.2, 450), (0.95, 0.975, 1801),
+    ]  # fmt: skip
+    assert "Mean distance 0.030 (expected calibration error), Brier score 0.042" in whole.text
+
+
+def test_updates_are_drawn_beside_their_ceiling_and_their_floor(whole: Page) -> None:
+    drawn = specs(whole)
+    norms, ceilings = (layer["data"]["values"] for layer in drawn["norms"]["layer"])
+    assert [row["norm"] for row in norms] == [1.25] * 6
+    assert [(row["site"], row["round"], row["ceiling"]) for row in ceilings] == [
+        ("north", 1, 5.0), ("south", 1, 5.0), ("late", 1, 5.0), ("north", 2, 5.0), ("south", 2, 5.0),
+    ]  # fmt: skip
+    floors = drawn["floors"]["layer"][0]["data"]["values"]
+    assert [(row["small"], row["most"], row["share"]) for row in floors] == [(30, 40, 0.75)] * 5
+    label = next(attrs["aria-label"] for _, attrs in whole.elements if attrs.get("data-figure") == "norms")
+    assert "The longest is 25% of its ceiling." in label
+
+
+def test_events_are_those_of_the_ledger(whole: Page) -> None:
+    events = whole.table("Events that the ledger holds")
+    assert events["north"] == ["Poisson-sampled Gaussian", "1.375", "0.500", "10", "2"]
+    assert events["south"] == ["Poisson-sampled Gaussian", "1.375", "0.500", "10", "1"]
+    assert "late" not in events
+
+
+def test_calls_are_shown_before_and_after_without_truth(whole: Page) -> None:
+    agreement = whole.table("Agreement")
+    assert agreement["bcftools alone"] == ["403", "13", "0.032"]
+    assert agreement["bcftools + HaplotypeCaller"] == ["2,500", "2,401", "0.960"]
+    left = whole.table("What each filter leaves")
+    assert left["no filter"][:3] == ["2,903", "2,900", "1"]
+    assert left["no filter"][-2:] == ["1.81", "1.38"]
+    assert left["Cordon PASS"][-2:] == ["2.06", "1.38"]
+    ratios = specs(whole)["ratios"]["data"]["values"]
+    assert {(row["filter"], row["ratio"], row["value"]) for row in ratios} == {
+        ("no filter", "Ti/Tv", 1.8125), ("no filter", "het/hom", 1.375),
+        ("Cordon PASS", "Ti/Tv", 2.0625), ("Cordon PASS", "het/hom", 1.375),
+    }  # fmt: skip
+    bars = specs(whole)["overlap"]["data"]["values"]
+    assert sum(row["alleles"] for row in bars) == callset()["alleles"]
+
+
+def test_resources_are_summed_by_process_and_name_no_sample(whole: Page) -> None:
+    taken = whole.table("Resources")
+    assert list(taken)[1:] == ["TRAIN_SITE", "NORMALISE_READS"]
+    assert taken["NORMALISE_READS"] == ["2", "1", "4.0", "2.5", "1.0", "97"]
+    assert taken["TRAIN_SITE"] == ["1", "0", "60.0", "60.0", "0.0", "0"]
+    assert "north-secret" not in whole.html
+
+
+def test_who_took_part_is_told_by_site(whole: Page) -> None:
+    sites = whole.table("Sites: in which rounds")
+    assert sites["north"] == ["finished", "1–2", "–", "–", "40", "0.25", "2,468"]
+    assert sites["late"] == ["missing", "1", "2", "–", "40", "0.25", "1,234"]
+    assert sites["rogue"] == ["quarantined", "–", "–", "1", "40", "0.25", "1,234"]
+    assert "the aggregator received 7,404 bytes" in re.sub(r"\s+", " ", whole.text)
+
+
+def test_the_summary_tells_in_plain_words_what_happened(whole: Page, certified: Page) -> None:
+    assert "A model was trained, of kind mlp, on patients of four sites." in whole.text
+    assert "Updates were quarantined of rogue; none of it is in the model." in whole.text
+    assert "The model was not audited, so it has no certificate." in whole.text
+    assert "area under the ROC curve 0.783 with HaplotypeCaller QUAL, 0.961 with Cordon." in whole.text
+    assert "The model was attacked before it left, and passed two checks." in certified.text
 
 
 def test_groups_of_alleles_are_shown_by_kind_with_those_of_rare_alleles_first(tmp_path: Path) -> None:
@@ -159,10 +246,7 @@ def test_groups_of_alleles_are_shown_by_kind_with_those_of_rare_alleles_first(tm
 
 def test_small_groups_and_groups_without_an_auroc_are_not_drawn(tmp_path: Path) -> None:
     written = page(tmp_path, evaluation={**evaluation(), "strata": STRATA})
-    specs = dict(
-        re.findall(r'<script type="application/json" id="spec-(\w+)">(.*?)</script>', written.html, re.S)
-    )
-    marks = json.loads(specs["strata"])["layer"][1]["data"]["values"]
+    marks = specs(written)["strata"]["layer"][1]["data"]["values"]
     assert [(row["group"], row["auroc"]) for row in marks if row["score"] == "Cordon"] == [
         ("Frequency: 0.01–0.1 %", 0.875),
         ("Zygosity: heterozygous", 0.75),
@@ -199,7 +283,7 @@ def test_nothing_is_loaded_from_the_network(whole: Page) -> None:
     )
     assert policy.startswith("default-src 'none'")
     assert "http" not in policy
-    assert len(whole.html.encode()) < 3_000_000
+    assert len(whole.html.encode()) < 5_000_000
     assert whole.html.count("window.vegaEmbed=") == 1
 
 
@@ -217,9 +301,9 @@ def test_headings_tables_and_figures_can_be_read_aloud(whole: Page) -> None:
     assert all(table["caption"].strip() for table in whole.tables)
     assert all("scope" in attrs for tag, attrs in whole.elements if tag == "th")
     figures = [attrs for _, attrs in whole.elements if "data-figure" in attrs]
-    assert len(figures) == 4
+    assert len(figures) == 9
     assert all(attrs["role"] == "img" and len(attrs["aria-label"]) > 40 for attrs in figures)
-    assert len(re.findall(r'<div class="still"><svg viewBox', whole.html)) == 4
+    assert len(re.findall(r'<div class="still" aria-hidden="true"><svg viewBox', whole.html)) == 9
 
 
 def luminance(colour: str) -> float:
@@ -263,10 +347,11 @@ def test_without_a_federation_the_page_says_so_and_prints_no_epsilon(tmp_path: P
     assert written.table("Settings")["epsilon"] == ["not used: nothing was trained in this run"]
 
 
-def test_parameters_alone_make_a_page_without_scripts(tmp_path: Path) -> None:
+def test_parameters_alone_make_a_small_page_without_figures(tmp_path: Path) -> None:
     written = page(tmp_path)
     assert "Candidate alleles were scored with a released model." in written.text
-    assert "<script" not in written.html
+    assert "vegaEmbed=" not in written.html
+    assert len(written.html) < 40_000
 
 
 def test_one_class_only_leaves_out_the_curves_and_says_why(tmp_path: Path) -> None:
@@ -289,6 +374,8 @@ def test_a_worse_model_is_called_worse(tmp_path: Path) -> None:
         ({"evaluation": {"samples": []}}, "evaluation: lacks alleles, scores, filters"),
         ({"versions": "tool: 1\n"}, "versions, line 1: not `PROCESS:` or an indented `tool: version`"),
         ({"ledger": '{"hash": "a"}\n{"ha'}, "ledger, row 2: not a ledger row"),
+        ({"callset": {"samples": 1}}, "callset: lacks alleles, callers, filters"),
+        ({"trace": "name\tstatus\na\tCOMPLETED\n"}, "trace: not a trace with raw numbers"),
         ({"parameters": []}, "parameters: holds no JSON object"),
     ],
 )

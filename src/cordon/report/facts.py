@@ -253,6 +253,12 @@ def _interval(estimate: Mapping[str, float]) -> str:
     return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
 
 
+def roughly(value: float) -> str:
+    """Three digits of a number that is at least 1, as people write it: ``1,600``, ``7.39``, ``2.1e+09``."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if 100 <= rounded < 1e6 else f"{rounded:.3g}"
+
+
 def words(count: int, noun: str) -> str:
     """``3, "site"`` -> ``three sites``."""
     number = NUMERALS[count] if count < len(NUMERALS) else str(count)

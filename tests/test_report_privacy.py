@@ -1,0 +1,63 @@
+"""Where a run stands between privacy and accuracy, drawn from figures that docs/utility.md has, too."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cordon.report.figures.privacy import benchmark
+from report_lab import evaluation, federation, page
+from test_report import specs
+
+ROOT = Path(__file__).parents[1]
+MECHANISM = "Poisson-sampled Gaussian"
+
+
+def run(**plan: Any) -> dict[str, Any]:
+    found = federation()
+    found["plan"] |= {"mechanism": MECHANISM, **plan}
+    return found
+
+
+def measured(unit: str, way: str) -> dict[float, float]:
+    """Epsilon -> AUROC of one way in HaplotypeCaller's table for the unit, as docs/utility.md has it."""
+    text = (ROOT / "docs" / "utility.md").read_text(encoding="utf-8")
+    heading = next(
+        line for line in text.splitlines() if line.startswith(f"### HaplotypeCaller, unit: one {unit}")
+    )
+    table = text.split(heading)[1].split("###")[0]
+    rows = re.findall(r"^\| ([^|]+) \| ([\d.]+) \| ([\d.]+)", table, flags=re.MULTILINE)
+    return {float(epsilon): float(auroc) for name, epsilon, auroc in rows if name.strip() == way}
+
+
+@pytest.mark.parametrize("unit", ["variant", "patient"])
+def test_the_curves_are_those_of_the_documentation(unit: str) -> None:
+    curves = {curve["name"]: curve for curve in benchmark()["curves"] if curve["unit"] == unit}
+    for name, way in (("from nothing", "4 sites"), ("from a public start", "4 sites, warm")):
+        curve = curves[name]
+        assert dict(zip(curve["epsilon"], curve["auroc"], strict=True)) == measured(unit, way)
+
+
+def test_the_run_stands_at_its_own_epsilon_and_accuracy(tmp_path: Path) -> None:
+    drawn = specs(page(tmp_path, federation=run(), evaluation=evaluation()))["utility"]
+    assert drawn["layer"][1]["data"]["values"] == [{"epsilon": 3.375, "auroc": 0.961234, "name": "this run"}]
+    points = drawn["layer"][0]["data"]["values"]
+    assert {(row["epsilon"], row["auroc"]) for row in points if row["curve"] == "from nothing"} == set(
+        measured("patient", "4 sites").items()
+    )
+
+
+def test_without_an_accuracy_of_its_own_only_its_epsilon_is_marked(tmp_path: Path) -> None:
+    written = page(tmp_path, federation=run())
+    drawn = specs(written)["utility"]["layer"][1]
+    assert drawn["data"]["values"][0]["auroc"] is None
+    assert [layer["mark"]["type"] for layer in drawn["layer"]] == ["rule", "text"]
+    assert "The upright line is this run." in written.text
+
+
+@pytest.mark.parametrize("plan", [{"delta": 1e-6}, {"mechanism": "Poisson-sampled Laplace"}])
+def test_other_guarantees_are_not_compared_with_it(tmp_path: Path, plan: dict[str, Any]) -> None:
+    assert "utility" not in specs(page(tmp_path, federation=run(**plan)))
