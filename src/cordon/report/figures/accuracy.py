@@ -86,7 +86,7 @@ def sensitivity(evaluation: Mapping[str, Any]) -> Figure | None:
 
     missed = alleles["truth"] - alleles["true"] if evaluation["truth_source"] == "truth set" else 0
     caption = "Up and to the left is better. " + (
-        f"No filter can find the {missed:,} truth alleles that no caller proposed."
+        f"No filter can find the {missed:,} truth allele{'' if missed == 1 else 's'} that no caller proposed."
         if missed
         else "Sensitivity is over the real alleles among the candidates."
     )

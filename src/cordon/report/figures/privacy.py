@@ -80,8 +80,11 @@ def utility(guarantee: Guarantee, spent: float, auroc: float | None) -> Figure |
     curves = [curve for curve in measured["curves"] if curve["unit"] == guarantee.unit]
     if not curves or not same or not 0 < spent < math.inf:
         return None
-    looks = [Style(PALETTE[3], dash, 2.2, dot=not dash) for dash in DASHES]
-    legend = [(curve["name"], look) for curve, look in zip(curves, looks, strict=False)]
+    # A way that was measured at one epsilon alone is a dot.
+    legend = [
+        (curve["name"], Style(colour, dash, 2.2, dot=len(curve["epsilon"]) == 1))
+        for curve, colour, dash in zip(curves, PALETTE[3:], DASHES, strict=False)
+    ]
     names = [name for name, _ in legend]
     values = [
         {"curve": curve["name"], "epsilon": epsilon, "auroc": value}
