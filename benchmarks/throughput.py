@@ -246,10 +246,13 @@ def medians(paths: list[str], model: str, batch: Batch, repeats: int) -> dict[st
 
 
 def peak(path: str, model: str, size: int, rows: int, unit: str) -> tuple[float, float]:
-    """Memory (MiB) of a process that makes a few steps, at its peak: above its start, and in all."""
+    """Memory (MiB) of a process that makes a few steps, at its peak: above its start, and in all.
+
+    On a GPU that is the memory of the host alone.
+    """
     torch.set_num_threads(1)  # a forked process has none of its parent's threads
-    PATHS[path](build(model, FEATURES), Batch.random(16 * rows, rows, unit))()
-    step = PATHS[path](build(model, FEATURES), Batch.random(size, rows, unit))
+    PATHS[path](build(model, FEATURES).to(device()), Batch.random(16 * rows, rows, unit))()
+    step = PATHS[path](build(model, FEATURES).to(device()), Batch.random(size, rows, unit))
     Path("/proc/self/clear_refs").write_text("5")  # start the peak anew
     before = resident("VmRSS")
     for _ in range(3):
