@@ -41,6 +41,7 @@ workflow CORDON {
         FEDERATE.out.record,
         FEDERATE.out.ledger,
         FEDERATE.out.certificate,
+        FEDERATE.out.spent,
         versions,
         parameters,
     )

@@ -22,6 +22,7 @@ from cordon.report import trace as traces
 @click.option("--parameters", required=True, type=EXISTING, help="The run's parameters as JSON.")
 @click.option("--versions", type=EXISTING, help="versions.yml of all processes.")
 @click.option("--ledger", type=EXISTING, help="The aggregator's ledger (JSON lines).")
+@click.option("--spent", multiple=True, type=EXISTING, help="SITE.spent.json of a site; repeat it.")
 @click.option("--certificate", type=EXISTING, help="The model's certificate.json.")
 @click.option("--output", required=True, type=OUTPUT, help="report.html to write: the site's own.")
 @click.option(
@@ -36,6 +37,7 @@ def main(
     parameters: str,
     versions: str | None,
     ledger: str | None,
+    spent: tuple[str, ...],
     certificate: str | None,
     output: str,
     shareable: str | None,
@@ -49,6 +51,7 @@ def main(
         resources=traces.read_trace(Path(trace)) if trace else (),
         versions=reading.read_versions(Path(versions)) if versions else (),
         ledger=reading.read_ledger(Path(ledger)) if ledger else None,
+        spent=[reading.read_spent(Path(path)) for path in spent],
         certificate=reading.read_certificate(Path(certificate)) if certificate else None,
     )
     size = page.write_report(found, Path(output))

@@ -16,6 +16,7 @@ workflow FEDERATE {
     record = channel.value([])
     ledger = channel.value([])
     certificate = channel.value([])
+    spent = channel.value([])
     versions = channel.empty()
     policy = parameters.aggregator_policy ? file(parameters.aggregator_policy, checkIfExists: true) : []
     pretrained = parameters.pretrained ? file(parameters.pretrained, checkIfExists: true) : []
@@ -75,6 +76,7 @@ workflow FEDERATE {
                 .combine(all(held_out))
             versions = versions.mix(PLAN_RUN.out.versions, AGGREGATE.out.versions, TRAIN_SITE.out.versions)
         }
+        spent = TRAIN_SITE.out.spent.map { _site, file -> file }.toSortedList { a, b -> a.name <=> b.name }
         if (parameters.audit == 'none') {
             model = trained.map { row -> row[1] }.first()
         }
@@ -91,6 +93,7 @@ workflow FEDERATE {
     record = record // federation.json, or [] where the aggregator is elsewhere
     ledger = ledger // the aggregator's decisions, likewise
     certificate = certificate // of the model, or []
+    spent = spent // what each site here has spent by its own ledger, or []
     versions = versions
 }
 

@@ -15,6 +15,7 @@ workflow SCORE {
     record // federation.json or []
     ledger // the aggregator's decisions or []
     certificate // of the model or []
+    spent // spent.json of every site here, or []
     versions // versions.yml of the stages before
     parameters // of the run
 
@@ -60,6 +61,7 @@ workflow SCORE {
         record,
         ledger,
         certificate,
+        spent,
         EVALUATE_SCORES.out.evaluation.ifEmpty([]),
         DESCRIBE_CALLS.out.callset,
         trace,

@@ -82,6 +82,18 @@ def federation() -> dict[str, Any]:
     }
 
 
+def spent(name: str) -> dict[str, Any]:
+    """What a site's own ledger holds, as train_site writes it."""
+    plan = federation()["plan"]
+    return {
+        "site": name,
+        "epsilon_rdp": 3.875,
+        "budget": 4.0,
+        "delta": 1e-5,
+        "plan": {**plan, "run": "run <7>"},
+    }
+
+
 def score(name: str, auroc: float | None) -> dict[str, Any]:
     return {
         "name": name,

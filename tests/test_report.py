@@ -25,6 +25,7 @@ from report_lab import (
     federation,
     page,
     score,
+    spent,
     write,
 )  # fmt: skip
 
@@ -375,6 +376,7 @@ def test_a_worse_model_is_called_worse(tmp_path: Path) -> None:
         ({"ledger": '{"hash": "a"}\n{"ha'}, "ledger, row 2: not a ledger row"),
         ({"callset": {"samples": 1}}, "callset: lacks alleles, callers, filters"),
         ({"trace": "name\tstatus\na\tCOMPLETED\n"}, "trace: not a trace with raw numbers"),
+        ({"spent": {"site": "north"}}, "spent: not a SITE.spent.json ('plan')"),
         ({"parameters": []}, "parameters: holds no JSON object"),
     ],
 )
@@ -430,6 +432,21 @@ def test_a_site_whose_aggregator_is_elsewhere_tells_of_its_certificate_alone(tmp
     written = page(tmp_path, certificate=certificate())
     assert written.table("What the audit asked")["claims"] == ["Borne out?", "passed", "yes"]
     assert {attrs["value"] for attrs in written.values("epsilon")} == {"3.375"}
+
+
+def test_a_site_whose_aggregator_is_elsewhere_tells_what_its_own_ledger_holds(tmp_path: Path) -> None:
+    written = page(tmp_path, spent=spent("north"), certificate=certificate(), evaluation=evaluation())
+    assert (
+        "north trained one model with other sites; it tells real alleles from false ones better"
+        in written.text
+    )
+    assert "on patients of one site here and of others elsewhere" in written.text
+    assert written.table("Sites' own ledgers")["north"] == ["3.88", "4.00"]
+    assert written.table("Training plan")["noise_multiplier"] == ["1.3"]
+    assert written.table("Settings")["epsilon"] == ["4"]
+    assert "This run sent nothing" not in written.text
+    shared = Page((tmp_path / "shareable.html").read_text(encoding="utf-8"))
+    assert not any("own ledgers" in table["caption"] for table in shared.tables)
 
 
 def test_a_run_without_an_audit_says_so(whole: Page) -> None:

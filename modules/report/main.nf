@@ -7,6 +7,7 @@ process REPORT {
     path record
     path ledger
     path certificate
+    path spent
     path evaluation
     path callset
     path trace
@@ -22,13 +23,14 @@ process REPORT {
     def args = task.ext.args ?: ''
     def trained = record ? "--federation ${record} --ledger ${ledger}" : ''
     def certified = certificate ? "--certificate ${certificate}" : ''
+    def own = [spent].flatten().collect { file -> "--spent ${file}" }.join(' ')
     def evaluated = evaluation ? "--evaluation ${evaluation}" : ''
     def measured = trace ? "--trace ${trace}" : ''
     """
     printf '%s\\n' '${parameters.replace("'", "'\\''")}' > parameters.json
     printf '%b' '${software.replace("'", "'\\''").replace('\n', '\\n')}' > software.yml
     write_report.py \\
-        ${trained} ${certified} ${evaluated} ${measured} --callset ${callset} --versions software.yml \\
+        ${trained} ${certified} ${own} ${evaluated} ${measured} --callset ${callset} --versions software.yml \\
         --parameters parameters.json ${args} --output report.html --shareable shareable_report.html
 
     cat <<-END_VERSIONS > versions.yml

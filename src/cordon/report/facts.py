@@ -145,25 +145,28 @@ def plainly(sources: Sources) -> list[Line]:
     federation, change = sources.federation, improvement(sources.evaluation)
     lines = []
     if federation is not None:
-        lines += [_trained(federation), _quarantined(federation)]
+        lines += [_trained(sources, len(federation.sites)), _quarantined(federation)]
+    elif sources.spent:
+        lines.append(_trained(sources, len(sources.spent)))
     if sources.certificate is not None:
         tried = sum(bool(check["tried"]) for check in sources.certificate["checks"])
         said = f"and passed {words(tried, 'check')}. A signed certificate says so."
         lines.append(Line("The model was attacked before it left,", said, "audit", "The audit"))
-    elif federation is not None:
+    elif sources.plan:
         lines.append(Line("The model was not audited,", "so it has no certificate.", "audit", "The audit"))
     if change is not None and sources.evaluation is not None:
         lines.append(_told(change, sources.evaluation))
     return lines
 
 
-def _trained(federation: Federation) -> Line:
+def _trained(sources: Sources, sites: int) -> Line:
     said = (
-        f"of kind {federation.plan.get('model', 'unknown')}, on patients of "
-        f"{words(len(federation.sites), 'site')}. Reads, genotypes and exact counts stayed there; updates "
-        "with noise in them were averaged."
+        f"of kind {sources.plan.get('model', 'unknown')}, on patients of {words(sites, 'site')}"
+        f"{'' if sources.federation else ' here and of others elsewhere'}. Reads, genotypes and exact counts "
+        "stayed there; updates with noise in them were averaged."
     )
-    return Line("A model was trained,", said, "federation", "The rounds")
+    tab = "federation" if sources.federation else "privacy"
+    return Line("A model was trained,", said, tab, "The rounds" if sources.federation else "What it cost")
 
 
 def _quarantined(federation: Federation) -> Line:
@@ -187,17 +190,19 @@ def _told(change: Improvement, evaluation: Mapping[str, Any]) -> Line:
     return Line("On samples that no site trained on:", said, "variants", "The curves")
 
 
-def headline(federation: Federation | None, evaluation: Mapping[str, Any] | None) -> str:
+def headline(sources: Sources) -> str:
     """The one sentence at the top."""
-    change = improvement(evaluation)
+    federation, change = sources.federation, improvement(sources.evaluation)
     trained = ""
     if federation is not None:
         heard = {
             site.site for turn in federation.rounds for site in turn.sites if site.decision == "accepted"
         }
-        trained = f"{words(len(heard), 'site')} trained one model in "
-        trained += words(len(federation.rounds), "round")
+        rounds = words(len(federation.rounds), "round")
+        trained = f"{words(len(heard), 'site')} trained one model in {rounds}"
         trained = trained[0].upper() + trained[1:]
+    elif sources.spent:
+        trained = f"{' and '.join(own.site for own in sources.spent)} trained one model with other sites"
     if change is None:
         return f"{trained}." if trained else "Candidate alleles were scored with a released model."
     verdict = f"better than {change.name}"

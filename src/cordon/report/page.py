@@ -85,7 +85,7 @@ def settings(sources: Sources) -> list[tuple[str, str]]:
     for name, value in sources.parameters.items():
         if value in (None, "", [], {}):
             continue
-        unused = sources.federation is None and name in TRAINING_ONLY
+        unused = not sources.plan and name in TRAINING_ONLY
         rows.append((name, "not used: nothing was trained in this run" if unused else str(value)))
     return rows
 
@@ -105,10 +105,11 @@ def _figures(sources: Sources) -> dict[str, vega.Figure]:
 
 
 def _utility(sources: Sources) -> vega.Figure | None:
-    spent, change = facts.spending(sources.federation), facts.improvement(sources.evaluation)
-    if sources.federation is None or spent is None:
+    most, change = facts.spending(sources.federation), facts.improvement(sources.evaluation)
+    spent = [most.rdp] if most else [own.epsilon_rdp for own in sources.spent]
+    if not spent or sources.guarantee is None:
         return None
-    return privacy.utility(sources.federation.guarantee, spent.rdp, change.after if change else None)
+    return privacy.utility(sources.guarantee, max(spent), change.after if change else None)
 
 
 def _styles(evaluation: Mapping[str, Any] | None) -> dict[str, vega.Style]:

@@ -11,7 +11,16 @@ from typing import Any, TypeVar
 
 from cordon.auditing import certificate
 from cordon.errors import UserError
-from cordon.report.sources import Federation, Guarantee, Ledger, Round, SiteOutcome, SiteRound, Spent
+from cordon.report.sources import (
+    Federation,
+    Guarantee,
+    Ledger,
+    OwnSpending,
+    Round,
+    SiteOutcome,
+    SiteRound,
+    Spent,
+)
 
 EVENT = ("mechanism", "noise_multiplier", "sampling_rate", "steps")
 
@@ -26,9 +35,7 @@ def read_federation(path: Path) -> Federation:
         return Federation(
             run=str(raw["run"]),
             plan=plan,
-            guarantee=Guarantee(
-                str(plan["unit"]), float(plan["delta"]), str(plan["mechanism"]), str(plan["adjacency"])
-            ),
+            guarantee=_guarantee(plan),
             budget=float(plan["epsilon"]),
             model_hash=str(raw["model_hash"]),
             seconds=float(raw["seconds"]),
@@ -44,6 +51,18 @@ def read_federation(path: Path) -> Federation:
         raise UserError(
             f"{path}: not a federation.json ({error}). Give the one the aggregator wrote."
         ) from error
+
+
+def read_spent(path: Path) -> OwnSpending:
+    """Read SITE.spent.json; UserError names what it lacks."""
+    raw = read_object(path)
+    try:
+        plan = raw["plan"]
+        return OwnSpending(
+            str(raw["site"]), float(raw["epsilon_rdp"]), float(raw["budget"]), _guarantee(plan), plan
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a SITE.spent.json ({error}). Give the one train_site wrote.") from error
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
@@ -118,6 +137,10 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds no JSON object. Make the file again.")
     return value
+
+
+def _guarantee(plan: Mapping[str, Any]) -> Guarantee:
+    return Guarantee(str(plan["unit"]), float(plan["delta"]), str(plan["mechanism"]), str(plan["adjacency"]))
 
 
 def _round(item: Mapping[str, Any]) -> Round:

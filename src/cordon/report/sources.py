@@ -100,6 +100,17 @@ class Ledger:
 
 
 @dataclass(frozen=True)
+class OwnSpending:
+    """SITE.spent.json: what a site's own ledger holds over all runs, by RDP, and the plan of this one."""
+
+    site: str
+    epsilon_rdp: float
+    budget: float
+    guarantee: Guarantee
+    plan: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Usage:
     """What the tasks of one process took: seconds, processors in use, bytes of memory (the largest).
 
@@ -130,6 +141,7 @@ class Sources:
     versions: Sequence[tuple[str, str, str]] = ()
     resources: Sequence[Usage] = ()
     ledger: Ledger | None = None
+    spent: Sequence[OwnSpending] = ()
     certificate: Mapping[str, Any] | None = None
     shareable: bool = False
 
@@ -148,10 +160,19 @@ class Sources:
         )
 
     @property
+    def plan(self) -> Mapping[str, Any]:
+        """The training plan, as the aggregator held every site to it; empty where none was trained."""
+        if self.federation is not None:
+            return self.federation.plan
+        return self.spent[0].plan if self.spent else {}
+
+    @property
     def guarantee(self) -> Guarantee | None:
         """What every epsilon of the report means; None where there is none."""
         if self.federation is not None:
             return self.federation.guarantee
+        if self.spent:
+            return self.spent[0].guarantee
         if self.certificate is None:
             return None
         said = self.certificate["guarantee"]
