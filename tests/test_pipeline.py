@@ -17,6 +17,8 @@ import pysam
 import pytest
 from pysam import bcftools
 
+from report_lab import Page
+
 ROOT = Path(__file__).resolve().parents[1]
 SHEET = "site,patient,sample,bam,bai,truth_vcf,confident_bed,role"
 
@@ -359,6 +361,12 @@ def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(t
         assert "AGGREGATE" not in " ".join(tasks(tmp_path / site))
         scored = tmp_path / site / "results" / "scored" / f"{site}-p01.scored.vcf.gz"
         assert record["model_hash"] in bcftools.view("-h", str(scored))
+        results = tmp_path / site / "results"
+        own = json.loads((results / "federation" / "sites" / f"{site}.spent.json").read_text())
+        report = Page((results / "report.html").read_text())
+        assert report.table("Sites' own ledgers")[site][0] == f"{own['epsilon_rdp']:.2f}"
+        assert f"{site} trained one model with other sites" in report.text
+        assert f"{site}-p01" not in (results / "shareable_report.html").read_text()
 
 
 @contextmanager

@@ -145,9 +145,9 @@ def test_all_parts_and_static_figures_are_there(browser, report, way):
 
 def test_pictures_of_every_tab_show_something(browser, folder, tmp_path):
     taken = pictures(browser, folder / "report.html", tmp_path)
-    assert [path.name for path in taken] == [f"report-{tab}-{look}.png" for look in LOOKS for tab in TABS]
+    assert [path.name for path in taken] == [f"report-{tab}-{look}.webp" for look in LOOKS for tab in TABS]
     for path in taken:
-        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert path.read_bytes()[8:16] == b"WEBPVP8L"
         assert path.stat().st_size > 8_000, path.name
-    by_look = {look: (tmp_path / f"report-summary-{look}.png").read_bytes() for look in LOOKS}
+    by_look = {look: (tmp_path / f"report-summary-{look}.webp").read_bytes() for look in LOOKS}
     assert len(set(by_look.values())) == 3
