@@ -239,9 +239,10 @@ def _of_make(words: list[str]) -> list[str]:
 
 
 def shape(line: str) -> str:
-    """``line`` with every hash, number and width of a column made alike."""
+    """``line`` with what another run's noise, keys and times may change made alike."""
     line = re.sub(r"\b([0-9a-f]{12,}|\d{4}-\d\d-\d\d-[0-9a-f]+)\b", "#", line)
-    return " ".join(re.sub(r"\d+(\.\d+)?(e-?\d+)?", "#", line).split())
+    line = re.sub(r"\b(PASS|CORDONLowScore)\b", "FILTER", line)
+    return " ".join(re.sub(r"((?<!\S)-)?\d+(\.\d+)?(e-?\d+)?", "#", line).split())
 
 
 def unlike(shown: str, real: str) -> list[str]:

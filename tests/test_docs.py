@@ -179,6 +179,8 @@ def test_outputs_are_compared_by_their_lines_and_not_by_their_numbers():
     assert unlike("spent: epsilon 8\nhash a1fff47a0953", real) == ["hash #"]
     assert unlike("spend: epsilon 8", real) == ["spend: epsilon #"]
     assert shape("noise  3.322") == "noise #"
+    assert shape("A T 9.5 CORDONLowScore -2.4 bcftools") == shape("A T 30 PASS 2.4e-05  bcftools")
+    assert shape("north-p08 sent") == "north-p# sent"
 
 
 @pytest.fixture(scope="module")

@@ -104,17 +104,17 @@ class PipelineCommands(Generated):
 
 
 class Modules(Generated):
-    """The modules of one package, without those of the packages in it: ``.. modules:: cordon.federation``."""
+    """The modules of a package: ``.. modules:: cordon.report``. A package in `cordon` has a page of its own."""
 
     required_arguments = 1
 
     def lines(self) -> Iterator[str]:
         package = import_module(self.arguments[0])
-        found = [found for found in pkgutil.iter_modules(package.__path__) if not found.ispkg]
         yield from (f".. automodule:: {package.__name__}", "   :no-members:", "")
-        for name in sorted(found.name for found in found):
-            yield from heading(f"{package.__name__}.{name}")
-            yield f".. automodule:: {package.__name__}.{name}"
+        within = pkgutil.iter_modules if package.__name__ == "cordon" else pkgutil.walk_packages
+        for found in within(package.__path__, f"{package.__name__}."):
+            if not (found.ispkg and within is pkgutil.iter_modules):
+                yield from (*heading(found.name), f".. automodule:: {found.name}")
 
 
 def keep_drawings(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
