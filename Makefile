@@ -27,7 +27,7 @@ demo: $(SETUP) ## A simulated consortium of three hospitals, from reads to score
 	@tools/demo $(OUT) $(ARGS)
 
 docs: $(VENV)/.installed ## This documentation as a web site, in build/docs; fetches nothing
-	$(VENV)/bin/python -m sphinx --builder html --nitpicky --fail-on-warning --keep-going --fresh-env --quiet --doctree-dir build/doctrees docs build/docs
+	$(VENV)/bin/python -m sphinx --builder html --nitpicky --fail-on-warning --keep-going --fresh-env --jobs auto --quiet --doctree-dir build/doctrees docs build/docs
 	@echo "Documentation: build/docs/index.html"
 
 images: $(VENV)/.installed ## The container images, each with its size and its SBOM in dist/sbom; needs Docker. Some: IMAGES="python gatk4"

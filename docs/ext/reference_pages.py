@@ -104,7 +104,7 @@ class PipelineCommands(Generated):
 
 
 class Modules(Generated):
-    """The modules of a package: ``.. modules:: cordon.report``. A package in `cordon` has a page of its own."""
+    """The modules of a package: ``.. modules:: cordon.report``. A package in `cordon` has its own page."""
 
     required_arguments = 1
 
