@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH):$(CURDIR)/tools/bin
 export NXF_OFFLINE = true
 export NXF_DISABLE_CHECK_LATEST = true
 
-.PHONY: help setup demo images bundle pictures test test-fast lint lock clean
+.PHONY: help setup demo docs images bundle pictures test test-fast lint lock clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s $$'\t'
@@ -25,6 +25,10 @@ setup: $(SETUP) ## Python environment, Nextflow, GATK and the strict syntax's pa
 
 demo: $(SETUP) ## A simulated consortium of three hospitals, from reads to scored variants and a report
 	@tools/demo $(OUT) $(ARGS)
+
+docs: $(VENV)/.installed ## This documentation as a web site, in build/docs; fetches nothing
+	$(VENV)/bin/python -m sphinx --builder html --nitpicky --fail-on-warning --keep-going --fresh-env --jobs auto --quiet --doctree-dir build/doctrees docs build/docs
+	@echo "Documentation: build/docs/index.html"
 
 images: $(VENV)/.installed ## The container images, each with its size and its SBOM in dist/sbom; needs Docker. Some: IMAGES="python gatk4"
 	@for image in $(IMAGES); do \

@@ -14,6 +14,7 @@ from pysam import bcftools
 from browser_lab import chromium, pictures
 from cordon import model as models
 from cordon.tables import LABELLED, TRUTH_ALLELES_KEY, TRUTH_FOUND_KEY, read_table
+from docs_lab import blocks, played, unlike
 from report_lab import Page
 from test_pipeline import check_scored_vcf, nextflow, real_options
 
@@ -165,6 +166,43 @@ def test_the_aggregators_ledger_is_published_whole(demo):
     assert [row["decision"] for row in rows[3:]] == ["accepted"] * 30
     assert [row["previous"] for row in rows] == ["0" * 64, *(row["hash"] for row in rows[:-1])]
     assert all(row["signature"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for block in blocks(ROOT / "docs" / "tutorial.md") if block.mark.startswith("run")],
+    ids=lambda block: f"line {block.line}",
+)
+def test_the_tutorial_shows_what_its_commands_print_of_the_demo(demo, block):
+    assert unlike(block.output, played(block, ROOT)) == []
+
+
+NEXTFLOW = """#!/usr/bin/env bash
+mkdir -p "{out}/scored" && touch "{out}/scored/p.scored.vcf.gz"
+[[ -e trains ]] && mkdir -p "{out}/state/sites" && cp trains "{out}/state/sites/north.sqlite"
+[[ ! -e fails ]]
+"""
+
+
+def test_a_second_demo_whose_training_is_cached_keeps_the_ledgers_of_the_first(tmp_path):
+    """With a double of Nextflow that trains, or takes training from its cache, and may fail at the end."""
+    out = tmp_path / "out"
+    (tmp_path / "nextflow").write_text(NEXTFLOW.format(out=out))
+    (tmp_path / "nextflow").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    ledger = out / "state" / "sites" / "north.sqlite"
+    for trains, fails, holds in (
+        ("first", False, "first"), ("", False, "first"), ("", True, "first"), ("", False, "first"),
+        ("second", True, "second"), ("", False, "second"), ("third", False, "third"),
+    ):  # fmt: skip
+        for name, wanted in (("trains", trains), ("fails", fails)):
+            (tmp_path / name).unlink(missing_ok=True)
+            if wanted:
+                (tmp_path / name).write_text(str(wanted))
+        run = subprocess.run([ROOT / "tools" / "demo", str(out)], cwd=tmp_path, env=environment)
+        assert (run.returncode != 0) == fails
+        assert ledger.read_text() == holds
+        assert sorted(path.name for path in out.iterdir()) == ["scored", "state"]
 
 
 def test_the_demos_model_scores_real_reads_of_na12878(demo, tmp_path, na12878):

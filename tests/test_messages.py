@@ -337,15 +337,14 @@ def test_an_event_is_declared_as_it_is_accounted():
     assert Reply.from_records(reply.to_records()).event == Event(1.25, 0.125, 9)
 
 
-def participant_of(tmp_path):
+def participant_of(tmp_path, **changes):
     source = np.random.default_rng(0)
     units = Units.group(
         source.normal(size=(40, 3)).astype(np.float32), np.ones(40, np.float32), ["p"] * 40, unit="patient"
     )
     ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5)
-    return Participant(
-        "s", lambda plan: units, ("a", "b", "c"), declared_patients=4, ledger=ledger, say=print
-    )
+    known = {"declared_patients": 4, "ledger": ledger, "say": print} | changes
+    return Participant("s", lambda plan: units, ("a", "b", "c"), **known)
 
 
 def asked(participant, task_message, number, tip):
@@ -353,6 +352,23 @@ def asked(participant, task_message, number, tip):
     task_message.content.clear()
     task_message.content.update(task.to_records())
     return Reply.from_records(participant.handle(task_message))
+
+
+@pytest.mark.parametrize(
+    ("agreed", "message"),
+    [
+        ({"agreed": replace(PLAN, unit="variant")}, "plan is not the one that was agreed"),
+        ({"agreed": replace(PLAN, noise_multiplier=9.0)}, "plan is not the one that was agreed"),
+        ({"declared_patients": 5}, "holds 4 declared patients for s, the site declared 5"),
+    ],
+    ids=["unit", "noise", "declared patients"],
+)
+def test_a_plan_or_a_declaration_that_was_not_agreed_is_refused_and_spends_nothing(
+    agreed, message, tmp_path, task_message
+):
+    with pytest.raises(FederationError, match=message):
+        asked(participant_of(tmp_path, **agreed), task_message, 1, TIP)
+    assert SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events() == []
 
 
 def test_a_round_that_was_answered_is_not_trained_again(tmp_path, task_message):
