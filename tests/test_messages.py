@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from cordon.accountants import Event
 from cordon.errors import FederationError, UserError
+from cordon.federation import site
 from cordon.federation.messages import (
     ANSWERED,
     RECEIVED,
@@ -371,9 +373,29 @@ def test_a_plan_or_a_declaration_that_was_not_agreed_is_refused_and_spends_nothi
     assert SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events() == []
 
 
+@pytest.mark.parametrize(("took", "left"), [(0.02, 0.5), (0.5, 0.5), (0.51, 1.0), (1.26, 1.5)])
+def test_an_answer_leaves_on_a_grid_of_half_a_second(took, left, tmp_path, task_message, monkeypatch):
+    """Or the time that it took would tell how many rows were drawn."""
+    now = [100.0]
+    clock = SimpleNamespace(
+        monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds)
+    )
+    monkeypatch.setattr(site, "time", clock)
+    trained = site.Participant._train
+
+    def slow(self, message):
+        reply = trained(self, message)
+        now[0] += took
+        return reply
+
+    monkeypatch.setattr(site.Participant, "_train", slow)
+    assert asked(participant_of(tmp_path), task_message, 1, TIP).status == TRAINED
+    assert now[0] - 100.0 == pytest.approx(left)
+
+
 def test_a_round_that_was_answered_is_not_trained_again(tmp_path, task_message):
-    site = participant_of(tmp_path)
-    assert asked(site, task_message, 2, TIP).status == TRAINED
+    one = participant_of(tmp_path)
+    assert asked(one, task_message, 2, TIP).status == TRAINED
     spent = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events()
     # A new process at the site has the same memory: its ledger.
     again = asked(participant_of(tmp_path), task_message, 2, TIP)
@@ -392,10 +414,10 @@ def test_a_round_that_was_answered_is_not_trained_again(tmp_path, task_message):
     ids=["an older round", "a shorter ledger", "another ledger", "another key"],
 )
 def test_an_aggregator_that_went_back_gets_nothing(number, tip, message, tmp_path, task_message):
-    site = participant_of(tmp_path)
-    assert asked(site, task_message, 2, TIP).status == TRAINED
+    one = participant_of(tmp_path)
+    assert asked(one, task_message, 2, TIP).status == TRAINED
     spent = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events()
     with pytest.raises(FederationError, match=message):
-        asked(site, task_message, number, tip)
+        asked(one, task_message, number, tip)
     assert SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events() == spent
-    assert asked(site, task_message, 3, replace(TIP, rows=15, digest="01")).status == TRAINED
+    assert asked(one, task_message, 3, replace(TIP, rows=15, digest="01")).status == TRAINED
