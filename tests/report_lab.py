@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
+import tempfile
 from dataclasses import dataclass, field
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -308,3 +311,19 @@ STRATA = [
     stratum("context", "GC-rich", 0.625, 0.5, false=19),
     stratum("site", "north-0", None, None),
 ]
+
+
+def specs(written: Page) -> dict[str, Any]:
+    """The figures' specifications by name."""
+    found = re.findall(r'<script type="application/json" id="spec-(\w+)">(.*?)</script>', written.html, re.S)
+    return {name: json.loads(content) for name, content in found}
+
+
+@cache
+def everything() -> Page:
+    """The site's own report of a run that has everything but a certificate."""
+    with tempfile.TemporaryDirectory() as folder:
+        return page(
+            Path(folder), federation=federation(), evaluation=evaluation(), callset=callset(), trace=TRACE,
+            versions=VERSIONS, ledger=LEDGER,
+        )  # fmt: skip

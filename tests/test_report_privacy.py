@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from cordon.report.figures.privacy import benchmark
-from report_lab import evaluation, federation, page
-from test_report import specs
+from report_lab import evaluation, federation, page, specs
 
 ROOT = Path(__file__).parents[1]
 MECHANISM = "Poisson-sampled Gaussian"
