@@ -7,16 +7,15 @@ from pathlib import Path
 import click
 
 from cordon.accountants import GAUSSIAN, LAPLACE
-from cordon.commands import EXISTING, reports_errors
+from cordon.commands import EXISTING, FOLDER, Facts, command
 from cordon.federation.averaging import MEAN, RULES, check_rule
 from cordon.model import ARCHITECTURES
 from cordon.training import CLIPPINGS, OPTIMISERS, UNITS
 
 NOISES = {"gaussian": GAUSSIAN, "laplace": LAPLACE}
-FOLDER = click.Path(file_okay=False)
 
 
-@click.command()
+@command()
 @click.option("--sites", required=True, type=EXISTING, help="Sites sheet: site, declared_patients, weight.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where the aggregator will listen.")
 @click.option("--port", default=0, show_default=True, type=int, help="Its port; 0 chooses a free one.")
@@ -57,11 +56,10 @@ FOLDER = click.Path(file_okay=False)
     help="What will attest the aggregator's key; it then makes its own, and sites get no certificate.",
 )
 @click.option("--pretrained", type=EXISTING, help="Public model to start from (cordon pretrain).")
-@reports_errors
 def main(
     sites: str, host: str, port: int, state: str, outdir: str, mechanism: str, pretrained: str | None,
     evidence: str | None, **settings: object,
-) -> None:  # fmt: skip
+) -> Facts:  # fmt: skip
     """Calibrate the noise to the budget, and make a certificate authority, a TLS key and an identity a site.
 
     In production every site makes its own key and the operator enrols its public half. An emulator,
@@ -86,11 +84,14 @@ def main(
         for site in declared:
             emulator.write_policy(Path(outdir) / "sites" / site.name / "policy.toml")
     (Path(outdir) / "plan.json").write_text(json.dumps(plan.to_dict(), indent=2) + "\n")
-    (Path(outdir) / "address.txt").write_text(f"{host}:{port or free_port(host)}\n")
-    click.echo(
+    address = f"{host}:{port or free_port(host)}"
+    (Path(outdir) / "address.txt").write_text(f"{address}\n")
+    told = (
         f"{len(declared)} sites, {plan.rounds} rounds: noise multiplier {plan.noise_multiplier:.4g} keeps "
         f"each within {plan.statement(plan.epsilon)}"
     )
+    names = [site.name for site in declared]
+    return Facts({"sites": names, "address": address, "plan": plan.to_dict()}, [told])
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.commands import EXISTING, OUTPUT, Facts, command, facts
 from cordon.report import page, sources
 
 
-@click.command()
+@command()
 @click.option(
     "--federation", type=EXISTING, help="federation.json of the aggregator; leave out if none trained."
 )
@@ -21,7 +21,6 @@ from cordon.report import page, sources
 @click.option("--ledger", type=EXISTING, help="The aggregator's ledger (JSON lines).")
 @click.option("--certificate", type=EXISTING, help="The model's certificate.json.")
 @click.option("--output", required=True, type=OUTPUT, help="report.html to write.")
-@reports_errors
 def main(
     federation: str | None,
     evaluation: str | None,
@@ -30,7 +29,7 @@ def main(
     ledger: str | None,
     certificate: str | None,
     output: str,
-) -> None:
+) -> Facts:
     """Write one self-contained HTML report of a run."""
     found = sources.Sources(
         parameters=sources.read_object(Path(parameters)),
@@ -41,7 +40,7 @@ def main(
         certificate=sources.read_certificate(Path(certificate)) if certificate else None,
     )
     size = page.write_report(found, Path(output))
-    click.echo(f"report: {output} ({size / 1e6:.2f} MB)")
+    return facts("report: {report} ({megabytes:.2f} MB)", report=output, megabytes=size / 1e6)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 import pysam
 
 from cordon.errors import UserError
+from cordon.steps import Steps, silent
 from cordon.tables import written_beside
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -19,14 +20,14 @@ Contigs = Mapping[str, int]
 StrPath = str | os.PathLike[str]
 
 
-def prepare_reference(fasta: StrPath, outdir: StrPath) -> Contigs:
+def prepare_reference(fasta: StrPath, outdir: StrPath, *, steps: Steps = silent) -> Contigs:
     """Write ``reference.fasta`` (plain), ``.fasta.fai`` and ``.dict`` into ``outdir``.
 
     ``fasta`` may be plain, gzip or bgzip. Returns the contigs' lengths in bp, in order.
     Raises UserError where it is no FASTA, is truncated, or names a contig twice.
     """
     target = Path(outdir) / "reference.fasta"
-    with written_beside(target) as temporary:
+    with written_beside(target) as temporary, steps("preparing the reference", 4, "steps") as tick:
         try:
             with opened(fasta) as source, temporary.open("wb") as plain:
                 first = source.read(1)
@@ -36,14 +37,18 @@ def prepare_reference(fasta: StrPath, outdir: StrPath) -> Contigs:
                 shutil.copyfileobj(source, plain, 1 << 20)
         except (EOFError, OSError) as error:
             raise UserError(f"{fasta}: cannot be read to its end ({error}). Copy it again.") from error
+        tick()
         # samtools only warns of a contig that is there twice, and leaves the second out.
         contigs = _scan(temporary, fasta)
+        tick()
         try:
             pysam.faidx(str(temporary))
+            tick()
             dictionary = temporary.with_suffix(".dict")
             pysam.dict("-u", "reference.fasta", "-o", str(dictionary), str(temporary))
         except pysam.SamtoolsError as error:
             raise UserError(f"{fasta}: samtools cannot index it: {str(error).strip()}") from error
+        tick()
         return contigs
 
 

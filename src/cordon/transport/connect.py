@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import reports_errors
+from cordon.commands import command
 from cordon.errors import Unreachable
 from cordon.federation.loopback import sender
 from cordon.transport.link import Connection, Link
@@ -131,14 +131,13 @@ async def _head(reader: asyncio.StreamReader) -> bytes:
         raise Refused("400 Bad Request", "no request") from None
 
 
-@click.command()
+@command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--address", required=True, help="The one host:port that it connects to.")
 @click.option("--name", required=True, help="The sessions' name in the folder.")
 @click.option(
     "--port_file", required=True, type=click.Path(dir_okay=False), help="Its port, once it listens."
 )
-@reports_errors
 def main(folder: Path, address: str, name: str, port_file: str) -> None:
     """Carry connections through FOLDER until a signal ends it."""
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
