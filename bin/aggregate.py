@@ -21,13 +21,19 @@ from cordon.progress import telling
     help="server.crt and server.key (without them the gate makes its own), enrolment.json (without it: those "
     "who are enrolled).",
 )
-@click.option("--address", required=True, help="host:port to listen on.")
-@click.option("--name", "names", multiple=True, help="Name or address that sites use, if not the host.")
+@click.option("--address", required=True, metavar="HOST:PORT", help="Where to listen.")
+@click.option(
+    "--name", "names", multiple=True, help="Name or address that sites use, if not the host; repeatable."
+)
 @click.option("--min_sites", default=2, show_default=True, type=click.IntRange(1), help="Quorum of a round.")
 @click.option("--join_deadline", default=600.0, show_default=True, help="Seconds to wait for the sites.")
 @click.option("--round_deadline", default=600.0, show_default=True, help="Seconds to wait for a round.")
 @click.option(
-    "--ban_after", default=3, show_default=True, type=click.IntRange(1), help="Runs with an offence."
+    "--ban_after",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Ban a site after so many runs with an offence.",
 )
 @click.option("--state", required=True, type=FOLDER, help="Outlives runs: the ledger.")
 @click.option(

@@ -10,7 +10,7 @@ from cordon.variants import bcftools_call
 
 @command()
 @click.option("--bam", type=EXISTING, required=True, help="Sorted, indexed BAM.")
-@click.option("--sample", required=True)
+@click.option("--sample", required=True, help="Sample that the read groups must name.")
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
 @click.option("--intervals", type=EXISTING, help="BED that limits the calling.")
 @click.option("--output", type=OUTPUT, required=True, help="bgzip VCF to write; its .tbi comes beside it.")

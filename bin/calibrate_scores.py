@@ -13,8 +13,10 @@ from cordon.tables import LABELLED, for_model, inputs, read_batches, rows_of
 
 @command()
 @click.option("--model", "model_path", type=EXISTING, required=True, help="Released model (safetensors).")
-@click.option("--variants", type=EXISTING, multiple=True, help="Labelled table (Parquet), once a sample.")
-@click.option("--site", required=True)
+@click.option(
+    "--variants", type=EXISTING, multiple=True, help="Labelled table (Parquet) of a sample; repeatable."
+)
+@click.option("--site", required=True, help="Whose alleles these are.")
 @click.option("--output", type=OUTPUT, required=True, help="Calibration (JSON) to write.")
 def main(model_path: str, variants: tuple[str, ...], site: str, output: str) -> Facts:
     """Calibrate a released model's scores to a site's own labelled alleles."""

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING, FOLDER, OUTPUT, Facts, command, facts
+from cordon.commands import EXISTING, FOLDER, OUTPUT, Facts, GivenPath, command, facts
 from cordon.inputs import Places, check_inputs, read_staged
 from cordon.progress import shown
 
 
 @command()
-@click.option("--samplesheet", type=EXISTING, required=True)
-@click.option("--sites", type=EXISTING, help="Sites sheet.")
+@click.option("--samplesheet", type=EXISTING, required=True, help="The run's samples (CSV).")
+@click.option("--sites", type=EXISTING, help="Sites sheet (CSV).")
 @click.option("--reference", type=EXISTING, required=True, help="FASTA, plain, gzip or bgzip.")
 @click.option("--parameters", type=EXISTING, required=True, help="The run's parameters (JSON).")
 @click.option("--schema", type=EXISTING, required=True, help="nextflow_schema.json.")
 @click.option("--input_schema", type=EXISTING, help="Samplesheet's schema; by default as --schema names it.")
 @click.option("--sites_schema", type=EXISTING, help="Sites sheet's schema; by default as --schema names it.")
-@click.option("--base", type=click.Path(path_type=Path), help="Folder that relative paths start from.")
+@click.option("--base", type=GivenPath(path_type=Path), help="Folder that relative paths start from.")
 @click.option("--staged", type=EXISTING, help="TSV of original and staged paths.")
 @click.option("--aliases", type=EXISTING, help="Table of contig names (TSV).")
 @click.option("--state", type=FOLDER, help="Folder with the salt of pseudonyms.")

@@ -11,13 +11,13 @@ from cordon.tables import PILEUP, VARIANTS, write_batches
 
 
 @command()
-@click.option("--site", required=True)
+@click.option("--site", required=True, help="The sample's site.")
 @click.option("--patient", required=True, help="Patient's pseudonym, as the table will name it.")
 @click.option("--sample", required=True, help="Sample as the files name it.")
 @click.option("--pseudonym", required=True, help="Sample's pseudonym, as the table will name it.")
 @click.option("--bam", type=EXISTING, help="Normalised, indexed BAM; without it read features are missing.")
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
-@click.option("--calls", multiple=True, required=True, help="caller=normalised.vcf.gz, once a caller.")
+@click.option("--calls", multiple=True, required=True, help="caller=normalised.vcf.gz; repeatable.")
 @click.option("--frequencies", type=EXISTING, help="Normalised sites VCF with INFO/AF of a population.")
 @click.option("--pileups", is_flag=True, help="Add the pileup images that the model pileup_cnn looks at.")
 @click.option("--output", type=OUTPUT, required=True, help="Variant table (Parquet) to write.")

@@ -9,7 +9,9 @@ from cordon.progress import shown
 
 
 @command()
-@click.option("--vcf", type=EXISTING, multiple=True, required=True, help="A part; repeat it in genome order.")
+@click.option(
+    "--vcf", type=EXISTING, multiple=True, required=True, help="A part; repeatable, in genome order."
+)
 @click.option("--output", type=OUTPUT, required=True, help="bgzip VCF to write; its .tbi comes beside it.")
 def main(vcf: tuple[str, ...], output: str) -> Facts:
     """Put the parts of a caller's VCF together."""

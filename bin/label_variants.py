@@ -23,7 +23,7 @@ from cordon.progress import shown
     "--known_sites",
     type=EXISTING,
     multiple=True,
-    help="Normalised, indexed VCF of known alleles, in place of a truth set; repeat it.",
+    help="Normalised, indexed VCF of known alleles, in place of a truth set; repeatable.",
 )
 @click.option("--output", type=OUTPUT, required=True, help="Labelled table (Parquet) to write.")
 def main(

@@ -13,7 +13,7 @@ from cordon.reads import normalise_reads
 @click.option("--sample", required=True, help="Sample that the read groups must name.")
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
 @click.option("--aliases", type=EXISTING, help="Table of contig names: one contig a line, tabs between.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="For samtools.")
 @click.option("--output", type=OUTPUT, required=True, help="BAM to write; its .bai comes beside it.")
 def main(bam: str, sample: str, reference: str, aliases: str | None, threads: int, output: str) -> Facts:
     """Check a sample's reads, sort them, mark duplicates, index them."""

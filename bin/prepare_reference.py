@@ -10,7 +10,7 @@ from cordon.reference import prepare_reference
 
 @command()
 @click.option("--reference", type=EXISTING, required=True, help="FASTA, plain, gzip or bgzip.")
-@click.option("--outdir", type=FOLDER, default=".", show_default=True)
+@click.option("--outdir", type=FOLDER, default=".", show_default=True, help="Where they go.")
 def main(reference: str, outdir: str) -> Facts:
     """Write a reference as plain reference.fasta with its .fai and .dict."""
     contigs = prepare_reference(reference, outdir, steps=shown)

@@ -15,10 +15,12 @@ from cordon.tables import write_table
 @click.option("--model", "model_path", type=EXISTING, required=True, help="Released model (safetensors).")
 @click.option("--calibration", "calibration_path", type=EXISTING, required=True, help="Calibration (JSON).")
 @click.option("--variants", type=EXISTING, required=True, help="Variant table, labelled or not.")
-@click.option("--calls", multiple=True, required=True, help="caller=normalised.vcf.gz, once a caller.")
+@click.option("--calls", multiple=True, required=True, help="caller=normalised.vcf.gz; repeatable.")
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
-@click.option("--sample", required=True)
-@click.option("--truth_sensitivity", type=float, default=0.99, show_default=True)
+@click.option("--sample", required=True, help="The sample's name in the files.")
+@click.option(
+    "--truth_sensitivity", type=float, default=0.99, show_default=True, help="Share of real alleles to keep."
+)
 @click.option("--output", type=OUTPUT, required=True, help="bgzip VCF to write; its .tbi comes beside it.")
 @click.option("--table", type=OUTPUT, help="Scored table (Parquet) to write.")
 def main(

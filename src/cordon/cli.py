@@ -13,7 +13,7 @@ from cordon import __version__
 from cordon.accountants import ADJACENCY, statement, three_digits
 from cordon.attestation.cli import attest
 from cordon.auditing.cli import audit, certificate
-from cordon.commands import EXISTING, OUTPUT, Facts, facts
+from cordon.commands import EXISTING, KEY, OUTPUT, Facts, facts
 from cordon.doctor.cli import doctor
 from cordon.errors import UserError
 from cordon.federation.cli import aggregator
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 COLUMNS = ("run", "round", "state", "mechanism", "noise", "rate", "steps", "epsilon RDP", "epsilon PLD")
 ledger_file = click.argument("ledger_file", metavar="LEDGER", type=EXISTING)
 key_option = click.option(
-    "--key", help="The ledger's public key: 64 hexadecimal digits or a file.  [default: the key beside it]"
+    "--key",
+    type=KEY,
+    metavar="KEY",
+    help="The ledger's public key: 64 hexadecimal digits or a file.  [default: the key beside it]",
 )
 
 
@@ -58,7 +61,7 @@ main.add_command(attest)
 
 @main.command(short_help="Train a public model, without noise, to start from.")
 @click.argument("variants", nargs=-1, required=True, type=EXISTING)
-@click.option("--model", type=click.Choice(ARCHITECTURES), default="mlp", show_default=True)
+@click.option("--model", type=click.Choice(ARCHITECTURES), default="mlp", show_default=True, help="Its kind.")
 @click.option("--output", type=OUTPUT, required=True, help="Model (safetensors) to write.")
 def pretrain(variants: tuple[str, ...], model: str, output: str) -> Facts:
     """Train without noise on labelled VARIANTS of public samples, for runs to start from.
@@ -88,11 +91,11 @@ def ledger() -> None:
     """
 
 
-@ledger.command()
+@ledger.command(short_help="Show what was spent, and what is left.")
 @ledger_file
 @key_option
 @click.option("--epsilon", type=float, help="The budget.  [default: the one that the ledger records]")
-@click.option("--delta", type=float, help="[default: the one that the ledger records]")
+@click.option("--delta", type=float, help="Of each epsilon.  [default: the one that the ledger records]")
 def show(ledger_file: str, key: str | None, epsilon: float | None, delta: float | None) -> Facts:
     """Show what was spent, by run and round, and what is left of the budget."""
     from cordon.spending import accounts
@@ -105,7 +108,7 @@ def show(ledger_file: str, key: str | None, epsilon: float | None, delta: float 
     return found + Facts({"accounts": [account.to_dict() for account in held]}, tables)
 
 
-@ledger.command(verdict="verified")
+@ledger.command(verdict="verified", short_help="Verify every row's hash and signature.")
 @ledger_file
 @key_option
 @click.option("--head", help="Hash of a row, noted earlier, that the ledger must still hold.")
@@ -131,10 +134,10 @@ def verify(ledger_file: str, key: str | None, head: str | None) -> Facts:
     return Facts(found, [rows, f"last hash: {chain.head}", f"public key: {found['public_key']}", end])
 
 
-@ledger.command()
+@ledger.command(short_help="Write the rows as JSON lines.")
 @ledger_file
 @key_option
-@click.option("--output", type=OUTPUT, help="[default: standard output]")
+@click.option("--output", type=OUTPUT, help="File to write.  [default: standard output]")
 def export(ledger_file: str, key: str | None, output: str | None) -> Facts:
     """Write the rows as JSON lines, with the hashes and signatures that `verify` needs."""
     from cordon.tables import written_beside

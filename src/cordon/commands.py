@@ -64,6 +64,8 @@ EXISTING = GivenPath(exists=True, dir_okay=False)
 OUTPUT = GivenPath(dir_okay=False)
 EXISTING_FOLDER = GivenPath(exists=True, file_okay=False)
 FOLDER = GivenPath(file_okay=False)
+# A public key's digits, or a file of them: shells complete files.
+KEY = GivenPath(dir_okay=False)
 
 
 @dataclass
@@ -105,6 +107,7 @@ class Command(click.Command):
     def __init__(self, *arguments: Any, verdict: str | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.verdict = verdict
+        self.context_settings.setdefault("token_normalize_func", _underscored)
         help_ = "Print one JSON object on standard output."
         self.params.append(click.Option(["--json", "as_json"], is_flag=True, help=help_))
 
@@ -161,6 +164,11 @@ class Group(click.Group):
     """A group of Commands."""
 
     command_class = Command
+
+
+def _underscored(word: str) -> str:
+    """Options are written as the pipeline's parameters are; --held-out is taken for --held_out."""
+    return word.replace("-", "_")
 
 
 def _print(values: Mapping[str, Any]) -> None:

@@ -38,28 +38,28 @@ class Step:
     done: int = 0
     over: bool = False
     began: float = field(default_factory=time.monotonic)
+    reached: float = field(default_factory=time.monotonic)  # when ``done`` was
     clock: str = field(default_factory=lambda: time.strftime("%H:%M:%S"))
 
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.began
+    def advance(self, done: int) -> None:
+        self.done += done
+        self.reached = time.monotonic()
 
     def __str__(self) -> str:
-        """For example: 1,200 of 3,000 candidates (40 %), 5,200 a second, about 35 s left."""
+        """For example: 1,200 of 3,000 candidates, 5,200 a second, about 35 s left."""
+        seconds = time.monotonic() - self.began
+        end = [f"done in {duration(seconds)}"] if self.over else []
         if not self.unit:
-            return f"done in {duration(self.seconds)}" if self.over else f"since {self.clock}"
+            return end[0] if end else f"since {self.clock}"
         of = "" if self.total is None else f" of {self.total:,}"
-        told = f"{self.done:,}{of} {self.unit}"
-        if self.total:
-            told += f" ({100 * self.done // self.total} %)"
-        if not (self.done and self.seconds):
-            return told
-        told += f", {rate(self.done / self.seconds)}"
-        if self.over:
-            return f"{told}, done in {duration(self.seconds)}"
-        if self.total is None or self.done >= self.total:
-            return told
-        return f"{told}, about {duration(self.seconds / self.done * (self.total - self.done))} left"
+        told = [f"{self.done:,}{of} {self.unit}"]
+        each = (self.reached - self.began) / self.done if self.done else 0.0
+        if each:
+            told.append(rate(1 / each))
+            if self.total is not None and self.done < self.total:
+                left = each * (self.total - self.done) - (time.monotonic() - self.reached)
+                end = [f"about {duration(max(0.0, left))} left"]
+        return ", ".join([*told, *end])
 
 
 def rate(a_second: float) -> str:
@@ -105,14 +105,14 @@ class Telling:
 
         def tick(done: int = 1) -> None:
             nonlocal told
-            step.done += done
-            if step.done != step.total and time.monotonic() - told >= A_LINE_EVERY:
-                told = time.monotonic()
+            step.advance(done)
+            if step.done != step.total and step.reached - told >= A_LINE_EVERY:
+                told = step.reached
                 self.say(f"{step.what}: {step}")
 
         yield tick
         step.over = True
-        if step.seconds >= BRIEF:
+        if time.monotonic() - step.began >= BRIEF:
             self.say(f"{step.what}: {step}")
 
 
@@ -147,18 +147,20 @@ def _drawn(step: Step) -> Iterator[Tick]:
     """A bar that is gone when the step is over: what came of it is told by the command."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+    from rich.table import Column
     from rich.text import Text
 
     class Told(ProgressColumn):
         def render(self, task: Task) -> Text:
             return Text(str(step))
 
-    columns = TextColumn("{task.description}"), BarColumn(bar_width=None), Told()
+    whole = Column(no_wrap=True)
+    columns = TextColumn("{task.description}", table_column=whole), BarColumn(bar_width=None), Told(whole)
     with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4) as bar:
         task = bar.add_task(step.what, total=step.total)
 
         def tick(done: int = 1) -> None:
-            step.done += done
+            step.advance(done)
             bar.update(task, completed=step.done)
 
         yield tick

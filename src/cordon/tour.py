@@ -40,7 +40,10 @@ class Tour(Group):
 def completion(ctx: click.Context, shell: str) -> Facts:
     """Print what completes `cordon` in SHELL.
 
-    For bash, in ~/.bashrc:  eval "$(cordon completion bash)"
+    \b
+    In ~/.bashrc:                   eval "$(cordon completion bash)"
+    In ~/.zshrc, after compinit:    eval "$(cordon completion zsh)"
+    In ~/.config/fish/config.fish:  cordon completion fish | source
     """
     from click.shell_completion import get_completion_class
 

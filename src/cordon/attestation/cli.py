@@ -26,15 +26,26 @@ def attest() -> None:
     """Verify that an aggregator runs in the confidential VM that its sites agreed on."""
 
 
-@attest.command(verdict="verified")
+@attest.command(verdict="verified", short_help="Verify a report or a quote offline.")
 @click.option("--report", type=EXISTING, help="SEV-SNP report, binary or hexadecimal.")
 @click.option("--vcek", type=EXISTING, help="Its VCEK or VLEK, DER or PEM.")
-@click.option("--chain", type=EXISTING, multiple=True, help="ASK and ARK, DER or PEM.  [default: AMD's own]")
+@click.option(
+    "--chain", type=EXISTING, multiple=True, help="ASK and ARK, DER or PEM; repeatable.  [default: AMD's own]"
+)
 @click.option("--quote", type=EXISTING, help="Intel SGX or TDX quote, binary or hexadecimal.")
 @click.option("--collateral", type=EXISTING, help="Its collateral, JSON.")
-@click.option("--policy", type=EXISTING, help="policy.toml.  [default: only whether it is genuine]")
-@click.option("--report-data", help="The 64 bytes that it must carry: 128 hexadecimal digits.")
-@click.option("--at", type=click.DateTime(), help="Verify as of this time, UTC.  [default: now]")
+@click.option(
+    "--policy",
+    type=EXISTING,
+    help="What it must satisfy (policy.toml).  [default: only whether it is genuine]",
+)
+@click.option("--report_data", help="The 64 bytes that it must carry: 128 hexadecimal digits.")
+@click.option(
+    "--at",
+    type=click.DateTime(),
+    metavar="TIME",
+    help="Verify as of this time, UTC, such as 2026-01-31T12:00:00.  [default: now]",
+)
 def verify(
     report: str | None, vcek: str | None, chain: Sequence[str], quote: str | None, collateral: str | None,
     policy: str | None, report_data: str | None, at: datetime | None,
@@ -55,15 +66,17 @@ def verify(
 
 
 @attest.command()
-@click.option("--from-report", type=EXISTING, help="Fill in the measurement and TCB of this SEV-SNP report.")
+@click.option("--from_report", type=EXISTING, help="Fill in the measurement and TCB of this SEV-SNP report.")
 @click.option("--product", type=click.Choice(PRODUCTS), help="Its processor, for a report of version 2.")
 @click.option("--ovmf", type=EXISTING, help="Compute the measurement of a VM with this firmware.")
-@click.option("--kernel", type=EXISTING)
-@click.option("--initrd", type=EXISTING)
+@click.option("--kernel", type=EXISTING, help="The VM's kernel.")
+@click.option("--initrd", type=EXISTING, help="Its initial RAM disk.")
 @click.option("--append", default="", help="The kernel's command line.")
-@click.option("--vcpus", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--vcpu-type", default="EPYC-v4", show_default=True, help="QEMU's name of the vCPU's type.")
-@click.option("--vmm", type=click.Choice(("QEMU", "ec2", "gce")), default="QEMU", show_default=True)
+@click.option("--vcpus", type=click.IntRange(1), default=1, show_default=True, help="Its vCPUs.")
+@click.option("--vcpu_type", default="EPYC-v4", show_default=True, help="QEMU's name of the vCPU's type.")
+@click.option(
+    "--vmm", type=click.Choice(("QEMU", "ec2", "gce")), default="QEMU", show_default=True, help="Who runs it."
+)
 def policy(
     from_report: str | None, product: str | None, ovmf: str | None, kernel: str | None, initrd: str | None,
     append: str, vcpus: int, vcpu_type: str, vmm: str,
@@ -83,9 +96,9 @@ def policy(
     return Facts({"policy": text, "computed_measurement": measurement}, text.splitlines())
 
 
-@attest.command(verdict="verified")
-@click.option("--address", required=True, help="HOST:PORT of the aggregator.")
-@click.option("--policy", type=EXISTING, required=True, help="policy.toml.")
+@attest.command(verdict="verified", short_help="Fetch an aggregator's evidence and verify it.")
+@click.option("--address", required=True, metavar="HOST:PORT", help="The aggregator's address.")
+@click.option("--policy", type=EXISTING, required=True, help="What it must satisfy (policy.toml).")
 @click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds for all of it.")
 @click.option("--certificate", type=OUTPUT, help="Write the attested certificate (PEM) here.")
 def evidence(address: str, policy: str, timeout: float, certificate: str | None) -> Facts:
@@ -131,7 +144,10 @@ def _evidence(
     if quote and collateral and not (report or vcek or chain):
         raw = _binary(quote)
         return Evidence(kind_of(raw), raw, (), _content(collateral).decode("utf-8", "replace"))
-    raise UserError("Give --report and --vcek (SEV-SNP), or --quote and --collateral (Intel).")
+    raise UserError(
+        "what is to be verified is not whole, or of two kinds. Give --report and --vcek (SEV-SNP), or "
+        "--quote and --collateral (Intel)."
+    )
 
 
 def _certificates(path: str) -> list[bytes]:
@@ -180,5 +196,7 @@ def _hexadecimal(text: str, size: int) -> bytes:
     except ValueError:
         value = b""
     if len(value) != size:
-        raise UserError(f"--report-data must be {2 * size} hexadecimal digits.")
+        raise UserError(
+            f"--report_data is not {2 * size} hexadecimal digits. Give the digest that the report must carry."
+        )
     return value

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, Facts, Group, command
+from cordon.commands import EXISTING, KEY, OUTPUT, Facts, Group, command
 from cordon.progress import telling
 
 PRIVATE_KEY = "Its ledger with the key beside it: the aggregator's, or a site's own."
@@ -33,10 +33,19 @@ PRIVATE_KEY = "Its ledger with the key beside it: the aggregator's, or a site's 
     help="Whether attacks' figures may be told: private ones stay out of the certificate.",
 )  # fmt: skip
 @click.option(
-    "--trainings", default=64, show_default=True, type=click.IntRange(8), help="Replayed for attacks."
+    "--trainings",
+    default=64,
+    show_default=True,
+    type=click.IntRange(8),
+    help="Trainings replayed for each attack.",
 )
-@click.option("--attack_auc", default=0.75, show_default=True, help="Most that an attack may reach.")
-@click.option("--attack_tpr", default=0.25, show_default=True, help="The same, at 1 % false positives.")
+@click.option("--attack_auc", default=0.75, show_default=True, help="Largest AUC that an attack may reach.")
+@click.option(
+    "--attack_tpr",
+    default=0.25,
+    show_default=True,
+    help="Largest share of members found at 1 % false positives.",
+)
 @click.option("--progress", "progress_file", type=OUTPUT, help="Progress lines also go here.")
 @click.option("--certificate", required=True, type=OUTPUT, help="Written where the model may leave.")
 @click.option("--details", required=True, type=OUTPUT, help="All figures (JSON); stays where the rows are.")
@@ -114,11 +123,14 @@ def certificate() -> None:
     """Read the certificate that came with a model."""
 
 
-@certificate.command(verdict="holds")
+@certificate.command(verdict="holds", short_help="See whether a certificate holds for a model.")
 @click.argument("certificate_file", metavar="CERTIFICATE", type=EXISTING)
 @click.option("--model", "model_file", required=True, type=EXISTING, help="The model that it came with.")
 @click.option(
-    "--key", help="Who certified it: 64 hexadecimal digits or a file.  [default: as the model says]"
+    "--key",
+    type=KEY,
+    metavar="KEY",
+    help="Who certified it: 64 hexadecimal digits or a file.  [default: as the model says]",
 )
 def verify(certificate_file: str, model_file: str, key: str | None) -> Facts:
     """Whether CERTIFICATE holds for a model: exit status 0, or 8 and why not."""

@@ -28,8 +28,12 @@ def aggregator() -> None:
 @aggregator.command()
 @state_option
 @click.option("--site", required=True, help="Its name: letters, digits, _ . and -.")
-@click.option("--declared_patients", required=True, type=click.IntRange(1), help="As its owner declares.")
-@click.option("--weight", default=1.0, show_default=True, help="Of its updates in the average; above 0.")
+@click.option(
+    "--declared_patients", required=True, type=click.IntRange(1), help="How many its owner declares."
+)
+@click.option(
+    "--weight", default=1.0, show_default=True, help="Weight of its updates in the average; above 0."
+)
 @click.option("--key", required=True, type=EXISTING, help="Its public key, ECDSA P-384 (PEM or OpenSSH).")
 def enrol(state: str, site: str, declared_patients: int, weight: float, key: str) -> Facts:
     """Take a site in, or change what it declared or its key.
@@ -70,7 +74,7 @@ def _member(row: dict[str, Any]) -> str:
     )
 
 
-@aggregator.command()
+@aggregator.command(short_help="Refuse a site until it is released.")
 @state_option
 @click.argument("site")
 @reason_option
@@ -80,7 +84,7 @@ def ban(state: str, site: str, reason: str) -> Facts:
     return facts("{site} is banned", site=site, reason=reason)
 
 
-@aggregator.command()
+@aggregator.command(short_help="Let a site that was banned take part again.")
 @state_option
 @click.argument("site")
 @reason_option
