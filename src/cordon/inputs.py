@@ -59,7 +59,10 @@ def read_staged(path: StrPath) -> dict[str, str]:
     for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
         original, tab, staged = line.partition("\t")
         if not tab:
-            raise UserError(f"{path}, row {number}: write original path, tab, staged path.")
+            raise UserError(
+                f"{path}, row {number}: not two paths with a tab between. "
+                "Write original path, tab, staged path."
+            )
         pairs[original] = staged
     return pairs
 

@@ -65,7 +65,9 @@ def open_alignments(bam: StrPath, reference: StrPath, sample: str) -> pysam.Alig
     try:
         alignments = pysam.AlignmentFile(os.fspath(bam), reference_filename=os.fspath(reference))
     except (OSError, ValueError) as error:
-        raise UserError(f"{bam}: not a readable BAM or CRAM ({error}).") from error
+        raise UserError(
+            f"{bam}: not a readable BAM or CRAM ({error}). Copy it again from its source."
+        ) from error
     check_sample(alignments.header, bam, sample)
     check_contigs(alignments.header, bam, reference)
     if not alignments.has_index():
@@ -148,7 +150,7 @@ def normalise_reads(
 def check_readable(bam: StrPath) -> None:
     """Raise UserError when a BAM or CRAM is missing, empty or truncated (samtools quickcheck)."""
     if not Path(bam).exists():
-        raise UserError(f"{bam}: does not exist.")
+        raise UserError(f"{bam}: does not exist. Check the path.")
     samtools(
         pysam.quickcheck, os.fspath(bam), about=bam, why="is truncated or no BAM or CRAM. Copy it again."
     )
@@ -171,7 +173,10 @@ def samtools(command: Callable[..., object], *arguments: str, about: StrPath, wh
             command(*arguments, catch_stdout=False)
     except pysam.SamtoolsError as error:
         detail = " ".join(str(error).split())
-        raise UserError(f"{about}: {why or 'samtools cannot process it: ' + detail}") from error
+        detail = (
+            f"samtools cannot process it: {detail}. Check it with `samtools quickcheck`, or copy it again."
+        )
+        raise UserError(f"{about}: {why or detail}") from error
 
 
 def _kept(source: StrPath, output: Path, common: list[str], about: StrPath) -> str:
@@ -224,7 +229,9 @@ def _rename_contigs(
             pysam.reheader("-P", str(text), os.fspath(bam), save_stdout=str(target))
     except pysam.SamtoolsError as error:
         detail = " ".join(str(error).split())
-        raise UserError(f"{about}: samtools cannot rename its contigs: {detail}") from error
+        raise UserError(
+            f"{about}: samtools cannot rename its contigs: {detail}. Rename them with `samtools reheader`."
+        ) from error
     text.unlink()
 
 

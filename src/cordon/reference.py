@@ -32,7 +32,10 @@ def prepare_reference(fasta: StrPath, outdir: StrPath, *, steps: Steps = silent)
             with opened(fasta) as source, temporary.open("wb") as plain:
                 first = source.read(1)
                 if first != b">":
-                    raise UserError(f"{fasta}: not a FASTA file (it begins with {first!r}, not '>').")
+                    raise UserError(
+                        f"{fasta}: not a FASTA file (it begins with {first!r}, not '>'). "
+                        "Give a FASTA, plain, gzip or bgzip."
+                    )
                 plain.write(first)
                 shutil.copyfileobj(source, plain, 1 << 20)
         except (EOFError, OSError) as error:
@@ -47,7 +50,10 @@ def prepare_reference(fasta: StrPath, outdir: StrPath, *, steps: Steps = silent)
             dictionary = temporary.with_suffix(".dict")
             pysam.dict("-u", "reference.fasta", "-o", str(dictionary), str(temporary))
         except pysam.SamtoolsError as error:
-            raise UserError(f"{fasta}: samtools cannot index it: {str(error).strip()}") from error
+            raise UserError(
+                f"{fasta}: samtools cannot index it: {str(error).strip()}. "
+                "Give all lines of a contig one length."
+            ) from error
         tick()
         return contigs
 
@@ -89,12 +95,18 @@ def _scan(path: StrPath, fasta: StrPath) -> Contigs:
             if line.startswith(b">"):
                 name = line[1:].split()[0].decode() if line[1:].split() else ""
                 if not name or name in contigs:
-                    raise UserError(f"{fasta}: contig {name!r} has no name or is there twice.")
+                    raise UserError(
+                        f"{fasta}: contig {name!r} has no name or is there twice. "
+                        "Give every contig a name of its own."
+                    )
                 contigs[name] = 0
             elif not name:
-                raise UserError(f"{fasta}: not a FASTA file (its first line does not begin with '>').")
+                raise UserError(
+                    f"{fasta}: not a FASTA file (its first line does not begin with '>'). "
+                    "Give a FASTA, plain, gzip or bgzip."
+                )
             else:
                 contigs[name] += len(line.strip())
     if not contigs:
-        raise UserError(f"{fasta}: holds no sequence.")
+        raise UserError(f"{fasta}: holds no sequence. Give a FASTA with at least one contig.")
     return contigs

@@ -56,8 +56,8 @@ def score_file(
 def _threshold(calibration: Calibration, truth_sensitivity: str) -> float:
     if truth_sensitivity not in calibration.thresholds:
         raise UserError(
-            f"No threshold for a truth sensitivity of {truth_sensitivity}; "
-            f"choose one of {', '.join(calibration.thresholds)}."
+            f"the calibration has no threshold for a truth sensitivity of {truth_sensitivity}. "
+            f"Choose one of {', '.join(calibration.thresholds)}."
         )
     return calibration.thresholds[truth_sensitivity]
 

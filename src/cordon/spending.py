@@ -130,7 +130,10 @@ def _entries(rows: list[Mapping[str, Any]]) -> Iterable[_Entry]:
             events = tuple(Event(**event) for event in row["events"])
             yield _Entry(holder, row["run"], row["round"], row["decision"], row["unit"], events)
         elif kind not in FREE:
-            raise UserError(f"row {number + 1} is of kind {kind!r}, which this version does not know.")
+            raise UserError(
+                f"row {number + 1} is of kind {kind!r}, which this version does not know. "
+                "Read the ledger with the version of Cordon that wrote it."
+            )
 
 
 def _account(entries: list[_Entry], budget: float | None, delta: float, tick: Tick) -> Account:

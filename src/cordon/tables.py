@@ -195,7 +195,9 @@ def inputs(table: pa.Table, architecture: str) -> NDArray[np.float32]:
     if architecture not in WITH_IMAGES:
         return matrix(table)
     if PILEUP.name not in table.schema.names:
-        raise UserError(f"the table lacks the pileup images that {architecture} looks at: {WANTED}.")
+        raise UserError(
+            f"the table lacks the pileup images that {architecture} looks at. For them, {WANTED}."
+        )
     return joined(matrix(table), pixels(table))
 
 

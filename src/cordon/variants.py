@@ -224,5 +224,7 @@ def _bcftools(command: Callable[..., object], *arguments: str, about: tuple[StrP
                 f"{vcf}: bcftools cannot read a record (the line above says which). Correct it, or declare "
                 "its FILTER, INFO and FORMAT in the header with `bcftools annotate -h`."
             ) from error
-        raise UserError(f"{vcf}: bcftools cannot normalise it: {detail}") from error
+        raise UserError(
+            f"{vcf}: bcftools cannot normalise it: {detail}. Check it with `bcftools view`, or copy it again."
+        ) from error
     return str(command.get_messages() or "")  # type: ignore[attr-defined]

@@ -84,7 +84,7 @@ class SharedFolderProxy:
         """The session for a new connection."""
         if self._link is None or self._link.ending or self._link.size > RENEWED_FROM:
             if time.monotonic() < self._not_before:
-                raise Unreachable("the last session has just ended")
+                raise Unreachable("the last session has just ended. Try again.")
             session = Session.begin(shared_folder(self._folder), self._name)
             self._link = Link(Inbox(session.path / TO_SITE), Outbox(session.path / TO_RELAY))
             self._links[self._link] = asyncio.create_task(self._run(self._link, session))

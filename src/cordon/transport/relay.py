@@ -128,7 +128,10 @@ async def _tunnel(proxy: Proxy, host: str, port: int) -> tuple[asyncio.StreamRea
     status = head.split(b"\r\n", 1)[0].decode("latin-1")
     if status.split(" ")[1:2] != ["200"]:
         writer.close()
-        raise Unreachable(f"the proxy {proxy.host}:{proxy.port} says {status[:100]!r}")
+        raise Unreachable(
+            f"the proxy {proxy.host}:{proxy.port} says {status[:100]!r}. Ask its operator to let the "
+            "aggregator's address through."
+        )
     return reader, writer
 
 
