@@ -37,8 +37,8 @@ class Step:
     unit: str
     done: int = 0
     over: bool = False
-    began: float = field(default_factory=time.monotonic)
-    reached: float = field(default_factory=time.monotonic)  # when ``done`` was
+    began: float = field(default_factory=lambda: time.monotonic())
+    reached: float = field(default_factory=lambda: time.monotonic())  # when ``done`` was
     clock: str = field(default_factory=lambda: time.strftime("%H:%M:%S"))
 
     def advance(self, done: int) -> None:
@@ -70,9 +70,11 @@ def rate(a_second: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: 4.5 s, 35 s, 12 min, 3 h 20 min."""
+    """Seconds in words: 4.5 s, 35 s, 2 min 5 s, 12 min, 3 h 20 min."""
     if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    if seconds < 599.5:
+        return f"{round(seconds) // 60} min {round(seconds) % 60} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 

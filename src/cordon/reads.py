@@ -172,11 +172,13 @@ def samtools(command: Callable[..., object], *arguments: str, about: StrPath, wh
         with quiet(ERRORS):
             command(*arguments, catch_stdout=False)
     except pysam.SamtoolsError as error:
-        detail = " ".join(str(error).split())
-        detail = (
-            f"samtools cannot process it: {detail}. Check it with `samtools quickcheck`, or copy it again."
-        )
-        raise UserError(f"{about}: {why or detail}") from error
+        raise UserError(f"{about}: {why or cannot('process it', error)}") from error
+
+
+def cannot(what: str, error: pysam.SamtoolsError) -> str:
+    """What samtools or bcftools says of its failure, and what to do."""
+    detail = " ".join(str(error.value).partition("stderr=")[2].split()).rstrip(".")
+    return f"samtools cannot {what}: {detail}. Copy it again, and see whether the disk has room."
 
 
 def _kept(source: StrPath, output: Path, common: list[str], about: StrPath) -> str:
@@ -228,10 +230,7 @@ def _rename_contigs(
         with quiet(ERRORS):
             pysam.reheader("-P", str(text), os.fspath(bam), save_stdout=str(target))
     except pysam.SamtoolsError as error:
-        detail = " ".join(str(error).split())
-        raise UserError(
-            f"{about}: samtools cannot rename its contigs: {detail}. Rename them with `samtools reheader`."
-        ) from error
+        raise UserError(f"{about}: {cannot('rename its contigs', error)}") from error
     text.unlink()
 
 

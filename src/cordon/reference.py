@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -38,7 +39,7 @@ def prepare_reference(fasta: StrPath, outdir: StrPath, *, steps: Steps = silent)
                     )
                 plain.write(first)
                 shutil.copyfileobj(source, plain, 1 << 20)
-        except (EOFError, OSError) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UserError(f"{fasta}: cannot be read to its end ({error}). Copy it again.") from error
         tick()
         # samtools only warns of a contig that is there twice, and leaves the second out.

@@ -229,7 +229,12 @@ def written_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         temporary = Path(folder) / target.name
-        yield temporary
+        try:
+            yield temporary
+        except OSError as error:
+            if error.filename is None:  # a full disk, for example, is not told with the file's name
+                error.filename = os.fspath(target)
+            raise
         for made in sorted(Path(folder).iterdir(), key=lambda file: file == temporary):
             os.replace(made, target.parent / made.name)
 
