@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from cordon.commands import EXISTING, KEY, OUTPUT, Facts, Group, command
+from cordon.commands import EXISTING, KEY, OUTPUT, Facts, Group, command, each, facts
 from cordon.progress import telling
 
+VERDICT = "{name}: {verdict}; {reason}"
 PRIVATE_KEY = "Its ledger with the key beside it: the aggregator's, or a site's own."
 
 
@@ -88,12 +89,13 @@ def audit(
         read(held_out) if held_out else None, public=rows == "public", model_hash=happened.get("model_hash"),
     )  # fmt: skip
     limits = Limits(auc=attack_auc, tpr=attack_tpr)
-    checks = []
+    checks, verdicts = [], []
     with telling(progress_file) as tell:
         for check in examine(evidence, limits=limits, trainings=trainings, steps=tell.steps):
             checks.append(check)
-            told = "figures stay in the details" if check.private else check.reason
-            tell.say(f"{check.name}: {check.verdict}; {told}")
+            reason = "figures stay in the details" if check.private else check.reason
+            verdicts.append({"name": check.name, "verdict": check.verdict, "reason": reason})
+            tell.say(VERDICT.format(**verdicts[-1]))
     everything = {"model": model.hash, "run": plan.run, "checks": [check.to_dict() for check in checks]}
     Path(details).write_text(json.dumps(everything, indent=2) + "\n")
     refuse_failed(checks)
@@ -101,9 +103,9 @@ def audit(
     subject = Subject(model, plan, happened.get("sites", []), tip)
     issue(Path(certificate), subject, checks, checks[0].figures, key)
     done = sum(check.tried for check in checks)
-    told = f"{certificate}: the model {model.hash[:12]} may leave; all {done} checks that were made passed"
-    names = [check.name for check in checks if check.tried]
-    return Facts({"certificate": certificate, "model_hash": model.hash, "passed": names}, [told])
+    told = "{certificate}: the model {model_hash} may leave; all {passed} checks that were made passed"
+    about = {"certificate": certificate, "model_hash": model.hash, "passed": done}
+    return each("checks", VERDICT, verdicts) + facts(told, **about)
 
 
 def _record(path: Path) -> dict[str, Any]:
