@@ -7,36 +7,41 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, progress, reports_errors
+from cordon.commands import EXISTING, EXISTING_FOLDER, FOLDER, OUTPUT, Facts, GivenPath, command
 from cordon.errors import UserError
+from cordon.progress import telling
 
-FOLDER = click.Path(exists=True, file_okay=False)
 
-
-@click.command()
+@command()
 @click.option("--plan", "plan_file", required=True, type=EXISTING, help="The run's public plan (JSON).")
 @click.option(
     "--credentials",
     required=True,
-    type=FOLDER,
+    type=EXISTING_FOLDER,
     help="server.crt and server.key (without them the gate makes its own), enrolment.json (without it: those "
     "who are enrolled).",
 )
-@click.option("--address", required=True, help="host:port to listen on.")
-@click.option("--name", "names", multiple=True, help="Name or address that sites use, if not the host.")
+@click.option("--address", required=True, metavar="HOST:PORT", help="Where to listen.")
+@click.option(
+    "--name", "names", multiple=True, help="Name or address that sites use, if not the host; repeatable."
+)
 @click.option("--min_sites", default=2, show_default=True, type=click.IntRange(1), help="Quorum of a round.")
 @click.option("--join_deadline", default=600.0, show_default=True, help="Seconds to wait for the sites.")
 @click.option("--round_deadline", default=600.0, show_default=True, help="Seconds to wait for a round.")
 @click.option(
-    "--ban_after", default=3, show_default=True, type=click.IntRange(1), help="Runs with an offence."
+    "--ban_after",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Ban a site after so many runs with an offence.",
 )
-@click.option("--state", required=True, type=click.Path(file_okay=False), help="Outlives runs: the ledger.")
+@click.option("--state", required=True, type=FOLDER, help="Outlives runs: the ledger.")
 @click.option(
     "--evidence", default="", help="Attests the TLS key: guest, guest:VCEK or emulator:FOLDER (a test)."
 )
 @click.option(
     "--transport_dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=GivenPath(file_okay=False, path_type=Path),
     help="Serve sites that connect through this shared folder, too.",
 )
 @click.option("--pretrained", type=EXISTING, help="Public model that the plan starts from.")
@@ -49,12 +54,12 @@ FOLDER = click.Path(exists=True, file_okay=False)
 @click.option("--progress", "progress_file", type=OUTPUT, help="Progress lines also go here.")
 @click.option("--output", required=True, type=OUTPUT, help="The model (safetensors).")
 @click.option("--record", required=True, type=OUTPUT, help="What happened (federation.json).")
-@reports_errors
 def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...], min_sites: int,
          join_deadline: float, round_deadline: float, ban_after: int, state: str, evidence: str,
          transport_dir: Path | None, pretrained: str | None, public_variants: tuple[str, ...],
-         progress_file: str | None, output: str, record: str) -> None:  # fmt: skip
+         progress_file: str | None, output: str, record: str) -> Facts:  # fmt: skip
     """Wait for the enrolled sites, train the model with them and write it."""
+    from cordon.accountants import statement
     from cordon.features import FEATURES
     from cordon.federation.aggregator import Limits
     from cordon.federation.plan import read_enrolment, read_plan
@@ -79,14 +84,18 @@ def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...],
         model.save(Path(output))
         Path(record).write_text(json.dumps(happened.to_dict(), indent=2) + "\n")
 
-    with progress(progress_file) as say:
+    with telling(progress_file) as tell:
         model, _ = serve(
             plan, sites, FEATURES, credentials=Path(credentials),
             host=host, port=int(port), state=Path(state), workdir=Path("flower"),
-            limits=Limits(min_sites, join_deadline, round_deadline, ban_after), say=say, start=start,
+            limits=Limits(min_sites, join_deadline, round_deadline, ban_after), say=tell.say, start=start,
             save=save, evidence=evidence, names=names, transport=transport_dir,
         )  # fmt: skip
-        say(f"model {model.hash[:12]} after {model.privacy['rounds']} rounds")
+        tell.say(f"model {model.hash[:12]} after {model.privacy['rounds']} rounds")
+    said = model.privacy
+    stated = statement(said["epsilon"], unit=said["unit"], delta=said["delta"], mechanism=said["mechanism"])
+    told = f"{output}: model {model.hash}, {stated}"
+    return Facts({"model": output, "record": record, "model_hash": model.hash, **said}, [told])
 
 
 if __name__ == "__main__":

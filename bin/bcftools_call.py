@@ -3,21 +3,23 @@
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.commands import EXISTING, OUTPUT, Facts, command, facts
+from cordon.progress import shown
 from cordon.variants import bcftools_call
 
 
-@click.command()
+@command()
 @click.option("--bam", type=EXISTING, required=True, help="Sorted, indexed BAM.")
-@click.option("--sample", required=True)
+@click.option("--sample", required=True, help="Sample that the read groups must name.")
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
 @click.option("--intervals", type=EXISTING, help="BED that limits the calling.")
 @click.option("--output", type=OUTPUT, required=True, help="bgzip VCF to write; its .tbi comes beside it.")
-@reports_errors
-def main(bam: str, sample: str, reference: str, intervals: str | None, output: str) -> None:
+def main(bam: str, sample: str, reference: str, intervals: str | None, output: str) -> Facts:
     """Call a sample's variants with bcftools mpileup and call."""
-    records = bcftools_call(bam=bam, sample=sample, reference=reference, intervals=intervals, output=output)
-    click.echo(f"{sample}: {records} records called by bcftools")
+    records = bcftools_call(
+        bam=bam, sample=sample, reference=reference, intervals=intervals, output=output, steps=shown
+    )
+    return facts("{sample}: {records} records called by bcftools", sample=sample, records=records)
 
 
 if __name__ == "__main__":

@@ -5,25 +5,25 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.commands import EXISTING, FOLDER, OUTPUT, Facts, GivenPath, command, facts
 from cordon.inputs import Places, check_inputs, read_staged
+from cordon.progress import shown
 
 
-@click.command()
-@click.option("--samplesheet", type=EXISTING, required=True)
-@click.option("--sites", type=EXISTING, help="Sites sheet.")
+@command()
+@click.option("--samplesheet", type=EXISTING, required=True, help="The run's samples (CSV).")
+@click.option("--sites", type=EXISTING, help="Sites sheet (CSV).")
 @click.option("--reference", type=EXISTING, required=True, help="FASTA, plain, gzip or bgzip.")
 @click.option("--parameters", type=EXISTING, required=True, help="The run's parameters (JSON).")
 @click.option("--schema", type=EXISTING, required=True, help="nextflow_schema.json.")
 @click.option("--input_schema", type=EXISTING, help="Samplesheet's schema; by default as --schema names it.")
 @click.option("--sites_schema", type=EXISTING, help="Sites sheet's schema; by default as --schema names it.")
-@click.option("--base", type=click.Path(path_type=Path), help="Folder that relative paths start from.")
+@click.option("--base", type=GivenPath(path_type=Path), help="Folder that relative paths start from.")
 @click.option("--staged", type=EXISTING, help="TSV of original and staged paths.")
 @click.option("--aliases", type=EXISTING, help="Table of contig names (TSV).")
-@click.option("--state", type=click.Path(file_okay=False), help="Folder with the salt of pseudonyms.")
+@click.option("--state", type=FOLDER, help="Folder with the salt of pseudonyms.")
 @click.option("--federation_slots", type=click.IntRange(min=1), help="Tasks that can run at the same time.")
 @click.option("--output", type=OUTPUT, required=True, help="Checked samplesheet (CSV) to write.")
-@reports_errors
 def main(
     samplesheet: str,
     sites: str | None,
@@ -38,7 +38,7 @@ def main(
     state: str | None,
     federation_slots: int | None,
     output: str,
-) -> None:
+) -> Facts:
     """Check samplesheet, sites, reference and parameters; write the samplesheet with all defaults."""
     folder = (base or Path(samplesheet).parent).absolute()
     checked = check_inputs(
@@ -54,8 +54,10 @@ def main(
         aliases=aliases,
         state=state,
         output=output,
+        steps=shown,
     )
-    click.echo(f"samplesheet: {len(checked)} samples of {len({row['site'] for row in checked})} sites")
+    sites = len({row["site"] for row in checked})
+    return facts("samplesheet: {samples} samples of {sites} sites", samples=len(checked), sites=sites)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.commands import EXISTING, OUTPUT, Facts, command
 
 
-@click.command()
+@command()
 @click.option("--scores", multiple=True, required=True, type=EXISTING, help="Scored table; repeat it.")
 @click.option("--output", required=True, type=OUTPUT, help="callset.json to write.")
-@reports_errors
-def main(scores: tuple[str, ...], output: str) -> None:
+def main(scores: tuple[str, ...], output: str) -> Facts:
     """Describe the calls of all samples given, before and after each filter; no truth is needed."""
     from cordon.callset import describe, read_scored
     from cordon.tables import written_beside
@@ -23,7 +22,7 @@ def main(scores: tuple[str, ...], output: str) -> None:
     content = describe(read_scored([Path(path) for path in scores]))
     with written_beside(Path(output)) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    click.echo(f"samples: {content['samples']}\nalleles: {content['alleles']}")
+    return Facts(content, [f"samples: {content['samples']}", f"alleles: {content['alleles']}"])
 
 
 if __name__ == "__main__":

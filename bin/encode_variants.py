@@ -4,23 +4,23 @@
 import click
 
 from cordon.calls import parse_calls
-from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.commands import EXISTING, OUTPUT, Facts, command
 from cordon.encoding import Identity, encode
+from cordon.progress import shown
 from cordon.tables import PILEUP, VARIANTS, write_batches
 
 
-@click.command()
-@click.option("--site", required=True)
+@command()
+@click.option("--site", required=True, help="The sample's site.")
 @click.option("--patient", required=True, help="Patient's pseudonym, as the table will name it.")
 @click.option("--sample", required=True, help="Sample as the files name it.")
 @click.option("--pseudonym", required=True, help="Sample's pseudonym, as the table will name it.")
 @click.option("--bam", type=EXISTING, help="Normalised, indexed BAM; without it read features are missing.")
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
-@click.option("--calls", multiple=True, required=True, help="caller=normalised.vcf.gz, once a caller.")
+@click.option("--calls", multiple=True, required=True, help="caller=normalised.vcf.gz; repeatable.")
 @click.option("--frequencies", type=EXISTING, help="Normalised sites VCF with INFO/AF of a population.")
 @click.option("--pileups", is_flag=True, help="Add the pileup images that the model pileup_cnn looks at.")
 @click.option("--output", type=OUTPUT, required=True, help="Variant table (Parquet) to write.")
-@reports_errors
 def main(
     site: str,
     patient: str,
@@ -32,7 +32,7 @@ def main(
     frequencies: str | None,
     pileups: bool,
     output: str,
-) -> None:
+) -> Facts:
     """Join the callers' candidates of a sample into one variant table with features."""
     paths = parse_calls(calls)
     batches = encode(
@@ -43,9 +43,11 @@ def main(
         calls=paths,
         frequencies=frequencies,
         pileups=pileups,
+        steps=shown,
     )
     rows = write_batches(output, VARIANTS.append(PILEUP) if pileups else VARIANTS, batches)
-    click.echo(f"{sample}: {rows} candidates of {', '.join(sorted(paths))}")
+    told = f"{sample}: {rows} candidates of {', '.join(sorted(paths))}"
+    return Facts({"sample": sample, "candidates": rows, "callers": sorted(paths)}, [told])
 
 
 if __name__ == "__main__":

@@ -7,26 +7,28 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.commands import EXISTING, OUTPUT, Facts, command
 from cordon.evaluation import evaluate, read_held_out, write_evaluation
 
 
-@click.command()
+@command()
 @click.option(
     "--scores", multiple=True, required=True, type=EXISTING, help="Labelled, scored table; repeat it."
 )
 @click.option("--output", required=True, type=OUTPUT, help="evaluation.json to write.")
-@reports_errors
-def main(scores: tuple[str, ...], output: str) -> None:
+def main(scores: tuple[str, ...], output: str) -> Facts:
     """Measure Cordon, each caller's QUAL and QD, and each filter on held-out samples."""
     result = evaluate(read_held_out([Path(path) for path in scores]))
     write_evaluation(result, Path(output))
     alleles = result["alleles"]
-    click.echo(f"held-out samples: {len(result['samples'])}")
-    click.echo(f"labelled alleles: {alleles['true']} real, {alleles['false']} false")
+    lines = [
+        f"held-out samples: {len(result['samples'])}",
+        f"labelled alleles: {alleles['true']} real, {alleles['false']} false",
+    ]
     for score in result["scores"]:
         shown = "not defined (one class only)" if score["auroc"] is None else f"{score['auroc']:.4f}"
-        click.echo(f"AUROC {score['name']}: {shown}")
+        lines.append(f"AUROC {score['name']}: {shown}")
+    return Facts(result, lines)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,21 @@
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.commands import EXISTING, OUTPUT, Facts, command, facts
 from cordon.gathering import gather_calls
+from cordon.progress import shown
 
 
-@click.command()
-@click.option("--vcf", type=EXISTING, multiple=True, required=True, help="A part; repeat it in genome order.")
+@command()
+@click.option(
+    "--vcf", type=EXISTING, multiple=True, required=True, help="A part; repeatable, in genome order."
+)
 @click.option("--output", type=OUTPUT, required=True, help="bgzip VCF to write; its .tbi comes beside it.")
-@reports_errors
-def main(vcf: tuple[str, ...], output: str) -> None:
+def main(vcf: tuple[str, ...], output: str) -> Facts:
     """Put the parts of a caller's VCF together."""
-    records = gather_calls(vcf, output)
-    click.echo(f"{output}: {records} records of {len(vcf)} parts")
+    records = gather_calls(vcf, output, steps=shown)
+    told = "{output}: {records} records of {parts} parts"
+    return facts(told, output=output, records=records, parts=len(vcf))
 
 
 if __name__ == "__main__":

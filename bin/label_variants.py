@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.commands import EXISTING, OUTPUT, Facts, command, each, facts
 from cordon.errors import UserError
 from cordon.known_sites import FEWEST, label_by_known_sites
 from cordon.labels import label_variants
+from cordon.progress import shown
 
 
-@click.command()
+@command()
 @click.option("--variants", type=EXISTING, required=True, help="Variant table (Parquet) of one sample.")
 @click.option("--sample", required=True, help="The sample's name in the truth VCF.")
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
@@ -22,10 +23,9 @@ from cordon.labels import label_variants
     "--known_sites",
     type=EXISTING,
     multiple=True,
-    help="Normalised, indexed VCF of known alleles, in place of a truth set; repeat it.",
+    help="Normalised, indexed VCF of known alleles, in place of a truth set; repeatable.",
 )
 @click.option("--output", type=OUTPUT, required=True, help="Labelled table (Parquet) to write.")
-@reports_errors
 def main(
     variants: str,
     sample: str,
@@ -35,19 +35,25 @@ def main(
     confident: str | None,
     known_sites: tuple[str, ...],
     output: str,
-) -> None:
+) -> Facts:
     """Label a sample's candidates as real or false, by its truth set or by known sites."""
     # Class counts are the site's own: nothing is printed that a log could carry elsewhere.
     if known_sites and not truth and not confident:
-        for kind in label_by_known_sites(variants, output, known_sites=known_sites):
-            click.echo(f"{variants}: fewer than {FEWEST} {kind} are known sites: its {kind} have no label")
-        click.echo(f"{variants}: labelled by {len(known_sites)} known-sites VCF")
-    elif truth and confident and not known_sites:
+        few = label_by_known_sites(variants, output, known_sites=known_sites, steps=shown)
+        told = "{variants}: labelled by {known_sites} known-sites VCF"
+        found = facts(told, variants=variants, known_sites=len(known_sites))
+        line = "{variants}: fewer than {fewest} {kind} are known sites: its {kind} have no label"
+        rows = [{"variants": variants, "fewest": FEWEST, "kind": kind} for kind in few]
+        return each("unlabelled", line, rows) + found
+    if truth and confident and not known_sites:
         files = {"reference": reference, "truth": truth, "confident": confident, "aliases": aliases}
-        label_variants(variants, output, sample=sample, **files)
-        click.echo(f"{variants}: labelled by {truth} inside {confident}")
-    else:
-        raise UserError("Give either --truth with --confident, or --known_sites.")
+        label_variants(variants, output, sample=sample, **files, steps=shown)
+        told = "{variants}: labelled by {truth} inside {confident}"
+        return facts(told, variants=variants, truth=truth, confident=confident)
+    raise UserError(
+        "labels come from one source, and here are none or two. Give either --truth with --confident, or "
+        "--known_sites."
+    )
 
 
 if __name__ == "__main__":

@@ -7,18 +7,17 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING, reports_errors
+from cordon.commands import EXISTING, FOLDER, Facts, command, each
 from cordon.report import multiqc, reading, sources
 
 
-@click.command()
+@command()
 @click.argument("summaries", nargs=-1, type=EXISTING)
 @click.option("--federation", type=EXISTING, help="federation.json of the aggregator.")
 @click.option("--evaluation", type=EXISTING, help="evaluation.json of the held-out samples.")
 @click.option("--certificate", type=EXISTING, help="The model's certificate.json.")
 @click.option("--versions", type=EXISTING, help="versions.yml of all processes.")
-@click.option("--outdir", required=True, type=click.Path(file_okay=False), help="Folder to write to.")
-@reports_errors
+@click.option("--outdir", required=True, type=FOLDER, help="Folder to write to.")
 def main(
     summaries: tuple[str, ...],
     federation: str | None,
@@ -26,7 +25,7 @@ def main(
     certificate: str | None,
     versions: str | None,
     outdir: str,
-) -> None:
+) -> Facts:
     """Write custom content from normalise_variants' SUMMARIES and what else there is of the run."""
     found = sources.Sources(
         parameters={},
@@ -38,8 +37,7 @@ def main(
     if versions:
         rows = reading.read_versions(Path(versions))
         written.append(multiqc.write_versions(rows, Path(outdir)))
-    for path in written:
-        click.echo(f"MultiQC content: {path}")
+    return each("written", "MultiQC content: {path}", [{"path": path} for path in written])
 
 
 if __name__ == "__main__":

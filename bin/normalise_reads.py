@@ -3,24 +3,25 @@
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.commands import EXISTING, OUTPUT, Facts, command, facts
+from cordon.progress import shown
 from cordon.reads import normalise_reads
 
 
-@click.command()
+@command()
 @click.option("--bam", type=EXISTING, required=True, help="BAM or CRAM.")
 @click.option("--sample", required=True, help="Sample that the read groups must name.")
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
 @click.option("--aliases", type=EXISTING, help="Table of contig names: one contig a line, tabs between.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="For samtools.")
 @click.option("--output", type=OUTPUT, required=True, help="BAM to write; its .bai comes beside it.")
-@reports_errors
-def main(bam: str, sample: str, reference: str, aliases: str | None, threads: int, output: str) -> None:
+def main(bam: str, sample: str, reference: str, aliases: str | None, threads: int, output: str) -> Facts:
     """Check a sample's reads, sort them, mark duplicates, index them."""
     done = normalise_reads(
-        bam=bam, sample=sample, reference=reference, output=output, threads=threads, aliases=aliases
-    )
-    click.echo(f"{sample}: {done}")
+        bam=bam, sample=sample, reference=reference, output=output, threads=threads, aliases=aliases,
+        steps=shown,
+    )  # fmt: skip
+    return facts("{sample}: {done}", sample=sample, done=done)
 
 
 if __name__ == "__main__":

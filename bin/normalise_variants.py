@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Split a caller's VCF, or a resource's, into one record an allele, left-aligned, sorted and indexed."""
 
+from dataclasses import asdict
+
 import click
 
-from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.commands import EXISTING, OUTPUT, Facts, command
+from cordon.progress import shown
 from cordon.variants import normalise_variants, write_statistics
 
 
-@click.command()
+@command()
 @click.option("--vcf", type=EXISTING, required=True, help="VCF, gVCF or BCF.")
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
 @click.option("--sample", help="Sample whose alleles are kept.")
@@ -16,7 +19,6 @@ from cordon.variants import normalise_variants, write_statistics
 @click.option("--summary", type=OUTPUT, help="JSON of what was changed and left out.")
 @click.option("--statistics", type=OUTPUT, help="What `bcftools stats` says of the output.")
 @click.option("--output", type=OUTPUT, required=True, help="bgzip VCF to write; its .tbi comes beside it.")
-@reports_errors
 def main(
     vcf: str,
     reference: str,
@@ -26,16 +28,18 @@ def main(
     summary: str | None,
     statistics: str | None,
     output: str,
-) -> None:
+) -> Facts:
     """Split a caller's VCF, or a resource's, into one record an allele, left-aligned, sorted and indexed."""
     if sites_only == (sample is not None):
-        raise click.UsageError("Give either --sample or --sites_only.")
-    done = normalise_variants(vcf=vcf, reference=reference, sample=sample, output=output, aliases=aliases)
+        raise click.UsageError("A file is a sample's or a resource's. Give either --sample or --sites_only.")
+    done = normalise_variants(
+        vcf=vcf, reference=reference, sample=sample, output=output, aliases=aliases, steps=shown
+    )
     if summary:
         done.write(summary)
     if statistics:
         write_statistics(output, statistics)
-    click.echo(f"{sample or 'sites'}: {done}")
+    return Facts({"sample": sample} | asdict(done), [f"{sample or 'sites'}: {done}"])
 
 
 if __name__ == "__main__":

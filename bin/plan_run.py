@@ -7,38 +7,51 @@ from pathlib import Path
 import click
 
 from cordon.accountants import GAUSSIAN, LAPLACE
-from cordon.commands import EXISTING, reports_errors
+from cordon.commands import EXISTING, FOLDER, Facts, command
 from cordon.federation.averaging import MEAN, RULES, check_rule
 from cordon.model import ARCHITECTURES
 from cordon.training import CLIPPINGS, OPTIMISERS, UNITS
 
 NOISES = {"gaussian": GAUSSIAN, "laplace": LAPLACE}
-FOLDER = click.Path(file_okay=False)
 
 
-@click.command()
+@command()
 @click.option("--sites", required=True, type=EXISTING, help="Sites sheet: site, declared_patients, weight.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where the aggregator will listen.")
 @click.option("--port", default=0, show_default=True, type=int, help="Its port; 0 chooses a free one.")
 @click.option("--state", required=True, type=FOLDER, help="Outlives runs: keys found there are kept.")
 @click.option("--outdir", required=True, type=FOLDER, help="Where plan.json, address.txt and the keys go.")
-@click.option("--model", type=click.Choice(ARCHITECTURES), default="mlp", show_default=True)
-@click.option("--unit", type=click.Choice(UNITS), default="patient", show_default=True)
+@click.option("--model", type=click.Choice(ARCHITECTURES), default="mlp", show_default=True, help="Its kind.")
+@click.option(
+    "--unit", type=click.Choice(UNITS), default="patient", show_default=True, help="What privacy protects."
+)
 @click.option("--epsilon", required=True, type=float, help="Budget of each site, over all runs.")
-@click.option("--delta", required=True, type=float)
-@click.option("--rounds", required=True, type=click.IntRange(1))
+@click.option("--delta", required=True, type=float, help="Of that budget.")
+@click.option("--rounds", required=True, type=click.IntRange(1), help="Rounds of training.")
 @click.option("--local_steps", required=True, type=click.IntRange(1), help="DP-SGD steps a round.")
 @click.option("--sampling_rate", required=True, type=float, help="Probability that a unit is in a step.")
-@click.option("--mechanism", type=click.Choice(tuple(NOISES)), default="gaussian", show_default=True)
-@click.option("--clipping", type=click.Choice(CLIPPINGS), default="fixed", show_default=True)
+@click.option(
+    "--mechanism", type=click.Choice(tuple(NOISES)), default="gaussian", show_default=True, help="The noise."
+)
+@click.option(
+    "--clipping",
+    type=click.Choice(CLIPPINGS),
+    default="fixed",
+    show_default=True,
+    help="How the clip norm is set.",
+)
 @click.option("--clip_norm", required=True, type=float, help="Norm that a unit's gradient is clipped to.")
-@click.option("--clip_quantile", default=0.9, show_default=True, help="Of the norms, for adaptive clipping.")
+@click.option(
+    "--clip_quantile", default=0.9, show_default=True, help="Share of norms below the clip norm, if adaptive."
+)
 @click.option(
     "--per_layer", default=False, show_default=True, help="Clip each layer to its part (true/false)."
 )
-@click.option("--optimiser", type=click.Choice(OPTIMISERS), default="sgd", show_default=True)
-@click.option("--learning_rate", required=True, type=float)
-@click.option("--momentum", default=0.0, show_default=True)
+@click.option(
+    "--optimiser", type=click.Choice(OPTIMISERS), default="sgd", show_default=True, help="Of the local steps."
+)
+@click.option("--learning_rate", required=True, type=float, help="Of the local steps.")
+@click.option("--momentum", default=0.0, show_default=True, help="Of the local steps.")
 @click.option(
     "--averaged_rounds",
     default=1,
@@ -46,22 +59,36 @@ FOLDER = click.Path(file_okay=False)
     type=click.IntRange(1),
     help="The model is the mean of those after so many last rounds, or of all.",
 )
-@click.option("--aggregation", type=click.Choice(tuple(RULES)), default=MEAN, show_default=True)
 @click.option(
-    "--malicious_sites", default=0, show_default=True, type=click.IntRange(0), help="That it bears."
+    "--aggregation",
+    type=click.Choice(tuple(RULES)),
+    default=MEAN,
+    show_default=True,
+    help="How updates are combined.",
 )
-@click.option("--max_variants_per_patient", required=True, type=click.IntRange(1))
+@click.option(
+    "--malicious_sites",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Malicious sites that the aggregation bears.",
+)
+@click.option(
+    "--max_variants_per_patient",
+    required=True,
+    type=click.IntRange(1),
+    help="The most that a step takes of one.",
+)
 @click.option(
     "--evidence",
     type=click.Choice(("guest", "emulator")),
     help="What will attest the aggregator's key; it then makes its own, and sites get no certificate.",
 )
 @click.option("--pretrained", type=EXISTING, help="Public model to start from (cordon pretrain).")
-@reports_errors
 def main(
     sites: str, host: str, port: int, state: str, outdir: str, mechanism: str, pretrained: str | None,
     evidence: str | None, **settings: object,
-) -> None:  # fmt: skip
+) -> Facts:  # fmt: skip
     """Calibrate the noise to the budget, and make a certificate authority, a TLS key and an identity a site.
 
     In production every site makes its own key and the operator enrols its public half. An emulator,
@@ -86,11 +113,14 @@ def main(
         for site in declared:
             emulator.write_policy(Path(outdir) / "sites" / site.name / "policy.toml")
     (Path(outdir) / "plan.json").write_text(json.dumps(plan.to_dict(), indent=2) + "\n")
-    (Path(outdir) / "address.txt").write_text(f"{host}:{port or free_port(host)}\n")
-    click.echo(
+    address = f"{host}:{port or free_port(host)}"
+    (Path(outdir) / "address.txt").write_text(f"{address}\n")
+    told = (
         f"{len(declared)} sites, {plan.rounds} rounds: noise multiplier {plan.noise_multiplier:.4g} keeps "
         f"each within {plan.statement(plan.epsilon)}"
     )
+    names = [site.name for site in declared]
+    return Facts({"sites": names, "address": address, "plan": plan.to_dict()}, [told])
 
 
 if __name__ == "__main__":

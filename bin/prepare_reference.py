@@ -3,18 +3,19 @@
 
 import click
 
-from cordon.commands import EXISTING, reports_errors
+from cordon.commands import EXISTING, FOLDER, Facts, command, facts
+from cordon.progress import shown
 from cordon.reference import prepare_reference
 
 
-@click.command()
+@command()
 @click.option("--reference", type=EXISTING, required=True, help="FASTA, plain, gzip or bgzip.")
-@click.option("--outdir", type=click.Path(file_okay=False), default=".", show_default=True)
-@reports_errors
-def main(reference: str, outdir: str) -> None:
+@click.option("--outdir", type=FOLDER, default=".", show_default=True, help="Where they go.")
+def main(reference: str, outdir: str) -> Facts:
     """Write a reference as plain reference.fasta with its .fai and .dict."""
-    contigs = prepare_reference(reference, outdir)
-    click.echo(f"reference: {len(contigs)} contigs, {sum(contigs.values()):,} bp")
+    contigs = prepare_reference(reference, outdir, steps=shown)
+    bp = sum(contigs.values())
+    return facts("reference: {contigs} contigs, {bp:,} bp", contigs=len(contigs), bp=bp)
 
 
 if __name__ == "__main__":

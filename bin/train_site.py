@@ -6,37 +6,38 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, progress, reports_errors
+from cordon.commands import EXISTING, FOLDER, OUTPUT, Facts, GivenPath, command
+from cordon.progress import telling
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
+SHARED = GivenPath(file_okay=False, path_type=Path)
 
 
-@click.command()
+@command()
 @click.option("--site", required=True, help="This site's name in the sites sheet.")
 @click.option("--sites", required=True, type=EXISTING, help="Sites sheet: site, declared_patients, weight.")
 @click.option(
     "--variants", required=True, multiple=True, type=EXISTING, help="Labelled variants; repeatable."
 )
-@click.option("--address", required=True, help="The aggregator's host:port.")
+@click.option("--address", required=True, metavar="HOST:PORT", help="The aggregator's address.")
 @click.option("--certificate", type=EXISTING, help="The aggregator's root certificate.")
 @click.option("--policy", type=EXISTING, help="Instead: the attestation that it must satisfy (policy.toml).")
 @click.option("--key", required=True, type=EXISTING, help="This site's private key.")
 @click.option("--epsilon", required=True, type=float, help="This site's own budget, over all runs.")
-@click.option("--delta", required=True, type=float)
-@click.option("--state", required=True, type=click.Path(file_okay=False), help="Outlives runs: the ledger.")
+@click.option("--delta", required=True, type=float, help="Of that budget.")
+@click.option("--state", required=True, type=FOLDER, help="Outlives runs: the ledger.")
 @click.option("--plan", "plan_file", type=EXISTING, help="The plan agreed on; any other is refused.")
 @click.option("--join_deadline", default=600.0, show_default=True, help="Longest silence (seconds).")
 @click.option("--walltime", default=0.0, help="Seconds that this task has; it leaves before (0: no limit).")
-@click.option("--transport_dir", type=FOLDER, help="Connect through this shared folder, and nothing else.")
+@click.option("--transport_dir", type=SHARED, help="Connect through this shared folder, and nothing else.")
 @click.option("--progress", "progress_file", type=OUTPUT, help="Progress lines also go here.")
 @click.option("--output", required=True, type=OUTPUT, help="The final model (safetensors).")
 @click.option("--status", required=True, type=OUTPUT, help="What this site spent (JSON).")
-@reports_errors
 def main(site: str, sites: str, variants: tuple[str, ...], address: str, certificate: str | None,
          policy: str | None, key: str, epsilon: float, delta: float, state: str,
          plan_file: str | None, join_deadline: float, walltime: float, transport_dir: Path | None,
-         progress_file: str | None, output: str, status: str) -> None:  # fmt: skip
+         progress_file: str | None, output: str, status: str) -> Facts:  # fmt: skip
     """Train on this site's variants under its own ledger, and write the model that comes of it."""
+    from cordon.accountants import statement
     from cordon.errors import UserError
     from cordon.features import FEATURES
     from cordon.federation.plan import find_site, read_plan
@@ -47,27 +48,35 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
 
     if (certificate is None) == (policy is None):
         raise UserError(
-            "say whom to trust: give --policy, or --certificate of an aggregator without attestation."
+            "nothing, or two things, say whom to trust. Give --policy, or --certificate of an aggregator "
+            "without attestation."
         )
     stay = Stay(walltime)
     workdir, tables = Path("flower"), [Path(path) for path in variants]
     ledger = SiteLedger(Path(state) / f"{site}.sqlite", epsilon=epsilon, delta=delta)
-    with progress(progress_file) as say:
+    with telling(progress_file) as tell:
         participant = Participant(
             site, lambda plan: Units.read(tables, unit=plan.unit, architecture=plan.model), FEATURES,
-            declared_patients=find_site(Path(sites), site).declared_patients, ledger=ledger, say=say,
+            declared_patients=find_site(Path(sites), site).declared_patients, ledger=ledger, say=tell.say,
             agreed=read_plan(Path(plan_file)) if plan_file else None,
         )  # fmt: skip
         model = join(
             participant, address=address, certificate=Path(certificate) if certificate else None,
             policy=Path(policy) if policy else None, key=Path(key), workdir=workdir,
-            join_deadline=join_deadline, say=say, transport=transport_dir, stay=stay,
+            join_deadline=join_deadline, say=tell.say, transport=transport_dir, stay=stay,
         )  # fmt: skip
     model.save(Path(output))
     assert participant.outcome is not None
-    spent = {"site": site, "epsilon_rdp": ledger.spent(), "budget": epsilon, "delta": delta}
-    about = {"privacy": model.privacy, "model_hash": model.hash, "plan": participant.outcome.plan.to_dict()}
+    plan, epsilon_rdp = participant.outcome.plan, ledger.spent()
+    spent = {
+        "site": site, "epsilon_rdp": epsilon_rdp, "budget": epsilon, "unit": plan.unit, "delta": delta,
+        "mechanism": plan.mechanism, "adjacency": plan.adjacency,
+    }  # fmt: skip
+    about = {"privacy": model.privacy, "model_hash": model.hash, "plan": plan.to_dict()}
     Path(status).write_text(json.dumps(spent | about, indent=2) + "\n")
+    stated = statement(epsilon_rdp, unit=plan.unit, delta=delta, mechanism=plan.mechanism)
+    told = f"{output}: model {model.hash}; {site} spent {stated} of {epsilon:g}, by RDP"
+    return Facts(spent | about, [told])
 
 
 if __name__ == "__main__":

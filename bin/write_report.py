@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.commands import EXISTING, OUTPUT, Facts, command, facts
 from cordon.report import page, reading, sources
 from cordon.report import trace as traces
 
 
-@click.command()
+@command()
 @click.option(
     "--federation", type=EXISTING, help="federation.json of the aggregator; leave out if none trained."
 )
@@ -28,7 +28,6 @@ from cordon.report import trace as traces
 @click.option(
     "--shareable", type=OUTPUT, help="A report to write that may leave the site: without anything exact."
 )
-@reports_errors
 def main(
     federation: str | None,
     evaluation: str | None,
@@ -41,7 +40,7 @@ def main(
     certificate: str | None,
     output: str,
     shareable: str | None,
-) -> None:
+) -> Facts:
     """Write a run's report as one self-contained HTML file, and beside it one that may leave the site."""
     found = sources.Sources(
         parameters=reading.read_object(Path(parameters)),
@@ -55,10 +54,15 @@ def main(
         certificate=reading.read_certificate(Path(certificate)) if certificate else None,
     )
     size = page.write_report(found, Path(output))
-    click.echo(f"report: {output} ({size / 1e6:.2f} MB)")
+    told = facts("report: {report} ({megabytes:.2f} MB)", report=output, megabytes=size / 1e6)
     if shareable:
         size = page.write_report(found.to_share(), Path(shareable))
-        click.echo(f"report that may leave the site: {shareable} ({size / 1e6:.2f} MB)")
+        told += facts(
+            "report that may leave the site: {shareable} ({shareable_megabytes:.2f} MB)",
+            shareable=shareable,
+            shareable_megabytes=size / 1e6,
+        )
+    return told
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def test_an_operator_enrols_lists_bans_and_releases_by_command(tmp_path):
     made = cordon(*enrol, f"{key}.pub")
     assert (made.exit_code, made.output) == (0, "north is enrolled with 40 declared patients and weight 1\n")
     assert cordon("aggregator", "list", "--state", state).output.endswith("weight 1  0 offences\n")
-    row = json.loads(cordon("aggregator", "list", "--state", state, "--json").output)[0]
+    row = json.loads(cordon("aggregator", "list", "--state", state, "--json").output)["sites"][0]
     assert (row["site"], row["declared_patients"], row["banned"], row["offences"]) == ("north", 40, "", 0)
     assert cordon("aggregator", "ban", "north", "--state", state, "--reason", "left").exit_code == 0
     assert "banned: left" in cordon("aggregator", "list", "--state", state).output

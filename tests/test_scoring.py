@@ -114,7 +114,7 @@ def test_the_threshold_of_the_sensitivity_asked_for_filters(lab, called):
     assert write(lab, called, calibration) == 1
     with pysam.VariantFile(str(lab.folder / "out.vcf.gz")) as file:
         assert [list(record.filter) for record in file] == [["PASS"], ["CORDONLowScore"], ["CORDONLowScore"]]
-    with pytest.raises(UserError, match=r"truth sensitivity of 0\.5; choose one of 0\.9"):
+    with pytest.raises(UserError, match=r"truth sensitivity of 0\.5. Choose one of 0\.9"):
         write(lab, called, calibration, truth_sensitivity="0.5")
 
 

@@ -67,14 +67,19 @@ def parse_calls(arguments: Iterable[str]) -> dict[str, Path]:
     for argument in arguments:
         caller, _, path = argument.partition("=")
         if caller not in CALLERS or not path:
-            raise UserError(f"--calls {argument}: write caller=path with a caller of {', '.join(CALLERS)}.")
+            raise UserError(
+                f"--calls {argument}: names no caller and its file. "
+                f"Write caller=path with a caller of {', '.join(CALLERS)}."
+            )
         if caller in paths:
             raise UserError(f"--calls {argument}: {caller} is there twice. Give one VCF a caller.")
         if not Path(path).exists():
-            raise UserError(f"--calls {argument}: {path} does not exist.")
+            raise UserError(f"--calls {argument}: {path} does not exist. Check the path.")
         paths[caller] = Path(path)
     if not paths:
-        raise UserError("No calls: give --calls caller=path at least once.")
+        raise UserError(
+            "no calls are given, so there are no candidates. Give --calls caller=path at least once."
+        )
     return paths
 
 
@@ -87,7 +92,9 @@ class CallSet:
             with quiet():
                 self._file = pysam.VariantFile(os.fspath(path))
         except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not a readable VCF ({error}).") from error
+            raise UserError(
+                f"{path}: not a readable VCF ({error}). Make it with normalise_variants."
+            ) from error
         samples = list(self._file.header.samples)
         if samples != [sample]:
             raise UserError(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +13,12 @@ from cordon import __version__
 from cordon.accountants import ADJACENCY, statement, three_digits
 from cordon.attestation.cli import attest
 from cordon.auditing.cli import audit, certificate
-from cordon.commands import EXISTING, OUTPUT, reports_errors
+from cordon.commands import EXISTING, KEY, OUTPUT, Facts, facts
 from cordon.doctor.cli import doctor
 from cordon.errors import UserError
 from cordon.federation.cli import aggregator
 from cordon.model import ARCHITECTURES
+from cordon.progress import shown
 from cordon.tour import Tour, completion
 from cordon.transport.cli import relay
 
@@ -31,9 +29,11 @@ if TYPE_CHECKING:
 COLUMNS = ("run", "round", "state", "mechanism", "noise", "rate", "steps", "epsilon RDP", "epsilon PLD")
 ledger_file = click.argument("ledger_file", metavar="LEDGER", type=EXISTING)
 key_option = click.option(
-    "--key", help="The ledger's public key: 64 hexadecimal digits or a file.  [default: the key beside it]"
+    "--key",
+    type=KEY,
+    metavar="KEY",
+    help="The ledger's public key: 64 hexadecimal digits or a file.  [default: the key beside it]",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 STATIONS = {
@@ -50,8 +50,8 @@ def main() -> None:
     """Federated, differentially private variant scoring.
 
     The pipeline itself is started with Nextflow (nextflow run . --help tells its parameters). These are the
-    commands beside it. Each has its own --help; most print JSON with --json. Exit statuses: 0 done, 2 wrong
-    input, 3 over budget, 4 to 7 the federation, 8 not released, 75 left in time.
+    commands beside it. Each has its own --help, and prints one JSON object with --json. Exit statuses: 0
+    done, 2 wrong input, 3 over budget, 4 to 7 the federation, 8 not released, 75 left in time.
     """
 
 
@@ -61,19 +61,19 @@ main.add_command(attest)
 
 @main.command(short_help="Train a public model, without noise, to start from.")
 @click.argument("variants", nargs=-1, required=True, type=EXISTING)
-@click.option("--model", type=click.Choice(ARCHITECTURES), default="mlp", show_default=True)
+@click.option("--model", type=click.Choice(ARCHITECTURES), default="mlp", show_default=True, help="Its kind.")
 @click.option("--output", type=OUTPUT, required=True, help="Model (safetensors) to write.")
-@reports_errors
-def pretrain(variants: tuple[str, ...], model: str, output: str) -> None:
+def pretrain(variants: tuple[str, ...], model: str, output: str) -> Facts:
     """Train without noise on labelled VARIANTS of public samples, for runs to start from.
 
     Give tables of public controls alone, such as Genome in a Bottle: nothing here protects anybody.
     """
     from cordon.pretraining import pretrain as fitted
 
-    made = fitted([Path(path) for path in variants], model)
+    made = fitted([Path(path) for path in variants], model, steps=shown)
     made.save(Path(output))
-    click.echo(f"{output}: {model} of {len(variants)} public tables, hash {made.hash}")
+    told = "{output}: {model} of {tables} public tables, hash {model_hash}"
+    return facts(told, output=output, model=model, tables=len(variants), model_hash=made.hash)
 
 
 main.add_command(aggregator)
@@ -91,88 +91,64 @@ def ledger() -> None:
     """
 
 
-@ledger.command()
+@ledger.command(short_help="Show what was spent, and what is left.")
 @ledger_file
 @key_option
 @click.option("--epsilon", type=float, help="The budget.  [default: the one that the ledger records]")
-@click.option("--delta", type=float, help="[default: the one that the ledger records]")
-@json_option
-@reports_errors
-def show(ledger_file: str, key: str | None, epsilon: float | None, delta: float | None,
-         as_json: bool) -> None:  # fmt: skip
+@click.option("--delta", type=float, help="Of each epsilon.  [default: the one that the ledger records]")
+def show(ledger_file: str, key: str | None, epsilon: float | None, delta: float | None) -> Facts:
     """Show what was spent, by run and round, and what is left of the budget."""
     from cordon.spending import accounts
 
     chain, _ = _read(Path(ledger_file), key)
-    with _progress(len(chain)) as tick:
-        held = accounts(chain.rows, epsilon=epsilon, delta=delta, tick=tick)
-    if as_json:
-        about = {"ledger": ledger_file, "rows": len(chain), "head": chain.head}
-        click.echo(json.dumps(about | {"accounts": [account.to_dict() for account in held]}, indent=2))
-        return
-    click.echo(f"{ledger_file}: {len(chain)} rows, all verified; the last has hash {chain.head}")
-    for account in held:
-        click.echo()
-        for line in _table(account):
-            click.echo(line)
+    held = accounts(chain.rows, epsilon=epsilon, delta=delta, steps=shown)
+    told = "{ledger}: {rows} rows, all verified; the last has hash {head}"
+    found = facts(told, ledger=ledger_file, rows=len(chain), head=chain.head)
+    tables = [line for account in held for line in ("", *_table(account))]
+    return found + Facts({"accounts": [account.to_dict() for account in held]}, tables)
 
 
-@ledger.command()
+@ledger.command(verdict="verified", short_help="Verify every row's hash and signature.")
 @ledger_file
 @key_option
 @click.option("--head", help="Hash of a row, noted earlier, that the ledger must still hold.")
-@json_option
-@reports_errors
-def verify(ledger_file: str, key: str | None, head: str | None, as_json: bool) -> None:
+def verify(ledger_file: str, key: str | None, head: str | None) -> Facts:
     """Verify every row's hash and signature: exit status 0, or 2 and the first bad row."""
     from cordon.chain import hexadecimal
 
-    try:
-        chain, has_head = _read(Path(ledger_file), key)
-        if head is not None and not chain.holds(head):
-            raise UserError(
-                f"{ledger_file}: holds no row of hash {head}. It is an old copy or another ledger: restore "
-                "the one that held it."
-            )
-    except UserError as error:
-        if as_json:
-            refused = {"ledger": ledger_file, "verified": False, "problem": str(error)}
-            click.echo(json.dumps(refused, indent=2))
-        raise
-    found = {
-        "ledger": ledger_file, "verified": True, "rows": len(chain), "head": chain.head,
-        "public_key": hexadecimal(chain.key), "head_record": has_head,
-    }  # fmt: skip
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    click.echo(f"{ledger_file}: {len(chain)} rows, all verified")
-    click.echo(f"last hash: {chain.head}")
-    click.echo(f"public key: {found['public_key']}")
+    chain, has_head = _read(Path(ledger_file), key)
+    if head is not None and not chain.holds(head):
+        raise UserError(
+            f"{ledger_file}: holds no row of hash {head}. It is an old copy or another ledger: restore "
+            "the one that held it."
+        )
     if head is not None:
-        click.echo("the row noted earlier is there")
+        end = "the row noted earlier is there"
     elif has_head:
-        click.echo("head record: no row is missing at the end, unless both were put back from an old copy")
+        end = "head record: no row is missing at the end, unless both were put back from an old copy"
     else:
-        click.echo("head record: none here, so rows may be missing at the end; compare a noted hash (--head)")
+        end = "head record: none here, so rows may be missing at the end; compare a noted hash (--head)"
+    found = {"ledger": ledger_file, "rows": len(chain), "head": chain.head}
+    found |= {"public_key": hexadecimal(chain.key), "head_record": has_head}
+    rows = f"{ledger_file}: {len(chain)} rows, all verified"
+    return Facts(found, [rows, f"last hash: {chain.head}", f"public key: {found['public_key']}", end])
 
 
-@ledger.command()
+@ledger.command(short_help="Write the rows as JSON lines.")
 @ledger_file
 @key_option
-@click.option("--output", type=OUTPUT, help="[default: standard output]")
-@reports_errors
-def export(ledger_file: str, key: str | None, output: str | None) -> None:
+@click.option("--output", type=OUTPUT, help="File to write.  [default: standard output]")
+def export(ledger_file: str, key: str | None, output: str | None) -> Facts:
     """Write the rows as JSON lines, with the hashes and signatures that `verify` needs."""
+    from cordon.tables import written_beside
+
     chain, _ = _read(Path(ledger_file), key)
-    content = b"".join(line + b"\n" for line in chain.lines)
     if output is None:
-        click.echo(content, nl=False)
-        return
-    partial = Path(f"{output}.part")
-    partial.write_bytes(content)
-    partial.replace(output)
-    click.echo(f"{output}: {len(chain)} rows")
+        lines = [line.decode() for line in chain.lines]
+        return Facts({"ledger": ledger_file, "rows": len(chain), "lines": lines}, lines)
+    with written_beside(output) as temporary:
+        temporary.write_bytes(b"".join(line + b"\n" for line in chain.lines))
+    return facts("{output}: {rows} rows", output=output, ledger=ledger_file, rows=len(chain))
 
 
 def _read(path: Path, key: str | None) -> tuple[Chain, bool]:
@@ -226,16 +202,6 @@ def _cells(item: Round) -> tuple[str, ...]:
         each(lambda event: str(event.steps)), three_digits(item.epsilon_rdp, ROUND_CEILING),
         "-" if item.epsilon_pld is None else three_digits(item.epsilon_pld, ROUND_CEILING),
     )  # fmt: skip
-
-
-@contextmanager
-def _progress(length: int) -> Iterator[Callable[[], None]]:
-    """Composition takes up to a second a round by PLD: on a terminal, say how long it will."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    with click.progressbar(length=length, label="composing", file=sys.stderr) as bar:
-        yield lambda: bar.update(1)
 
 
 if __name__ == "__main__":

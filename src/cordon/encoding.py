@@ -18,6 +18,7 @@ from cordon.errors import UserError
 from cordon.features import CALLERS, FEATURES, features
 from cordon.images import Images
 from cordon.reads import open_alignments
+from cordon.steps import Steps, silent
 from cordon.tables import PILEUP, VARIANTS
 
 StrPath = str | os.PathLike[str]
@@ -41,6 +42,7 @@ def encode(
     bam: StrPath | None = None,
     frequencies: StrPath | None = None,
     pileups: bool = False,
+    steps: Steps = silent,
 ) -> Iterator[pa.Table]:
     """The variant table (schema ``tables.VARIANTS``) of one sample, in parts; memory is bounded.
 
@@ -60,13 +62,19 @@ def encode(
         for contig, path in used.items():
             if contig not in fasta.references:
                 raise UserError(f"{path}: contig {contig} is not in {reference}. Use the same reference.")
-        for contig in fasta.references:
-            if contig in used:
-                sequence = fasta.fetch(contig).upper().encode()
-                for candidates in union(sets, contig):
-                    images = Images(candidates.alleles.starts, sequence) if pileups else None
-                    table = _rows(identity, candidates, sequence, alignments, frequencies, images)
-                    yield table if images is None else table.append_column(PILEUP, _packed(images))
+        lengths = dict(zip(fasta.references, fasta.lengths, strict=True))
+        contigs = {contig: length for contig, length in lengths.items() if contig in used}
+        tick = files.enter_context(steps("encoding", sum(contigs.values()), "bp"))
+        for contig, length in contigs.items():
+            sequence, reached = fasta.fetch(contig).upper().encode(), 0
+            for candidates in union(sets, contig):
+                images = Images(candidates.alleles.starts, sequence) if pileups else None
+                table = _rows(identity, candidates, sequence, alignments, frequencies, images)
+                yield table if images is None else table.append_column(PILEUP, _packed(images))
+                last = int(candidates.positions[-1])
+                tick(last - reached)
+                reached = last
+            tick(length - reached)
 
 
 def _rows(

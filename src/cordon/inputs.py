@@ -25,6 +25,7 @@ from cordon.parameters import Json, check_parameters, combination_problems, prop
 from cordon.pseudonyms import Salt, read_salt
 from cordon.reference import read_contigs
 from cordon.samplesheet import CALLS, COLUMNS, FILES, Row, check_rows, check_sites, read_sheet
+from cordon.steps import Steps, silent
 from cordon.tables import written_beside
 
 StrPath = str | os.PathLike[str]
@@ -58,7 +59,10 @@ def read_staged(path: StrPath) -> dict[str, str]:
     for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
         original, tab, staged = line.partition("\t")
         if not tab:
-            raise UserError(f"{path}, row {number}: write original path, tab, staged path.")
+            raise UserError(
+                f"{path}, row {number}: not two paths with a tab between. "
+                "Write original path, tab, staged path."
+            )
         pairs[original] = staged
     return pairs
 
@@ -77,6 +81,7 @@ def check_inputs(
     sites_schema: StrPath | None = None,
     aliases: StrPath | None = None,
     state: StrPath | None = None,
+    steps: Steps = silent,
 ) -> list[dict[str, str]]:
     """Check a run's inputs and write the samplesheet with absolute paths and every default filled in.
 
@@ -104,8 +109,10 @@ def check_inputs(
     genome, faults = _genome(reference, aliases)
     problems += faults
     problems += _parameter_files(values, places, genome)
-    for row in rows:
-        problems += _row_files(row, places, genome)
+    with steps("looking into the samplesheet's files", len(rows), "rows") as tick:
+        for row in rows:
+            problems += _row_files(row, places, genome)
+            tick()
     if problems:
         raise InputProblems(problems)
     salt = read_salt(state) if state is not None else None

@@ -16,6 +16,7 @@ from cordon.contigs import Aliases
 from cordon.errors import UserError
 from cordon.reference import Contigs, read_fai
 from cordon.regions import Regions, read_regions
+from cordon.steps import Steps, silent
 from cordon.tables import written_beside
 
 StrPath = str | os.PathLike[str]
@@ -58,13 +59,14 @@ def split_intervals(
     intervals: StrPath | None = None,
     aliases: Aliases | None = None,
     parts: int | None = None,
+    steps: Steps = silent,
 ) -> list[Stretches]:
     """Write ``outdir``/0001.bed and so on, in genome order, and all of it at ``whole``; returns the parts.
 
     ``reference`` is a plain FASTA with its ``.fai``. A part's length does not count N. Raises UserError
     where ``intervals`` name a contig that the reference lacks, reach beyond one, or hold N alone.
     """
-    called = callable_stretches(reference, intervals, aliases or Aliases())
+    called = callable_stretches(reference, intervals, aliases or Aliases(), steps)
     cut = split(called, parts or max(1, -(-called.length // BP_A_PART)))
     folder = Path(outdir)
     shutil.rmtree(folder, ignore_errors=True)
@@ -75,20 +77,25 @@ def split_intervals(
     return cut
 
 
-def callable_stretches(reference: StrPath, intervals: StrPath | None, aliases: Aliases) -> Stretches:
+def callable_stretches(
+    reference: StrPath, intervals: StrPath | None, aliases: Aliases, steps: Steps = silent
+) -> Stretches:
     """The genome without runs of N, and within the BED ``intervals`` where there is one."""
     contigs = read_fai(f"{os.fspath(reference)}.fai")
     limits = _limits(intervals, contigs, aliases, reference) if intervals is not None else None
     names: list[str] = []
     found: list[NDArray[np.int64]] = []
-    with pysam.FastaFile(os.fspath(reference)) as fasta:
+    progress = steps("looking for gaps", sum(contigs.values()), "bp")
+    with pysam.FastaFile(os.fspath(reference)) as fasta, progress as tick:
         for contig, length in contigs.items():
             limit = np.array([[0, length]]) if limits is None else limits.get(contig)
             if limit is None:
+                tick(length)
                 continue
             stretches = np.concatenate([_without_gaps(fasta, contig, *within) for within in limit.tolist()])
             names += [contig] * len(stretches)
             found.append(stretches)
+            tick(length)
     if not names:
         where = f"{intervals}: holds" if intervals is not None else f"{reference}: is"
         raise UserError(f"{where} nothing but N. Give regions of the reference that have bases.")

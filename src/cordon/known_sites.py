@@ -15,8 +15,9 @@ from cordon import resources
 from cordon.errors import UserError
 from cordon.features import CONTEXT, FEATURES
 from cordon.labels import KNOWN_SITES, SOURCE_KEY, batches_of_one_sample, by_contig, with_labels
+from cordon.steps import Steps, silent
 from cordon.strata import SNV
-from cordon.tables import LABELLED, VARIANTS, matrix, read_batches, with_images_of, write_batches
+from cordon.tables import LABELLED, VARIANTS, matrix, read_batches, rows_of, with_images_of, write_batches
 
 StrPath = str | os.PathLike[str]
 Bools = NDArray[np.bool_]
@@ -41,7 +42,9 @@ class Forest(Protocol):
         """How ordinary [n] each row is, higher meaning more like the known sites."""
 
 
-def label_by_known_sites(variants: StrPath, output: StrPath, *, known_sites: Sequence[StrPath]) -> list[str]:
+def label_by_known_sites(
+    variants: StrPath, output: StrPath, *, known_sites: Sequence[StrPath], steps: Steps = silent
+) -> list[str]:
     """Write the variant table of one sample with ``label`` (1 real, 0 false, null unknown), by resources.
 
     Real are the candidates that one of the known-sites VCFs holds. An isolation forest learns what the
@@ -59,10 +62,11 @@ def label_by_known_sites(variants: StrPath, output: StrPath, *, known_sites: Seq
     """
     known: list[Bools] = []
     positives = {kind: Selection() for kind in KINDS}
-    for batch in batches_of_one_sample(variants):
-        known.append(_known(batch, known_sites))
-        for kind, rows in _kinds(batch):
-            positives[kind].add(_evidence(batch)[rows & known[-1]])
+    with steps("looking up known sites", rows_of(variants), "candidates") as tick:
+        for batch in batches_of_one_sample(variants, tick):
+            known.append(_known(batch, known_sites))
+            for kind, rows in _kinds(batch):
+                positives[kind].add(_evidence(batch)[rows & known[-1]])
     judges = {kind: _judge(chosen.rows()) for kind, chosen in positives.items()}
     missing = [kind for kind in KINDS if judges[kind] is None]
     if len(missing) == len(KINDS):
@@ -71,11 +75,14 @@ def label_by_known_sites(variants: StrPath, output: StrPath, *, known_sites: Seq
             f"than {FEWEST} indels are in {', '.join(map(str, known_sites))}. Give known sites of the same "
             "reference that cover the called regions, or label with a truth VCF and confident BED."
         )
-    batches = read_batches(variants, with_images_of(variants, VARIANTS))
-    labelled = (
-        with_labels(batch, _labels(batch, held, judges)) for batch, held in zip(batches, known, strict=True)
-    )
-    write_batches(output, with_images_of(variants, LABELLED), labelled, metadata={SOURCE_KEY: KNOWN_SITES})
+    with steps("labelling", rows_of(variants), "candidates") as tick:
+        batches = read_batches(variants, with_images_of(variants, VARIANTS), tick)
+        labelled = (
+            with_labels(batch, _labels(batch, held, judges))
+            for batch, held in zip(batches, known, strict=True)
+        )
+        metadata = {SOURCE_KEY: KNOWN_SITES}
+        write_batches(output, with_images_of(variants, LABELLED), labelled, metadata=metadata)
     return missing
 
 

@@ -20,12 +20,14 @@ from cordon.reads import quiet
 from cordon.reference import read_fai
 from cordon.regions import Regions, read_regions
 from cordon.resources import allele_keys, read_contig
+from cordon.steps import Steps, Tick, silent
 from cordon.tables import (
     LABELLED,
     TRUTH_ALLELES_KEY,
     TRUTH_FOUND_KEY,
     VARIANTS,
     read_batches,
+    rows_of,
     with_images_of,
     write_batches,
 )
@@ -83,6 +85,7 @@ def label_variants(
     truth: StrPath,
     confident: StrPath,
     aliases: StrPath | None = None,
+    steps: Steps = silent,
 ) -> None:
     """Write the variant table of one sample with ``label`` (1 real, 0 false, null unknown), by a truth set.
 
@@ -97,9 +100,10 @@ def label_variants(
     contigs = read_fai(f"{os.fspath(reference)}.fai")
     regions = read_regions(confident)
     regions = _renamed(regions, names.resolve(regions.contigs, contigs))
-    known = read_truth(truth, reference, sample, regions, aliases=aliases)
-    for batch in batches_of_one_sample(variants):
-        _find(batch, known)
+    known = read_truth(truth, reference, sample, regions, aliases=aliases, steps=steps)
+    with steps("comparing with the truth", rows_of(variants), "candidates") as tick:
+        for batch in batches_of_one_sample(variants, tick):
+            _find(batch, known)
     found = sum(int((contig.inside & contig.found).sum()) for contig in known.values())
     inside = sum(int(contig.inside.sum()) for contig in known.values())
     metadata = {
@@ -107,9 +111,10 @@ def label_variants(
         TRUTH_FOUND_KEY: str(found).encode(),
         SOURCE_KEY: TRUTH_SET,
     }
-    batches = read_batches(variants, with_images_of(variants, VARIANTS))
-    labelled = (with_labels(batch, _labels(batch, known, regions)) for batch in batches)
-    write_batches(output, with_images_of(variants, LABELLED), labelled, metadata=metadata)
+    with steps("labelling", rows_of(variants), "candidates") as tick:
+        batches = read_batches(variants, with_images_of(variants, VARIANTS), tick)
+        labelled = (with_labels(batch, _labels(batch, known, regions)) for batch in batches)
+        write_batches(output, with_images_of(variants, LABELLED), labelled, metadata=metadata)
 
 
 def read_truth(
@@ -119,6 +124,7 @@ def read_truth(
     regions: Regions,
     *,
     aliases: StrPath | None = None,
+    steps: Steps = silent,
 ) -> Truth:
     """The truth alleles by contig, split and left-aligned.
 
@@ -133,16 +139,17 @@ def read_truth(
             sample=_truth_sample(truth, sample),
             output=normalised,
             aliases=aliases,
+            steps=steps,
         )
         with pysam.VariantFile(str(normalised)) as records:
             contigs = list(records.index)
         return {contig: _truth_contig(read_contig(normalised, contig), contig, regions) for contig in contigs}
 
 
-def batches_of_one_sample(variants: StrPath) -> Iterator[pa.Table]:
+def batches_of_one_sample(variants: StrPath, tick: Tick | None = None) -> Iterator[pa.Table]:
     """The row groups of a variant table; UserError once they hold a second sample."""
     samples: set[str] = set()
-    for batch in read_batches(variants, VARIANTS):
+    for batch in read_batches(variants, VARIANTS, tick):
         samples.update(pc.unique(batch["sample"]).to_pylist())
         if len(samples) > 1:
             raise UserError(f"{variants}: holds more than one sample. Label one sample at a time.")

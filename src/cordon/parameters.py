@@ -25,9 +25,9 @@ def read_json(path: StrPath) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text())
     except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not a readable JSON file ({error}).") from error
+        raise UserError(f"{path}: not a readable JSON file ({error}). Mend it, or write it anew.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: not a JSON object.")
+        raise UserError(f"{path}: not a JSON object. Give an object of parameters, {{...}}.")
     return content
 
 

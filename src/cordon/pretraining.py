@@ -28,6 +28,7 @@ from cordon.model import (
     parameters_of,
     slices,
 )
+from cordon.steps import Steps, silent
 
 Floats = npt.NDArray[np.float32]
 # What a model says of the data that it was trained on, where all of them are public.
@@ -40,8 +41,9 @@ IMAGES_LEARNING_RATE = 0.005
 
 
 def fit(
-    architecture: str, features: Floats, labels: Floats, *, start: Parameters | None = None
-) -> Parameters:
+    architecture: str, features: Floats, labels: Floats, *, start: Parameters | None = None,
+    steps: Steps = silent,
+) -> Parameters:  # fmt: skip
     """The parameters of ``architecture`` fitted to public rows: inputs [n, F], labels [n] of 0 or 1.
 
     No noise and no clipping: never for data of patients. Deterministic on a CPU; UserError where a class is
@@ -61,12 +63,14 @@ def fit(
     optimiser = torch.optim.Adam(module.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
     loss = torch.nn.BCEWithLogitsLoss(reduction="sum")
-    for _ in range(STEPS):
-        optimiser.zero_grad()
-        for part in slices(*features.shape):
-            (loss(module(rows[part].to(where)), real[part].to(where)) / len(rows)).backward()
-        optimiser.step()
-        schedule.step()
+    with steps("training", STEPS, "steps") as tick:
+        for _ in range(STEPS):
+            optimiser.zero_grad()
+            for part in slices(*features.shape):
+                (loss(module(rows[part].to(where)), real[part].to(where)) / len(rows)).backward()
+            optimiser.step()
+            schedule.step()
+            tick()
     return parameters_of(module)
 
 
@@ -149,10 +153,11 @@ def read_public(path: Path) -> Model:
     return model
 
 
-def pretrain(paths: Sequence[Path], architecture: str) -> Model:
+def pretrain(paths: Sequence[Path], architecture: str, *, steps: Steps = silent) -> Model:
     """A model of the labelled variant tables at ``paths``, which must be of public samples."""
     features, labels = public_rows(paths, architecture)
-    return Model(architecture, FEATURES, fit(architecture, features, labels), {"data": PUBLIC})
+    fitted = fit(architecture, features, labels, steps=steps)
+    return Model(architecture, FEATURES, fitted, {"data": PUBLIC})
 
 
 def public_rows(paths: Sequence[Path], architecture: str) -> tuple[Floats, Floats]:

@@ -15,6 +15,7 @@ from cordon.contigs import read_aliases
 from cordon.errors import UserError
 from cordon.read_checks import check_contigs, check_groups
 from cordon.reference import read_fai
+from cordon.steps import Steps, Tick, silent
 from cordon.tables import written_beside
 
 StrPath = str | os.PathLike[str]
@@ -64,7 +65,9 @@ def open_alignments(bam: StrPath, reference: StrPath, sample: str) -> pysam.Alig
     try:
         alignments = pysam.AlignmentFile(os.fspath(bam), reference_filename=os.fspath(reference))
     except (OSError, ValueError) as error:
-        raise UserError(f"{bam}: not a readable BAM or CRAM ({error}).") from error
+        raise UserError(
+            f"{bam}: not a readable BAM or CRAM ({error}). Copy it again from its source."
+        ) from error
     check_sample(alignments.header, bam, sample)
     check_contigs(alignments.header, bam, reference)
     if not alignments.has_index():
@@ -94,6 +97,7 @@ def normalise_reads(
     output: StrPath,
     threads: int = 1,
     aliases: StrPath | None = None,
+    steps: Steps = silent,
 ) -> str:
     """Write the reads sorted, duplicate-marked and indexed (``output`` and ``output.bai``).
 
@@ -116,33 +120,37 @@ def normalise_reads(
     except (OSError, ValueError) as error:  # closing after a failed read fails too
         raise UserError(f"{bam}: its records cannot be read. Copy it again from its source.") from error
     common = ["-@", str(threads - 1), "--reference", os.fspath(reference)]
-    with written_beside(output) as temporary:
+    marked = duplicates_marked(header)
+    with written_beside(output) as temporary, steps("normalising reads", 2 if marked else 5, "steps") as tick:
         given: StrPath = bam
         if renamed:
             given = temporary.with_suffix(".renamed.bam")
             source_bam = bam if is_bam else _decoded(bam, reference, renamed, temporary, threads)
             _rename_contigs(source_bam, header, renamed, given, about=bam)
-        if not duplicates_marked(header):
+        if not marked:
             done = "sorted, duplicates marked"
-            _mark_duplicates(given, temporary, common, about=bam)
+            _mark_duplicates(given, temporary, common, bam, tick)
         elif not sorted_by_coordinate(header):
             done = "sorted, duplicates were marked already"
             _sort(given, temporary, common, about=bam)
         else:
             done = _kept(given, temporary, common, about=bam)
+        if marked:
+            tick()
         if renamed:
             done += f", contigs renamed: {len(renamed)}"
             for step in (Path(given), temporary.with_suffix(".decoded.bam")):
                 step.unlink(missing_ok=True)
         if not Path(f"{temporary}.bai").exists():
             samtools(pysam.index, *common[:2], str(temporary), about=bam)
+        tick()
     return done
 
 
 def check_readable(bam: StrPath) -> None:
     """Raise UserError when a BAM or CRAM is missing, empty or truncated (samtools quickcheck)."""
     if not Path(bam).exists():
-        raise UserError(f"{bam}: does not exist.")
+        raise UserError(f"{bam}: does not exist. Check the path.")
     samtools(
         pysam.quickcheck, os.fspath(bam), about=bam, why="is truncated or no BAM or CRAM. Copy it again."
     )
@@ -164,8 +172,13 @@ def samtools(command: Callable[..., object], *arguments: str, about: StrPath, wh
         with quiet(ERRORS):
             command(*arguments, catch_stdout=False)
     except pysam.SamtoolsError as error:
-        detail = " ".join(str(error).split())
-        raise UserError(f"{about}: {why or 'samtools cannot process it: ' + detail}") from error
+        raise UserError(f"{about}: {why or cannot('process it', error)}") from error
+
+
+def cannot(what: str, error: pysam.SamtoolsError) -> str:
+    """What samtools or bcftools says of its failure, and what to do."""
+    detail = " ".join(str(error.value).partition("stderr=")[2].split()).rstrip(".")
+    return f"samtools cannot {what}: {detail}. Copy it again, and see whether the disk has room."
 
 
 def _kept(source: StrPath, output: Path, common: list[str], about: StrPath) -> str:
@@ -217,8 +230,7 @@ def _rename_contigs(
         with quiet(ERRORS):
             pysam.reheader("-P", str(text), os.fspath(bam), save_stdout=str(target))
     except pysam.SamtoolsError as error:
-        detail = " ".join(str(error).split())
-        raise UserError(f"{about}: samtools cannot rename its contigs: {detail}") from error
+        raise UserError(f"{about}: {cannot('rename its contigs', error)}") from error
     text.unlink()
 
 
@@ -239,15 +251,19 @@ def _sort(source: StrPath, output: Path, common: list[str], about: StrPath) -> N
     samtools(pysam.sort, *common, *scratch, "-O", "bam", "-o", str(output), os.fspath(source), about=about)
 
 
-def _mark_duplicates(source: StrPath, output: Path, common: list[str], about: StrPath) -> None:
+def _mark_duplicates(source: StrPath, output: Path, common: list[str], about: StrPath, tick: Tick) -> None:
     """samtools collate | fixmate -m | sort | markdup, each step beside the output and gone at the end."""
     steps = [output.with_suffix(f".{name}.bam") for name in ("collated", "fixed", "sorted")]
     collated, fixed, ordered = (str(step) for step in steps)
     scratch = ["-T", str(output.with_suffix(".scratch"))]
     samtools(pysam.collate, *common, *scratch, "-l", "1", "-o", collated, os.fspath(source), about=about)
+    tick()
     samtools(pysam.fixmate, *common[:2], "-m", "-u", collated, fixed, about=about)
     steps[0].unlink()
+    tick()
     samtools(pysam.sort, *common[:2], *scratch, "-l", "1", "-o", ordered, fixed, about=about)
     steps[1].unlink()
+    tick()
     samtools(pysam.markdup, *common[:2], *scratch, ordered, str(output), about=about)
     steps[2].unlink()
+    tick()

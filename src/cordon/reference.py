@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -12,6 +13,7 @@ from typing import BinaryIO, cast
 import pysam
 
 from cordon.errors import UserError
+from cordon.steps import Steps, silent
 from cordon.tables import written_beside
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -19,31 +21,41 @@ Contigs = Mapping[str, int]
 StrPath = str | os.PathLike[str]
 
 
-def prepare_reference(fasta: StrPath, outdir: StrPath) -> Contigs:
+def prepare_reference(fasta: StrPath, outdir: StrPath, *, steps: Steps = silent) -> Contigs:
     """Write ``reference.fasta`` (plain), ``.fasta.fai`` and ``.dict`` into ``outdir``.
 
     ``fasta`` may be plain, gzip or bgzip. Returns the contigs' lengths in bp, in order.
     Raises UserError where it is no FASTA, is truncated, or names a contig twice.
     """
     target = Path(outdir) / "reference.fasta"
-    with written_beside(target) as temporary:
+    with written_beside(target) as temporary, steps("preparing the reference", 4, "steps") as tick:
         try:
             with opened(fasta) as source, temporary.open("wb") as plain:
                 first = source.read(1)
                 if first != b">":
-                    raise UserError(f"{fasta}: not a FASTA file (it begins with {first!r}, not '>').")
+                    raise UserError(
+                        f"{fasta}: not a FASTA file (it begins with {first!r}, not '>'). "
+                        "Give a FASTA, plain, gzip or bgzip."
+                    )
                 plain.write(first)
                 shutil.copyfileobj(source, plain, 1 << 20)
-        except (EOFError, OSError) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UserError(f"{fasta}: cannot be read to its end ({error}). Copy it again.") from error
+        tick()
         # samtools only warns of a contig that is there twice, and leaves the second out.
         contigs = _scan(temporary, fasta)
+        tick()
         try:
             pysam.faidx(str(temporary))
+            tick()
             dictionary = temporary.with_suffix(".dict")
             pysam.dict("-u", "reference.fasta", "-o", str(dictionary), str(temporary))
         except pysam.SamtoolsError as error:
-            raise UserError(f"{fasta}: samtools cannot index it: {str(error).strip()}") from error
+            raise UserError(
+                f"{fasta}: samtools cannot index it: {str(error).strip()}. "
+                "Give all lines of a contig one length."
+            ) from error
+        tick()
         return contigs
 
 
@@ -84,12 +96,18 @@ def _scan(path: StrPath, fasta: StrPath) -> Contigs:
             if line.startswith(b">"):
                 name = line[1:].split()[0].decode() if line[1:].split() else ""
                 if not name or name in contigs:
-                    raise UserError(f"{fasta}: contig {name!r} has no name or is there twice.")
+                    raise UserError(
+                        f"{fasta}: contig {name!r} has no name or is there twice. "
+                        "Give every contig a name of its own."
+                    )
                 contigs[name] = 0
             elif not name:
-                raise UserError(f"{fasta}: not a FASTA file (its first line does not begin with '>').")
+                raise UserError(
+                    f"{fasta}: not a FASTA file (its first line does not begin with '>'). "
+                    "Give a FASTA, plain, gzip or bgzip."
+                )
             else:
                 contigs[name] += len(line.strip())
     if not contigs:
-        raise UserError(f"{fasta}: holds no sequence.")
+        raise UserError(f"{fasta}: holds no sequence. Give a FASTA with at least one contig.")
     return contigs

@@ -76,7 +76,7 @@ def samplesheet_from_sarek(
             continue
         try:
             sample = _sample_name(files)
-        except UserError as error:
+        except ValueError as error:
             problems.append(
                 Problem(f"{folder}, sample {files.name}", str(error), "Run this sample in sarek again.")
             )
@@ -159,10 +159,10 @@ def _sample_name(files: Files) -> str:
                 with pysam.VariantFile(str(path)) as records:
                     names |= dict.fromkeys(records.header.samples, path)
     except (OSError, ValueError) as error:
-        raise UserError(f"has a file that cannot be read ({error}).") from error
+        raise ValueError(f"has a file that cannot be read ({error}).") from error
     if len(names) != 1:
         said = ", ".join(f"{name} in {path.name}" for name, path in names.items())
-        raise UserError(f"has files that name other samples: {said or 'none at all'}.")
+        raise ValueError(f"has files that name other samples: {said or 'none at all'}.")
     return next(iter(names))
 
 

@@ -14,13 +14,16 @@ from cordon.features import PREFERENCE
 from cordon.headers import merged_header
 from cordon.reads import quiet
 from cordon.reference import read_fai
-from cordon.tables import PILEUP, for_model, inputs, read_batches, schema_of, written_beside
+from cordon.steps import Steps, silent
+from cordon.tables import PILEUP, for_model, inputs, read_batches, rows_of, schema_of, written_beside
 from cordon.variants import index
 
 StrPath = str | os.PathLike[str]
 Lines = Mapping[tuple[int, str, str], list[str]]
 
 LOW_SCORE = "CORDONLowScore"
+# Records written between two tellings of progress.
+TICK_EVERY = 10_000
 CHROM, POS, ID, REF, ALT, QUAL, FILTER, INFO = range(8)
 
 
@@ -39,19 +42,22 @@ def score_table(
     return scored.append_column(pa.field("cordon_pass", pa.bool_(), nullable=False), pa.array(passes))
 
 
-def score_file(model: Scorer, calibration: Calibration, path: StrPath, *, truth_sensitivity: str) -> pa.Table:
+def score_file(
+    model: Scorer, calibration: Calibration, path: StrPath, *, truth_sensitivity: str, steps: Steps = silent
+) -> pa.Table:
     """`score_table` of the variant table at ``path``, labelled or not; never all its images are in memory."""
-    batches = read_batches(path, for_model(schema_of(path), model.architecture))
-    return pa.concat_tables(
-        score_table(model, calibration, batch, truth_sensitivity=truth_sensitivity) for batch in batches
-    )
+    with steps("scoring", rows_of(path), "candidates") as tick:
+        batches = read_batches(path, for_model(schema_of(path), model.architecture), tick)
+        return pa.concat_tables(
+            score_table(model, calibration, batch, truth_sensitivity=truth_sensitivity) for batch in batches
+        )
 
 
 def _threshold(calibration: Calibration, truth_sensitivity: str) -> float:
     if truth_sensitivity not in calibration.thresholds:
         raise UserError(
-            f"No threshold for a truth sensitivity of {truth_sensitivity}; "
-            f"choose one of {', '.join(calibration.thresholds)}."
+            f"the calibration has no threshold for a truth sensitivity of {truth_sensitivity}. "
+            f"Choose one of {', '.join(calibration.thresholds)}."
         )
     return calibration.thresholds[truth_sensitivity]
 
@@ -66,6 +72,7 @@ def write_scored(
     sample: str,
     truth_sensitivity: str,
     output: StrPath,
+    steps: Steps = silent,
 ) -> int:
     """Write a bgzip VCF with tbi, one record a row of ``scored``; returns how many of them pass.
 
@@ -78,12 +85,16 @@ def write_scored(
     own = _own_header(model, calibration, truth_sensitivity)
     passing = 0
     with written_beside(output) as temporary:
-        with pysam.BGZFile(str(temporary), "w") as out:
+        progress = steps("writing", scored.num_rows, "records")
+        with progress as tick, pysam.BGZFile(str(temporary), "w") as out:
             for line in merged_header([calls[caller] for caller in order], contigs, own, sample):
                 out.write(f"{line}\n".encode())
-            for fields in _records(scored, {caller: calls[caller] for caller in order}):
+            for number, fields in enumerate(_records(scored, {name: calls[name] for name in order}), start=1):
                 passing += fields[FILTER] == "PASS"
                 out.write(("\t".join(fields) + "\n").encode())
+                if number % TICK_EVERY == 0:
+                    tick(TICK_EVERY)
+            tick(scored.num_rows % TICK_EVERY)
         index(temporary)
     return passing
 

@@ -5,13 +5,14 @@ Everything is computed anew from the recorded events; no epsilon that a row stat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cordon.accountants import ADJACENCY, Event, epsilon_pld, epsilon_rdp
 from cordon.errors import UserError
 from cordon.site_ledger import BUDGET, FOLLOWED, RESERVED, SENT
+from cordon.steps import Steps, Tick, silent
 
 # Beyond this epsilon, which promises nothing any more, the PLD accountant can take minutes a round.
 MOST_FOR_PLD = 50.0
@@ -87,9 +88,9 @@ class _Entry:
 
 def accounts(
     rows: Iterable[Mapping[str, Any]], *, epsilon: float | None = None, delta: float | None = None,
-    tick: Callable[[], None] = lambda: None,
+    steps: Steps = silent,
 ) -> list[Account]:  # fmt: skip
-    """One account a holder, in the order of first appearance; ``tick`` is called once a round.
+    """One account a holder, in the order of first appearance.
 
     Budget and delta are those that the ledger recorded last, unless ``epsilon`` or ``delta`` is given.
     UserError where a row is of no known ledger, or no delta is known.
@@ -107,7 +108,8 @@ def accounts(
         return []
     if delta is None:
         raise UserError("the ledger records no delta. Give --delta.")
-    return [_account(items, epsilon, delta, tick) for items in entries.values()]
+    with steps("composing", sum(map(len, entries.values())), "rounds") as tick:
+        return [_account(items, epsilon, delta, tick) for items in entries.values()]
 
 
 def _entries(rows: list[Mapping[str, Any]]) -> Iterable[_Entry]:
@@ -128,10 +130,13 @@ def _entries(rows: list[Mapping[str, Any]]) -> Iterable[_Entry]:
             events = tuple(Event(**event) for event in row["events"])
             yield _Entry(holder, row["run"], row["round"], row["decision"], row["unit"], events)
         elif kind not in FREE:
-            raise UserError(f"row {number + 1} is of kind {kind!r}, which this version does not know.")
+            raise UserError(
+                f"row {number + 1} is of kind {kind!r}, which this version does not know. "
+                "Read the ledger with the version of Cordon that wrote it."
+            )
 
 
-def _account(entries: list[_Entry], budget: float | None, delta: float, tick: Callable[[], None]) -> Account:
+def _account(entries: list[_Entry], budget: float | None, delta: float, tick: Tick) -> Account:
     events: list[Event] = []
     rounds = []
     for entry in entries:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cordon.errors import UserError
 from cordon.features import CALLERS, FEATURES
 from cordon.images import SIZE, WITH_IMAGES
+from cordon.steps import Tick
 
 SCHEMA_VERSION = b"2"
 VERSION_KEY = b"cordon.schema"
@@ -125,13 +126,28 @@ def _checked(table: pa.Table, path: str | os.PathLike[str], schema: pa.Schema) -
     return table.select(schema.names).cast(schema.with_metadata(metadata))
 
 
-def read_batches(path: str | os.PathLike[str], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The table of `read_table` a row group at a time, each with the file's metadata."""
+def rows_of(path: str | os.PathLike[str]) -> int:
+    """The number of rows, as the file's footer says."""
+    with _opened(path) as file:
+        rows: int = file.metadata.num_rows
+    return rows
+
+
+def read_batches(
+    path: str | os.PathLike[str], schema: pa.Schema, tick: Tick | None = None
+) -> Iterator[pa.Table]:
+    """The table of `read_table` a row group at a time, each with the file's metadata.
+
+    ``tick`` is called with the rows of each when the next one is asked for.
+    """
     with _opened(path) as file:
         if not file.num_row_groups:
             yield _checked(file.schema_arrow.empty_table(), path, schema)
         for group in range(file.num_row_groups):
-            yield _checked(file.read_row_group(group, _present(file, schema)), path, schema)
+            batch = _checked(file.read_row_group(group, _present(file, schema)), path, schema)
+            yield batch
+            if tick is not None:
+                tick(batch.num_rows)
 
 
 def write_table(table: pa.Table, path: str | os.PathLike[str]) -> None:
@@ -179,7 +195,9 @@ def inputs(table: pa.Table, architecture: str) -> NDArray[np.float32]:
     if architecture not in WITH_IMAGES:
         return matrix(table)
     if PILEUP.name not in table.schema.names:
-        raise UserError(f"the table lacks the pileup images that {architecture} looks at: {WANTED}.")
+        raise UserError(
+            f"the table lacks the pileup images that {architecture} looks at. For them, {WANTED}."
+        )
     return joined(matrix(table), pixels(table))
 
 
@@ -211,7 +229,12 @@ def written_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         temporary = Path(folder) / target.name
-        yield temporary
+        try:
+            yield temporary
+        except OSError as error:
+            if error.filename is None:  # a full disk, for example, is not told with the file's name
+                error.filename = os.fspath(target)
+            raise
         for made in sorted(Path(folder).iterdir(), key=lambda file: file == temporary):
             os.replace(made, target.parent / made.name)
 

@@ -7,11 +7,15 @@ from typing import Any
 
 import click
 
+from cordon.commands import Facts, Group, command
+
 WIDEST = 100
 
 
-class Tour(click.Group):
+class Tour(Group):
     """A group whose help lists its commands under headings; ``stations``: heading, then names in order."""
+
+    group_class = Group
 
     def __init__(self, *arguments: Any, stations: Mapping[str, Sequence[str]], **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -30,16 +34,20 @@ class Tour(click.Group):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(room)) for name in names])
 
 
-@click.command()
+@command()
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 @click.pass_context
-def completion(ctx: click.Context, shell: str) -> None:
+def completion(ctx: click.Context, shell: str) -> Facts:
     """Print what completes `cordon` in SHELL.
 
-    For bash, in ~/.bashrc:  eval "$(cordon completion bash)"
+    \b
+    In ~/.bashrc:                   eval "$(cordon completion bash)"
+    In ~/.zshrc, after compinit:    eval "$(cordon completion zsh)"
+    In ~/.config/fish/config.fish:  cordon completion fish | source
     """
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(ctx.find_root().command, {}, "cordon", "_CORDON_COMPLETE").source())
+    script = kind(ctx.find_root().command, {}, "cordon", "_CORDON_COMPLETE").source()
+    return Facts({"shell": shell, "script": script}, [script])

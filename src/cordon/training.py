@@ -142,7 +142,7 @@ class DPSGD:
             if not holds
         ]
         if faults:
-            raise UserError(f"these settings cannot be trained with: {'; '.join(faults)}.")
+            raise UserError(f"these settings cannot be trained with: {'; '.join(faults)}. Set them so.")
 
     @property
     def event(self) -> Event:

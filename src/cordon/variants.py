@@ -19,6 +19,7 @@ from cordon.contigs import read_aliases
 from cordon.errors import UserError
 from cordon.reads import ERRORS, open_alignments, quiet, samtools
 from cordon.reference import opened, read_fai
+from cordon.steps import Steps, silent
 from cordon.tables import written_beside
 from cordon.vcf_lines import Picker, keep_alleles
 
@@ -65,7 +66,13 @@ class Summary:
 
 
 def bcftools_call(
-    *, bam: StrPath, sample: str, reference: StrPath, output: StrPath, intervals: StrPath | None = None
+    *,
+    bam: StrPath,
+    sample: str,
+    reference: StrPath,
+    output: StrPath,
+    intervals: StrPath | None = None,
+    steps: Steps = silent,
 ) -> int:
     """Call with ``bcftools mpileup | call -mv`` into a bgzip VCF with its tbi; returns the number of records.
 
@@ -73,7 +80,7 @@ def bcftools_call(
     """
     open_alignments(bam, reference, sample).close()
     limit = ["-R", os.fspath(intervals)] if intervals else []
-    with written_beside(output) as temporary:
+    with written_beside(output) as temporary, steps("calling", 2, "steps") as tick:
         piled = str(temporary.with_suffix(".pileup.bcf"))
         mpileup = [
             "--no-version",
@@ -89,10 +96,12 @@ def bcftools_call(
             piled,
         ]
         samtools(bcftools.mpileup, *mpileup, os.fspath(bam), about=bam)
+        tick()
         samtools(
             bcftools.call, "--no-version", "-mv", "-a", "GQ", "-Oz", "-o", str(temporary), piled, about=bam
         )
         Path(piled).unlink()
+        tick()
         return index(temporary)
 
 
@@ -103,6 +112,7 @@ def normalise_variants(
     sample: str | None,
     output: StrPath,
     aliases: StrPath | None = None,
+    steps: Steps = silent,
 ) -> Summary:
     """Write one record an allele that ``sample`` carries, left-aligned, sorted, with its tbi.
 
@@ -118,28 +128,33 @@ def normalise_variants(
     contigs = read_fai(f"{os.fspath(reference)}.fai")
     picker = Picker(vcf, sample, contigs, read_aliases(aliases))
     counts = picker.counts
-    with written_beside(output) as temporary:
+    with written_beside(output) as temporary, steps("normalising variants", 5, "steps") as tick:
         picked, split, named, ordered = (
             temporary.with_suffix(f".{step}")
             for step in ("picked.vcf", "split.vcf", "named.vcf", "ordered.bcf")
         )
         with opened(_as_text(vcf, picked)) as lines, picked.open("wb") as target:
             picker.copy(lines, target)
+        tick()
         about = (vcf, reference)
         checked = ["-f", os.fspath(reference), "-c", "e", "-m", "-any"]
         counts["left_aligned"] = _norm(picked, split, *checked, about=about)["realigned"]
         picked.unlink()
+        tick()
         with split.open("rb") as lines, named.open("wb") as target:
             keep_alleles(lines, target, counts, carried=sample is not None)
         split.unlink()
+        tick()
         scratch = ["-m", SORT_MEMORY, "-T", str(temporary.with_suffix(".sorting"))]
         _bcftools(bcftools.sort, *scratch, "-Ob1", "-o", str(ordered), str(named), about=about)
         named.unlink()
+        tick()
         counts["duplicates_merged"] = _norm(ordered, temporary, "-d", "exact", about=about)["dup_removed"]
         for step in temporary.parent.iterdir():
             if step != temporary:
                 step.unlink()
         counts["kept"] = index(temporary)
+        tick()
     return Summary(**{name: counts[name] for name in Summary.__dataclass_fields__})
 
 
@@ -209,5 +224,7 @@ def _bcftools(command: Callable[..., object], *arguments: str, about: tuple[StrP
                 f"{vcf}: bcftools cannot read a record (the line above says which). Correct it, or declare "
                 "its FILTER, INFO and FORMAT in the header with `bcftools annotate -h`."
             ) from error
-        raise UserError(f"{vcf}: bcftools cannot normalise it: {detail}") from error
+        raise UserError(
+            f"{vcf}: bcftools cannot normalise it: {detail}. Check it with `bcftools view`, or copy it again."
+        ) from error
     return str(command.get_messages() or "")  # type: ignore[attr-defined]

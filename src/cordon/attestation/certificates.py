@@ -67,7 +67,9 @@ def load(der: bytes) -> x509.Certificate:
         try:
             return x509.load_der_x509_certificate(der)
         except Exception as error:  # what `cryptography` raises on hostile bytes has no common base
-            raise AttestationError(f"A certificate is malformed: {str(error)[:200]}.") from None
+            raise AttestationError(
+                f"A certificate is malformed: {str(error)[:200]}. Get the evidence and its certificates anew."
+            ) from None
 
 
 def concatenated(content: bytes) -> list[bytes]:
@@ -77,7 +79,9 @@ def concatenated(content: bytes) -> list[bytes]:
         # SEQUENCE with its length in two bytes, as of every certificate from 256 bytes to 64 kB.
         size = 4 + int.from_bytes(content[2:4], "big")
         if content[:2] != b"\x30\x82" or len(content) < size:
-            raise AttestationError("A certificate is malformed: neither PEM nor DER.")
+            raise AttestationError(
+                "A certificate is malformed: neither PEM nor DER. Get the evidence and its certificates anew."
+            )
         found.append(content[:size])
         content = content[size:]
     return found

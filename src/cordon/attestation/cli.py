@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, reports_errors
-from cordon.errors import FederationError, UserError
+from cordon.commands import EXISTING, OUTPUT, Facts, Group
+from cordon.errors import UserError
 
 if TYPE_CHECKING:
     from cordon.attestation.evidence import Evidence
@@ -21,29 +19,37 @@ if TYPE_CHECKING:
 PRODUCTS = ("milan", "genoa", "turin")
 MOST_BYTES = 256 * 1024
 UNJUDGED = "no policy was given: the report is genuine, but nothing says that the guest is the one you want"
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-@click.group(short_help="See whether an aggregator is the one agreed on.")
+@click.group(cls=Group, short_help="See whether an aggregator is the one agreed on.")
 def attest() -> None:
     """Verify that an aggregator runs in the confidential VM that its sites agreed on."""
 
 
-@attest.command()
+@attest.command(verdict="verified", short_help="Verify a report or a quote offline.")
 @click.option("--report", type=EXISTING, help="SEV-SNP report, binary or hexadecimal.")
 @click.option("--vcek", type=EXISTING, help="Its VCEK or VLEK, DER or PEM.")
-@click.option("--chain", type=EXISTING, multiple=True, help="ASK and ARK, DER or PEM.  [default: AMD's own]")
+@click.option(
+    "--chain", type=EXISTING, multiple=True, help="ASK and ARK, DER or PEM; repeatable.  [default: AMD's own]"
+)
 @click.option("--quote", type=EXISTING, help="Intel SGX or TDX quote, binary or hexadecimal.")
 @click.option("--collateral", type=EXISTING, help="Its collateral, JSON.")
-@click.option("--policy", type=EXISTING, help="policy.toml.  [default: only whether it is genuine]")
-@click.option("--report-data", help="The 64 bytes that it must carry: 128 hexadecimal digits.")
-@click.option("--at", type=click.DateTime(), help="Verify as of this time, UTC.  [default: now]")
-@json_option
-@reports_errors
+@click.option(
+    "--policy",
+    type=EXISTING,
+    help="What it must satisfy (policy.toml).  [default: only whether it is genuine]",
+)
+@click.option("--report_data", help="The 64 bytes that it must carry: 128 hexadecimal digits.")
+@click.option(
+    "--at",
+    type=click.DateTime(),
+    metavar="TIME",
+    help="Verify as of this time, UTC, such as 2026-01-31T12:00:00.  [default: now]",
+)
 def verify(
     report: str | None, vcek: str | None, chain: Sequence[str], quote: str | None, collateral: str | None,
-    policy: str | None, report_data: str | None, at: datetime | None, as_json: bool,
-) -> None:  # fmt: skip
+    policy: str | None, report_data: str | None, at: datetime | None,
+) -> Facts:  # fmt: skip
     """Verify a report or a quote offline: exit status 0, or 7 and the reason."""
     from cordon.attestation import verify as verification
     from cordon.attestation.policy import Policy
@@ -51,31 +57,30 @@ def verify(
     now = (at or datetime.now(UTC)).replace(tzinfo=UTC)
     wanted = None if report_data is None else _hexadecimal(report_data, 64)
     rules = None if policy is None else Policy.read(policy)
-    with _refusal_as_json(as_json):
-        evidence = _evidence(report, vcek, chain, quote, collateral)
-        if rules is None:
-            found = verification.genuine(evidence, report_data=wanted, now=now)
-        else:
-            found = verification.verify(evidence, rules, report_data=wanted, now=now)
-    _show(found, as_json, policy=policy, time=now.isoformat(), notes=[] if policy else [UNJUDGED])
+    evidence = _evidence(report, vcek, chain, quote, collateral)
+    if rules is None:
+        found = verification.genuine(evidence, report_data=wanted, now=now)
+    else:
+        found = verification.verify(evidence, rules, report_data=wanted, now=now)
+    return _shown(found, policy=policy, time=now.isoformat(), notes=[] if policy else [UNJUDGED])
 
 
 @attest.command()
-@click.option("--from-report", type=EXISTING, help="Fill in the measurement and TCB of this SEV-SNP report.")
+@click.option("--from_report", type=EXISTING, help="Fill in the measurement and TCB of this SEV-SNP report.")
 @click.option("--product", type=click.Choice(PRODUCTS), help="Its processor, for a report of version 2.")
 @click.option("--ovmf", type=EXISTING, help="Compute the measurement of a VM with this firmware.")
-@click.option("--kernel", type=EXISTING)
-@click.option("--initrd", type=EXISTING)
+@click.option("--kernel", type=EXISTING, help="The VM's kernel.")
+@click.option("--initrd", type=EXISTING, help="Its initial RAM disk.")
 @click.option("--append", default="", help="The kernel's command line.")
-@click.option("--vcpus", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--vcpu-type", default="EPYC-v4", show_default=True, help="QEMU's name of the vCPU's type.")
-@click.option("--vmm", type=click.Choice(("QEMU", "ec2", "gce")), default="QEMU", show_default=True)
-@json_option
-@reports_errors
+@click.option("--vcpus", type=click.IntRange(1), default=1, show_default=True, help="Its vCPUs.")
+@click.option("--vcpu_type", default="EPYC-v4", show_default=True, help="QEMU's name of the vCPU's type.")
+@click.option(
+    "--vmm", type=click.Choice(("QEMU", "ec2", "gce")), default="QEMU", show_default=True, help="Who runs it."
+)
 def policy(
     from_report: str | None, product: str | None, ovmf: str | None, kernel: str | None, initrd: str | None,
-    append: str, vcpus: int, vcpu_type: str, vmm: str, as_json: bool,
-) -> None:  # fmt: skip
+    append: str, vcpus: int, vcpu_type: str, vmm: str,
+) -> Facts:  # fmt: skip
     """Print a policy.toml with comments, to start from."""
     from cordon.attestation.template import launch_measurement, template
 
@@ -88,55 +93,34 @@ def policy(
             initrd=Path(initrd) if initrd else None, append=append, vcpus=vcpus, vcpu_type=vcpu_type, vmm=vmm,
         )  # fmt: skip
     text = template(measurement, _binary(from_report) if from_report else None, product)
-    if as_json:
-        click.echo(json.dumps({"policy": text, "computed_measurement": measurement}, indent=2))
-        return
-    click.echo(text, nl=False)
+    return Facts({"policy": text, "computed_measurement": measurement}, text.splitlines())
 
 
-@attest.command()
-@click.option("--address", required=True, help="HOST:PORT of the aggregator.")
-@click.option("--policy", type=EXISTING, required=True, help="policy.toml.")
+@attest.command(verdict="verified", short_help="Fetch an aggregator's evidence and verify it.")
+@click.option("--address", required=True, metavar="HOST:PORT", help="The aggregator's address.")
+@click.option("--policy", type=EXISTING, required=True, help="What it must satisfy (policy.toml).")
 @click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds for all of it.")
 @click.option("--certificate", type=OUTPUT, help="Write the attested certificate (PEM) here.")
-@json_option
-@reports_errors
-def evidence(address: str, policy: str, timeout: float, certificate: str | None, as_json: bool) -> None:
+def evidence(address: str, policy: str, timeout: float, certificate: str | None) -> Facts:
     """Fetch an aggregator's evidence and verify it, as a site does before it connects."""
     from cordon.attestation.client import fetch
     from cordon.attestation.policy import Policy
 
     rules = Policy.read(policy)
-    with _refusal_as_json(as_json):
-        attested = fetch(address, rules, timeout=timeout)
+    attested = fetch(address, rules, timeout=timeout)
     if certificate is not None:
         Path(certificate).write_bytes(attested.certificate)
-    _show(attested.found, as_json, address=address, policy=policy)
+    return _shown(attested.found, address=address, policy=policy)
 
 
-@contextmanager
-def _refusal_as_json(as_json: bool) -> Iterator[None]:
-    try:
-        yield
-    except FederationError as error:
-        if as_json:
-            click.echo(json.dumps({"verified": False, "problem": str(error)}, indent=2))
-        raise
-
-
-def _show(found: Verified, as_json: bool, *, notes: Sequence[str] = (), **about: str | None) -> None:
-    facts: dict[str, Any] = {name: value for name, value in about.items() if value is not None}
+def _shown(found: Verified, *, notes: Sequence[str] = (), **about: str | None) -> Facts:
+    held: dict[str, Any] = {name: value for name, value in about.items() if value is not None}
+    held |= found.to_dict()
     if found.test_only:
         notes = [*notes, "TEST ONLY: an emulator's root; nothing is proved about any hardware"]
-    if as_json:
-        held = facts | {"verified": True} | found.to_dict() | {"notes": list(notes)}
-        click.echo(json.dumps(held, indent=2))
-        return
-    for name, value in (facts | found.to_dict()).items():
-        click.echo(f"{name.replace('_', ' ')}: {_word(value)}")
-    for note in notes:
-        click.echo(f"note: {note}")
-    click.echo("verified")
+    lines = [f"{name.replace('_', ' ')}: {_word(value)}" for name, value in held.items()]
+    lines += [*(f"note: {note}" for note in notes), "verified"]
+    return Facts(held | {"notes": list(notes)}, lines)
 
 
 def _word(value: object) -> str:
@@ -160,7 +144,10 @@ def _evidence(
     if quote and collateral and not (report or vcek or chain):
         raw = _binary(quote)
         return Evidence(kind_of(raw), raw, (), _content(collateral).decode("utf-8", "replace"))
-    raise UserError("Give --report and --vcek (SEV-SNP), or --quote and --collateral (Intel).")
+    raise UserError(
+        "what is to be verified is not whole, or of two kinds. Give --report and --vcek (SEV-SNP), or "
+        "--quote and --collateral (Intel)."
+    )
 
 
 def _certificates(path: str) -> list[bytes]:
@@ -209,5 +196,7 @@ def _hexadecimal(text: str, size: int) -> bytes:
     except ValueError:
         value = b""
     if len(value) != size:
-        raise UserError(f"--report-data must be {2 * size} hexadecimal digits.")
+        raise UserError(
+            f"--report_data is not {2 * size} hexadecimal digits. Give the digest that the report must carry."
+        )
     return value

@@ -81,7 +81,10 @@ def _answer(connection: http.client.HTTPSConnection, nonce: bytes, address: str)
         ) from None
     if response.status != http.client.OK:
         said = body[:SAID_BYTES].decode("utf-8", "replace")
-        raise AttestationError(f"{address}: gave no evidence but HTTP status {response.status}: {said!r}.")
+        raise AttestationError(
+            f"{address}: gave no evidence but HTTP status {response.status}: {said!r}. "
+            "Check the address; its operator must give --evidence."
+        )
     if not complete:
         raise AttestationError(f"{address}: broke off in the middle of its evidence. Try again.")
     return body

@@ -83,7 +83,9 @@ def _configfs(report_data: bytes, root: Path) -> tuple[str, bytes, bytes]:
         try:
             kind = PROVIDERS.get((entry / "provider").read_text().strip())
             if kind is None:
-                raise AttestationError(f"{root}: its provider is none of {', '.join(PROVIDERS)}.")
+                raise AttestationError(
+                    f"{root}: its provider is none of {', '.join(PROVIDERS)}. Use an SEV-SNP or TDX guest."
+                )
             (entry / "inblob").write_bytes(report_data)
             before = (entry / "generation").read_text()
             report = (entry / "outblob").read_bytes()
@@ -226,7 +228,10 @@ def parse_table(table: bytes) -> dict[str, bytes]:
             break
         content = table[start : start + size]
         if len(content) != size or not size:
-            raise AttestationError("The host's certificate table is malformed: an entry lies outside it.")
+            raise AttestationError(
+                "The host's certificate table is malformed: an entry lies outside it. "
+                "Ask the host's operator to mend it, or give the VCEK with --evidence guest:VCEK."
+            )
         if name := GUIDS.get(uuid.UUID(bytes=guid)):
             held[name] = _der(content)
     return held
@@ -239,7 +244,10 @@ def _der(content: bytes) -> bytes:
     try:
         return x509.load_pem_x509_certificate(content).public_bytes(Encoding.DER)
     except ValueError:
-        raise AttestationError("The host's certificate table holds a malformed certificate.") from None
+        raise AttestationError(
+            "The host's certificate table holds a malformed certificate. "
+            "Ask the host's operator to mend it, or give the VCEK with --evidence guest:VCEK."
+        ) from None
 
 
 def _absent(dmi: Path) -> str:

@@ -79,7 +79,9 @@ class Policy:
             with path.open("rb") as handle:
                 content = handle.read(POLICY_BYTES + 1)
             if len(content) > POLICY_BYTES:
-                raise UserError(f"{path}: is larger than {POLICY_BYTES} bytes; give a policy.toml.")
+                raise UserError(
+                    f"{path}: is larger than {POLICY_BYTES} bytes, so it is no policy. Give a policy.toml."
+                )
             table = _Table(tomllib.loads(content.decode()), path)
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path}: cannot be read as TOML: {error}. Mend the policy.") from None

@@ -106,7 +106,10 @@ def read(path: Path) -> dict[str, Any]:
         if content["kind"] != KIND:
             raise ValueError(f"of kind {content['kind']!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: no certificate of this version of Cordon ({error}).") from error
+        raise UserError(
+            f"{path}: no certificate of this version of Cordon ({error}). "
+            "Ask for the certificate that came with the model."
+        ) from error
     return dict(content)
 
 
@@ -137,9 +140,9 @@ def verify(path: Path, model: Model, *, key: str | None = None) -> dict[str, Any
         if body["guarantee"][name] != model.privacy.get(name):
             raise NotReleased(
                 f"{path}: certifies {name} {body['guarantee'][name]!r}, and the model states "
-                f"{model.privacy.get(name)!r}."
+                f"{model.privacy.get(name)!r}. Ask for this model's own."
             )
     failed = [check["name"] for check in body["checks"] if not check["passed"]]
     if failed:
-        raise NotReleased(f"{path}: says itself that {', '.join(failed)} failed.")
+        raise NotReleased(f"{path}: says itself that {', '.join(failed)} failed. Do not use the model.")
     return body

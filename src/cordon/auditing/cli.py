@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, progress, reports_errors
+from cordon.commands import EXISTING, KEY, OUTPUT, Facts, Group, command, each, facts
+from cordon.progress import telling
 
+VERDICT = "{name}: {verdict}; {reason}"
 PRIVATE_KEY = "Its ledger with the key beside it: the aggregator's, or a site's own."
 
 
-@click.command(short_help="Attack a model and the code that trained it; certify it.")
+@command(short_help="Attack a model and the code that trained it; certify it.")
 @click.argument("variants", nargs=-1, required=True, type=EXISTING)
 @click.option("--model", "model_file", required=True, type=EXISTING, help="The model (safetensors).")
 @click.option(
@@ -31,19 +34,27 @@ PRIVATE_KEY = "Its ledger with the key beside it: the aggregator's, or a site's 
     help="Whether attacks' figures may be told: private ones stay out of the certificate.",
 )  # fmt: skip
 @click.option(
-    "--trainings", default=64, show_default=True, type=click.IntRange(8), help="Replayed for attacks."
+    "--trainings",
+    default=64,
+    show_default=True,
+    type=click.IntRange(8),
+    help="Trainings replayed for each attack.",
 )
-@click.option("--attack_auc", default=0.75, show_default=True, help="Most that an attack may reach.")
-@click.option("--attack_tpr", default=0.25, show_default=True, help="The same, at 1 % false positives.")
+@click.option("--attack_auc", default=0.75, show_default=True, help="Largest AUC that an attack may reach.")
+@click.option(
+    "--attack_tpr",
+    default=0.25,
+    show_default=True,
+    help="Largest share of members found at 1 % false positives.",
+)
 @click.option("--progress", "progress_file", type=OUTPUT, help="Progress lines also go here.")
 @click.option("--certificate", required=True, type=OUTPUT, help="Written where the model may leave.")
 @click.option("--details", required=True, type=OUTPUT, help="All figures (JSON); stays where the rows are.")
-@reports_errors
 def audit(
     variants: tuple[str, ...], model_file: str, record: str, ledger_file: str, held_out: tuple[str, ...],
     pretrained: str | None, rows: str, trainings: int, attack_auc: float, attack_tpr: float,
     progress_file: str | None, certificate: str, details: str,
-) -> None:  # fmt: skip
+) -> Facts:  # fmt: skip
     """Attack a model and the code that trained it; certify it, or end with status 8 and why not.
 
     VARIANTS are labelled tables that the model was trained on. Attacks replay the run's plan on them and,
@@ -78,12 +89,13 @@ def audit(
         read(held_out) if held_out else None, public=rows == "public", model_hash=happened.get("model_hash"),
     )  # fmt: skip
     limits = Limits(auc=attack_auc, tpr=attack_tpr)
-    checks = []
-    with progress(progress_file) as say:
-        for check in examine(evidence, limits=limits, trainings=trainings, say=say):
+    checks, verdicts = [], []
+    with telling(progress_file) as tell:
+        for check in examine(evidence, limits=limits, trainings=trainings, steps=tell.steps):
             checks.append(check)
-            told = "figures stay in the details" if check.private else check.reason
-            say(f"{check.name}: {check.verdict}; {told}")
+            reason = "figures stay in the details" if check.private else check.reason
+            verdicts.append({"name": check.name, "verdict": check.verdict, "reason": reason})
+            tell.say(VERDICT.format(**verdicts[-1]))
     everything = {"model": model.hash, "run": plan.run, "checks": [check.to_dict() for check in checks]}
     Path(details).write_text(json.dumps(everything, indent=2) + "\n")
     refuse_failed(checks)
@@ -91,9 +103,9 @@ def audit(
     subject = Subject(model, plan, happened.get("sites", []), tip)
     issue(Path(certificate), subject, checks, checks[0].figures, key)
     done = sum(check.tried for check in checks)
-    click.echo(
-        f"{certificate}: the model {model.hash[:12]} may leave; all {done} checks that were made passed"
-    )
+    told = "{certificate}: the model {model_hash} may leave; all {passed} checks that were made passed"
+    about = {"certificate": certificate, "model_hash": model.hash, "passed": done}
+    return each("checks", VERDICT, verdicts) + facts(told, **about)
 
 
 def _record(path: Path) -> dict[str, Any]:
@@ -108,43 +120,38 @@ def _record(path: Path) -> dict[str, Any]:
     return dict(held)
 
 
-@click.group(short_help="Check the certificate that came with a model.")
+@click.group(cls=Group, short_help="Check the certificate that came with a model.")
 def certificate() -> None:
     """Read the certificate that came with a model."""
 
 
-@certificate.command()
+@certificate.command(verdict="holds", short_help="See whether a certificate holds for a model.")
 @click.argument("certificate_file", metavar="CERTIFICATE", type=EXISTING)
 @click.option("--model", "model_file", required=True, type=EXISTING, help="The model that it came with.")
 @click.option(
-    "--key", help="Who certified it: 64 hexadecimal digits or a file.  [default: as the model says]"
+    "--key",
+    type=KEY,
+    metavar="KEY",
+    help="Who certified it: 64 hexadecimal digits or a file.  [default: as the model says]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@reports_errors
-def verify(certificate_file: str, model_file: str, key: str | None, as_json: bool) -> None:
+def verify(certificate_file: str, model_file: str, key: str | None) -> Facts:
     """Whether CERTIFICATE holds for a model: exit status 0, or 8 and why not."""
-    from cordon.accountants import statement
     from cordon.auditing.certificate import verify as verified
-    from cordon.errors import CordonError
     from cordon.model import load
 
-    about: dict[str, Any] = {"certificate": certificate_file, "holds": True}
-    try:
-        content = verified(Path(certificate_file), load(Path(model_file)), key=key)
-    except CordonError as error:
-        if as_json:
-            click.echo(json.dumps(about | {"holds": False, "problem": str(error)}, indent=2))
-        raise
-    if as_json:
-        click.echo(json.dumps(about | {"content": content}, indent=2))
-        return
+    content = verified(Path(certificate_file), load(Path(model_file)), key=key)
+    return Facts({"certificate": certificate_file, "content": content}, _told(certificate_file, content))
+
+
+def _told(path: str, content: dict[str, Any]) -> Iterator[str]:
+    from cordon.accountants import statement
+
     said = content["guarantee"]
     stated = statement(said["epsilon"], unit=said["unit"], delta=said["delta"], mechanism=said["mechanism"])
-    click.echo(f"{certificate_file}: holds for model {content['model']['hash']}, issued {content['issued']}")
-    click.echo(f"guarantee: {stated}, by {said['accountant']}")
-    click.echo(f"signed by: {content['public_key']}, ledger of {content['ledger']['rows']} rows")
+    yield f"{path}: holds for model {content['model']['hash']}, issued {content['issued']}"
+    yield f"guarantee: {stated}, by {said['accountant']}"
+    yield f"signed by: {content['public_key']}, ledger of {content['ledger']['rows']} rows"
     for check in content["checks"]:
-        verdict = "passed" if check["tried"] else "not tried"
-        click.echo(f"{check['name']}: {verdict}; {check['reason']}")
+        yield f"{check['name']}: {'passed' if check['tried'] else 'not tried'}; {check['reason']}"
     for assumption in content["trust"]:
-        click.echo(f"trust: {assumption}")
+        yield f"trust: {assumption}"

@@ -94,7 +94,10 @@ def lower_bound(
     if guesses is not None:
         numbers = sorted(set(guesses))
     if not numbers or not 1 <= numbers[0] <= numbers[-1] <= canaries:
-        raise UserError(f"{list(numbers)} are no numbers of guesses for {canaries} canaries.")
+        raise UserError(
+            f"{list(numbers)} are no numbers of guesses for {canaries} canaries. "
+            "Give numbers from 1 to that of the canaries."
+        )
     error = (1.0 - confidence) / len(numbers)
     bound = _approximate if estimator == APPROXIMATE else _gaussian
     order = np.argsort(scores, kind="stable")

@@ -8,7 +8,7 @@ patients' rows is in no ledger, so it stays where the rows are unless they are p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from cordon.features import FEATURES
 from cordon.federation.plan import Plan
 from cordon.images import WITH_IMAGES
 from cordon.model import Model, Parameters
+from cordon.steps import Steps, silent
 from cordon.training import Units
 
 # Units that attacks look at, and rows of each, drawn where there are more: a whole genome has millions.
@@ -36,7 +37,6 @@ CONFIDENCE = 0.998
 MEMBERSHIP = "Can an attacker tell who took part, from the model or from the updates?"
 CARRIERS = "Can an attacker tell that a site has a carrier of a rare allele?"
 INVERSION = "Can rows be reconstructed from an update?"
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -73,23 +73,23 @@ class Evidence:
 
 def examine(
     evidence: Evidence, *, limits: Limits | None = None, trainings: int = 64, seed: int | None = None,
-    threads: int | None = None, say: Say = lambda line: None,
+    threads: int | None = None, steps: Steps = silent,
 ) -> Iterator[Check]:  # fmt: skip
     """Each check as it is done, the quick and the exact ones first.
 
     ``trainings`` are replayed for LiRA and again for carriers; ``seed`` chooses rows and canaries, and None
-    draws it: who knows it could train against it. ``say`` is told of progress.
+    draws it: who knows it could train against it.
     """
     limits = limits or Limits()
     plan, own = evidence.plan, evidence.trained
     source = np.random.default_rng(seed)
     yield check_claims(evidence.model, plan, evidence.chain, model_hash=evidence.model_hash)
     yield check_egress(plan, evidence.start, some(own, 8, source), shadows.declared_for(plan, len(own)))
-    say("step bound: many single steps on worst-case units")
-    yield _step(plan)
-    say("one run: the plan again, with canaries of known gradients and with mislabelled ones")
+    with steps("step bound: many single steps on worst-case units", None, ""):
+        check = _step(plan)
+    yield check
     private = not evidence.public
-    yield _one_run(evidence, source, threads, private)
+    yield _one_run(evidence, source, threads, private, steps)
     pool = own
     # Images of other tables lie in another file: with them, the rows trained on must do.
     if evidence.held_out is not None and plan.model not in WITH_IMAGES:
@@ -100,15 +100,15 @@ def examine(
     images = f"it is not made for {plan.model}" if plan.model in WITH_IMAGES else ""
     too_few = few if len(units) < membership.LEAST_UNITS else ""
     if not too_few:
-        yield _membership(evidence, units, limits, trainings, say, attacks, private)
+        yield _membership(evidence, units, limits, trainings, steps, attacks, private)
     else:
         yield _untried("membership", MEMBERSHIP, too_few, private)
     if not (too_few or images):
-        yield _carriers(plan, evidence.start, units, limits, trainings, say, attacks, private)
+        yield _carriers(plan, evidence.start, units, limits, trainings, steps, attacks, private)
     else:
         yield _untried("carriers", CARRIERS, images or too_few, private and not images)
     if not images:
-        yield _inversion(plan, evidence.start, units, limits, say, attacks, private)
+        yield _inversion(plan, evidence.start, units, limits, steps, attacks, private)
     else:
         yield _untried("inversion", INVERSION, images)
 
@@ -139,20 +139,22 @@ def _step(plan: Plan) -> Check:
 
 
 def _one_run(
-    evidence: Evidence, source: np.random.Generator, threads: int | None, private: bool
+    evidence: Evidence, source: np.random.Generator, threads: int | None, private: bool, steps: Steps
 ) -> Check:  # fmt: skip
     """Private as attacks are: its replays train on the rows once more, and no ledger accounts for that."""
     question = "Do canaries in a whole run betray more than epsilon allows?"
     plan, own = evidence.plan, some(evidence.trained, MOST_UNITS, source)
     views = ("black-box",) if plan.model in WITH_IMAGES else ("white-box", "updates", "black-box")
     declared = shadows.declared_for(plan, len(own) + ONE_RUN_CANARIES / 2)
-    bounds = [
-        canaries.audit_one_run(
-            plan, own, declared, evidence.start, canaries=ONE_RUN_CANARIES, view=view,
-            seed=int(source.integers(2**31)), confidence=CONFIDENCE, threads=threads,
-        )
-        for view in views
-    ]  # fmt: skip
+    bounds = []
+    with steps("one run: the plan again, with canaries", len(views), "trainings") as tick:
+        for view in views:
+            bound = canaries.audit_one_run(
+                plan, own, declared, evidence.start, canaries=ONE_RUN_CANARIES, view=view,
+                seed=int(source.integers(2**31)), confidence=CONFIDENCE, threads=threads,
+            )  # fmt: skip
+            bounds.append(bound)
+            tick()
     worst = max(bounds, key=lambda bound: bound.epsilon_lower)
     passed = not any(bound.exceeds for bound in bounds)
     return Check(
@@ -162,13 +164,14 @@ def _one_run(
 
 
 def _membership(
-    evidence: Evidence, units: Units, limits: Limits, trainings: int, say: Say, attacks: dict[str, Any],
+    evidence: Evidence, units: Units, limits: Limits, trainings: int, steps: Steps, attacks: dict[str, Any],
     private: bool,
 ) -> Check:  # fmt: skip
     plan = evidence.plan
-    results = membership.attack(
-        plan, units, None, evidence.start, shadows=trainings, tick=_ticking("membership", say), **attacks
-    )
+    with steps("membership", trainings, "trainings") as tick:
+        results = membership.attack(
+            plan, units, None, evidence.start, shadows=trainings, tick=lambda done, of: tick(), **attacks
+        )
     if evidence.held_out is not None:
         against = membership.threshold_attack(
             evidence.model, evidence.trained, evidence.held_out, unit=plan.unit, confidence=CONFIDENCE
@@ -199,13 +202,14 @@ def _score_faults(score: AttackScore, plan: Plan, limits: Limits) -> Iterator[st
 
 
 def _carriers(
-    plan: Plan, start: Parameters, units: Units, limits: Limits, trainings: int, say: Say,
+    plan: Plan, start: Parameters, units: Units, limits: Limits, trainings: int, steps: Steps,
     attacks: dict[str, Any], private: bool,
 ) -> Check:  # fmt: skip
     rare = carriers.rarest(units, min(RARE_ROWS, len(units) // 3))
-    found = carriers.probe(
-        plan, units, rare, None, start, shadows=trainings, tick=_ticking("carriers", say), **attacks
-    )
+    with steps("carriers", trainings, "trainings") as tick:
+        found = carriers.probe(
+            plan, units, rare, None, start, shadows=trainings, tick=lambda done, of: tick(), **attacks
+        )
     told = [result.advantage for result in found if result.advantage is not None]
     worst = max(told, key=lambda advantage: advantage.value)
     passed = max(advantage.low for advantage in told) <= limits.advantage
@@ -215,28 +219,20 @@ def _carriers(
 
 
 def _inversion(
-    plan: Plan, start: Parameters, units: Units, limits: Limits, say: Say, attacks: dict[str, Any],
+    plan: Plan, start: Parameters, units: Units, limits: Limits, steps: Steps, attacks: dict[str, Any],
     private: bool,
 ) -> Check:  # fmt: skip
-    say("inversion: rows from one update")
     half = np.arange(len(units)) % 2 == 0
     known, secret = shadows.members_of(units, half), shadows.members_of(units, ~half)
-    results = [
-        inversion.invert(plan, secret, known, start, rows=rows, method=method, **attacks)
-        for rows in INVERTED_ROWS for method in inversion.METHODS
-    ]  # fmt: skip
+    tries = [(rows, method) for rows in INVERTED_ROWS for method in inversion.METHODS]
+    results = []
+    with steps("inversion: rows from one update", len(tries), "attacks") as tick:
+        for rows, method in tries:
+            found = inversion.invert(plan, secret, known, start, rows=rows, method=method, **attacks)
+            results.append(found)
+            tick()
     best = min(results, key=lambda result: result.ratio.high)
     passed = best.ratio.high >= 1.0 - limits.closeness
     reason = f"the best reconstruction errs {best.ratio} times as much as a guess from public marginals"
     figures = {"results": [result.to_dict() for result in results], "limits": asdict(limits)}
     return Check("inversion", INVERSION, passed, reason, figures, private)
-
-
-def _ticking(name: str, say: Say) -> Callable[[int, int], None]:
-    """Tell of every quarter of ``name``."""
-
-    def tick(done: int, of: int) -> None:
-        if done == of or done % max(1, of // 4) == 0:
-            say(f"{name}: {done} of {of} trainings")
-
-    return tick

@@ -104,7 +104,10 @@ def audit_step(
     delta is too small to be told from rounding.
     """
     if (trials is not None and trials < 100) or not 0 < confidence < 1:
-        raise UserError(f"{trials} trials at confidence {confidence}: use 100 or more, and one in (0, 1).")
+        raise UserError(
+            f"{trials} trials at confidence {confidence} are too few or no such. "
+            "Use 100 trials or more, and a confidence in (0, 1)."
+        )
     if plan.delta < 2.0 * ROUNDING * plan.rounds * plan.local_steps:
         # There the accountant gives an upper bound that is not tight.
         raise UserError(f"delta {plan.delta:g} is too small for a lower bound. Use a larger one.")

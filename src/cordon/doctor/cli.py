@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cordon.commands import EXISTING
+from cordon.commands import EXISTING, Facts, GivenPath, as_json, command
 from cordon.doctor.finding import FAILED, OK, WARNING, Finding
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-FILE = click.Path(dir_okay=False, path_type=Path)
+FILE = GivenPath(dir_okay=False, path_type=Path)
 MARKS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), FAILED: ("✗", "red")}
 
 
-@click.command(short_help="See what would stop a first run here.")
+@command(short_help="See what would stop a first run here.")
 @click.option("--profile", default="", metavar="A,B", help="What the run will be given as -profile.")
 @click.option("--reference", type=FILE, help="The reference genome (FASTA).")
-@click.option("--state_dir", type=click.Path(file_okay=False, path_type=Path), help="Where ledgers are kept.")
+@click.option("--state_dir", type=GivenPath(file_okay=False, path_type=Path), help="Where ledgers are kept.")
 @click.option("--site_key", type=FILE, help="This site's private key.")
 @click.option("--aggregator", metavar="HOST:PORT", help="The aggregator's address.")
 @click.option("--aggregator_policy", type=EXISTING, help="The attestation that it must satisfy.")
 @click.option("--aggregator_ca", type=EXISTING, help="Instead: its root certificate.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(profile: str, reference: Path | None, state_dir: Path | None, site_key: Path | None,
-           aggregator: str | None, aggregator_policy: str | None, aggregator_ca: str | None,
-           as_json: bool) -> None:  # fmt: skip
+           aggregator: str | None, aggregator_policy: str | None,
+           aggregator_ca: str | None) -> Facts:  # fmt: skip
     """Check this site before its first run, and say what to do about what is missing.
 
     The options are the run's own parameters; what is not given is not checked. Run it where Nextflow will
@@ -60,18 +57,12 @@ def doctor(profile: str, reference: Path | None, state_dir: Path | None, site_ke
     found = []
     for finding in findings():
         found.append(finding)
-        if not as_json:
+        if not as_json():
             console.print(_line(finding))
     stops = sum(finding.status == FAILED for finding in found)
-    if as_json:
-        click.echo(
-            json.dumps({"ready": not stops, "findings": [vars(finding) for finding in found]}, indent=2)
-        )
-    elif stops:
-        console.print(f"\n{stops} of {len(found)} would stop a run.")
-    else:
-        console.print("\nNothing found that would stop a run.")
-    sys.exit(2 if stops else 0)
+    end = f"{stops} of {len(found)} would stop a run." if stops else "Nothing found that would stop a run."
+    values = {"ready": not stops, "findings": [vars(finding) for finding in found]}
+    return Facts(values, ["", end], exit_status=2 if stops else 0)
 
 
 def _line(finding: Finding) -> Text:

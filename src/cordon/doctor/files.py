@@ -56,7 +56,9 @@ def _write_a_ledger(folder: Path) -> None:
     path = folder / "ledger.sqlite"
     ChainedLog(path).append({"kind": "doctor"})
     if len(ChainedLog(path).of_kind("doctor")) != 1:
-        raise UserError("what was written is not there when it is read again")
+        raise UserError(
+            "what was written is not there when it is read again. Keep the state on another file system."
+        )
 
 
 def site_key(path: Path) -> Finding:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cordon.commands import EXISTING, reports_errors
+from cordon.commands import EXISTING, FOLDER, Facts, Group, facts
 
 if TYPE_CHECKING:
     from cordon.federation.registry import Registry
 
-state_option = click.option(
-    "--state", required=True, type=click.Path(file_okay=False), help="The aggregator's state folder."
-)
+state_option = click.option("--state", required=True, type=FOLDER, help="The aggregator's state folder.")
 reason_option = click.option("--reason", required=True, help="Why; it stands in the ledger.")
 
 
-@click.group()
+@click.group(cls=Group)
 def aggregator() -> None:
     """Enrol sites at an aggregator, ban and release them.
 
@@ -31,11 +28,14 @@ def aggregator() -> None:
 @aggregator.command()
 @state_option
 @click.option("--site", required=True, help="Its name: letters, digits, _ . and -.")
-@click.option("--declared_patients", required=True, type=click.IntRange(1), help="As its owner declares.")
-@click.option("--weight", default=1.0, show_default=True, help="Of its updates in the average; above 0.")
+@click.option(
+    "--declared_patients", required=True, type=click.IntRange(1), help="How many its owner declares."
+)
+@click.option(
+    "--weight", default=1.0, show_default=True, help="Weight of its updates in the average; above 0."
+)
 @click.option("--key", required=True, type=EXISTING, help="Its public key, ECDSA P-384 (PEM or OpenSSH).")
-@reports_errors
-def enrol(state: str, site: str, declared_patients: int, weight: float, key: str) -> None:
+def enrol(state: str, site: str, declared_patients: int, weight: float, key: str) -> Facts:
     """Take a site in, or change what it declared or its key.
 
     The site makes its key with: ssh-keygen -t ecdsa -b 384 -N '' -f site.key
@@ -45,14 +45,13 @@ def enrol(state: str, site: str, declared_patients: int, weight: float, key: str
 
     declared = declared_site(site, declared_patients, weight, public_pem(Path(key)))
     _registry(state).enrol(declared)
-    click.echo(f"{site} is enrolled with {declared_patients} declared patients and weight {weight:g}")
+    told = "{site} is enrolled with {declared_patients} declared patients and weight {weight:g}"
+    return facts(told, site=site, declared_patients=declared_patients, weight=weight)
 
 
 @aggregator.command(name="list")
 @state_option
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
-@reports_errors
-def list_(state: str, as_json: bool) -> None:
+def list_(state: str) -> Facts:
     """Show who is enrolled, with offences and bans."""
     rows = [
         {
@@ -62,39 +61,37 @@ def list_(state: str, as_json: bool) -> None:
         }
         for member in _registry(state).members()
     ]  # fmt: skip
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    for row in rows:
-        standing = f"banned: {row['banned']}" if row["banned"] else f"{row['offences']} offences"
-        if not row["current"]:
-            standing = f"replaced by another key, {standing}"
-        click.echo(
-            f"{row['site']}  key {str(row['identity'])[:12]}  {row['declared_patients']} patients  "
-            f"weight {row['weight']:g}  {standing}"
-        )
+    return Facts({"sites": rows}, map(_member, rows))
 
 
-@aggregator.command()
+def _member(row: dict[str, Any]) -> str:
+    standing = f"banned: {row['banned']}" if row["banned"] else f"{row['offences']} offences"
+    if not row["current"]:
+        standing = f"replaced by another key, {standing}"
+    return (
+        f"{row['site']}  key {row['identity'][:12]}  {row['declared_patients']} patients  "
+        f"weight {row['weight']:g}  {standing}"
+    )
+
+
+@aggregator.command(short_help="Refuse a site until it is released.")
 @state_option
 @click.argument("site")
 @reason_option
-@reports_errors
-def ban(state: str, site: str, reason: str) -> None:
+def ban(state: str, site: str, reason: str) -> Facts:
     """Refuse SITE (its name or its identity) in every run until it is released."""
     _registry(state).ban(site, reason)
-    click.echo(f"{site} is banned")
+    return facts("{site} is banned", site=site, reason=reason)
 
 
-@aggregator.command()
+@aggregator.command(short_help="Let a site that was banned take part again.")
 @state_option
 @click.argument("site")
 @reason_option
-@reports_errors
-def release(state: str, site: str, reason: str) -> None:
+def release(state: str, site: str, reason: str) -> Facts:
     """Let SITE (its name or its identity), which was banned, take part again."""
     _registry(state).release(site, reason)
-    click.echo(f"{site} may take part again")
+    return facts("{site} may take part again", site=site, reason=reason)
 
 
 def _registry(state: str) -> Registry:

@@ -71,7 +71,7 @@ def public_pem(path: Path) -> str:
         ) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
         raise UserError(
-            f"{path}: not an ECDSA key on P-384. Make one with: ssh-keygen -t ecdsa -b 384 -N '' -f site.key"
+            f"{path}: not an ECDSA key on P-384. Give one that `ssh-keygen -t ecdsa -b 384` made."
         )
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
@@ -112,9 +112,14 @@ def private_identity(path: Path) -> str:
     try:
         key = load_ssh_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise UserError(f"{path}: not a private key that opens without a password ({error}).") from error
+        raise UserError(
+            f"{path}: not a private key that opens without a password ({error}). "
+            "Give one that `ssh-keygen -t ecdsa -b 384` made."
+        ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp384r1":
-        raise UserError(f"{path}: not an ECDSA key on P-384.")
+        raise UserError(
+            f"{path}: not an ECDSA key on P-384. Give one that `ssh-keygen -t ecdsa -b 384` made."
+        )
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return identity(Site("", 1, 1.0, public.decode()))
 

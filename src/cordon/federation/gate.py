@@ -23,7 +23,7 @@ import httpx
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from cordon.commands import EXISTING, reports_errors
+from cordon.commands import EXISTING, command
 from cordon.errors import UserError
 from cordon.federation.bounds import Bounds, Rate, client_of
 from cordon.federation.identities import authentic, enrolled_keys
@@ -244,7 +244,7 @@ def evidence_source(provider: str, spki: bytes) -> Callable[[bytes], str] | None
     return lambda nonce: collect(report_data(spki, nonce)).to_json()
 
 
-@click.command()
+@command()
 @click.option("--address", required=True, help="host:port to listen on.")
 @click.option("--upstream", required=True, help="The SuperLink's URL, on loopback.")
 @click.option("--upstream_certificate", required=True, type=EXISTING, help="Its certificate (PEM).")
@@ -257,7 +257,6 @@ def evidence_source(provider: str, spki: bytes) -> Callable[[bytes], str] | None
 @click.option("--enrolment", type=EXISTING, help="Enrolled sites; other keys are refused at once.")
 @click.option("--evidence", default="", help="guest, guest:VCEK or emulator:FOLDER; none: no attestation.")
 @click.option("--max_body", default=Bounds.body, show_default=True, help="Largest body of a request, bytes.")
-@reports_errors
 def main(address: str, upstream: str, upstream_certificate: str, certificate: str | None, key: str | None,
          names: tuple[str, ...], certificate_output: str | None, enrolment: str | None, evidence: str,
          max_body: int) -> None:  # fmt: skip

@@ -85,7 +85,9 @@ class Plan:
             if not holds
         ]
         if faults:
-            raise UserError(f"the plan cannot be run: {'; '.join(faults)}.")
+            raise UserError(
+                f"the plan cannot be run: {'; '.join(faults)}. Set what is named so, and make the plan again."
+            )
         _ = self.event  # refuses what cannot be accounted
         _ = self.settings_for(1)  # and what cannot be trained with
 
@@ -151,10 +153,16 @@ class Plan:
         """The plan in ``values``; UserError where a setting is missing, extra or of another type."""
         types = {field.name: field.type for field in fields(cls)}
         if set(values) != set(types):
-            raise UserError(f"the plan has settings {sorted(values)} instead of {sorted(types)}.")
+            raise UserError(
+                f"the plan has settings {sorted(values)} instead of {sorted(types)}. "
+                "Make it with this version of Cordon."
+            )
         for name, value in values.items():
             if type(value).__name__ != types[name]:
-                raise UserError(f"the plan's {name} is {value!r}, not a {types[name]}.")
+                raise UserError(
+                    f"the plan's {name} is {value!r}, not a {types[name]}. "
+                    "Make it with this version of Cordon."
+                )
         return cls(**values)
 
     def statement(self, epsilon: float) -> str:

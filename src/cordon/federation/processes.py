@@ -146,7 +146,7 @@ def superlink(
         with Process(command, workdir / "flower", log) as gate:
             until(
                 shown.exists,
-                f"the gate did not start; see {log}",
+                f"the gate did not start. See {log}.",
                 alive=lambda: gate.exit_status() is None,
             )
             tasks.alive = lambda: link.exit_status() is None and gate.exit_status() is None
@@ -176,7 +176,7 @@ def _inner_superlink(workdir: Path) -> Iterator[tuple[Tasks, Path, Process]]:
         tasks = Tasks(f"127.0.0.1:{port}", secret, certificate)
         until(
             lambda: _healthy(tasks),
-            f"the SuperLink did not start; see {log}",
+            f"the SuperLink did not start. See {log}.",
             alive=lambda: process.exit_status() is None,
         )
         key.unlink()
@@ -216,7 +216,7 @@ def way_out(address: str, folder: Path | None, name: str, workdir: Path) -> Iter
     with Process(command, workdir / "flower", log) as process:
         until(
             port.exists,
-            f"nothing can go through {folder}; see {log}",
+            f"nothing can go through {folder}. See {log}.",
             alive=lambda: process.exit_status() is None,
         )
         yield Proxy.at(f"http://127.0.0.1:{port.read_text()}")

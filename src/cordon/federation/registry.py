@@ -111,7 +111,9 @@ class Registry:
                 raise UserError(f"no site {name!r} is enrolled; {known} is. Enrol it first.")
             if bool(found[0].banned) == (kind == BANNED):
                 standing = "banned already" if kind == BANNED else "not banned"
-                raise UserError(f"{found[0].site.name} is {standing}.")
+                raise UserError(
+                    f"{found[0].site.name} is {standing}. See who is what with `cordon aggregator list`."
+                )
             row = {"kind": kind, "identity": found[0].identity, "reason": reason.strip()}
             self._log.append(row | {"by": "operator"})
 

@@ -131,7 +131,9 @@ class Participant:
             check_parameters(words.parameters, expected=expected)
             privacy = dict(json.loads(words.privacy))
         except (ValueError, TypeError) as error:
-            raise FederationError(f"the aggregator's final model cannot be used: {error}") from error
+            raise FederationError(
+                f"the aggregator's final model cannot be used: {error}. Ask its operator for the model."
+            ) from error
         return Model(words.architecture, self._features, words.parameters, privacy)
 
 
@@ -270,7 +272,12 @@ def _result(participant: Participant) -> Model:
     assert participant.outcome is not None
     words = participant.outcome
     if words.status == "quarantined":
-        raise Quarantined(f"the aggregator quarantined this site: {words.reason}")
+        raise Quarantined(
+            f"the aggregator quarantined this site: {words.reason}. "
+            "Ask its operator, who can read why in the ledger."
+        )
     if words.status != "finished":
-        raise FederationError(f"the run failed at the aggregator: {words.reason}")
+        raise FederationError(
+            f"the run failed at the aggregator: {words.reason}. Ask its operator to start it again."
+        )
     return participant.model()

@@ -171,7 +171,7 @@ def start_run(tasks: Tasks) -> None:
     with _control(tasks) as client:
         answer = client.StartRun(StartRunRequest(fab=fab_to_proto(Fab(digest, content, {}))))
     if not answer.HasField("run_id"):
-        raise FederationError("the SuperLink refused to start a run; see its log.")
+        raise FederationError("the SuperLink refused to start a run. See its log in the folder flower.")
 
 
 @contextmanager
@@ -184,7 +184,7 @@ def server_task(tasks: Tasks) -> Iterator[Grid]:
     from flwr.supercore.task_identity import TaskIdentity
     from flwr.superlink.grid import HttpGrid
 
-    nothing = "the SuperLink handed out no run"
+    nothing = "the SuperLink handed out no run. See its log in the folder flower."
     token = until(lambda: tasks.acquire(TaskType.SERVER_APP), nothing, alive=tasks.alive)
     grid = HttpGrid(tasks.address, root_certificates=tasks.certificate, token=token)
     tasks.patience(grid._retry_invoker)

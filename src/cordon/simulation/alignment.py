@@ -49,7 +49,7 @@ def aligner(reference: Reference) -> mappy.Aligner:
     """Build minimap2's short-read index of the reference."""
     index = mappy.Aligner(seq=decode(reference.codes), preset="sr", n_threads=1)
     if not index:
-        raise CordonError("minimap2 could not index the simulated reference; please report this.")
+        raise CordonError("minimap2 could not index the simulated reference. Please report this.")
     return index
 
 

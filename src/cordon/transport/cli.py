@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import progress, reports_errors
+from cordon.commands import Facts, GivenPath, command, facts
+from cordon.progress import say
 
 
-@click.command(short_help="Carry sites' connections out of a shared folder.")
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@command(short_help="Carry sites' connections out of a shared folder.")
+@click.argument("folder", type=GivenPath(file_okay=False, path_type=Path))
 @click.option("--aggregator", required=True, metavar="HOST:PORT", help="The one address that it connects to.")
-@reports_errors
-def relay(folder: Path, aggregator: str) -> None:
+def relay(folder: Path, aggregator: str) -> Facts:
     """Carry sites' connections from FOLDER to an aggregator, until a signal ends it.
 
     For sites that run with --transport files, on a node that sees their FOLDER and reaches the aggregator
@@ -23,8 +23,8 @@ def relay(folder: Path, aggregator: str) -> None:
     from cordon.transport.relay import serve
 
     host, port = split_address(aggregator)
-    with progress(None) as say:
-        serve(folder, host, port, say)
+    moved = serve(folder, host, port, say)
+    return facts("{folder}: {bytes:,} bytes moved", folder=folder, bytes=moved)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import reports_errors
+from cordon.commands import command
 from cordon.errors import Unreachable
 from cordon.federation.loopback import sender
 from cordon.transport.link import Connection, Link
@@ -84,7 +84,7 @@ class SharedFolderProxy:
         """The session for a new connection."""
         if self._link is None or self._link.ending or self._link.size > RENEWED_FROM:
             if time.monotonic() < self._not_before:
-                raise Unreachable("the last session has just ended")
+                raise Unreachable("the last session has just ended. Try again.")
             session = Session.begin(shared_folder(self._folder), self._name)
             self._link = Link(Inbox(session.path / TO_SITE), Outbox(session.path / TO_RELAY))
             self._links[self._link] = asyncio.create_task(self._run(self._link, session))
@@ -131,14 +131,13 @@ async def _head(reader: asyncio.StreamReader) -> bytes:
         raise Refused("400 Bad Request", "no request") from None
 
 
-@click.command()
+@command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--address", required=True, help="The one host:port that it connects to.")
 @click.option("--name", required=True, help="The sessions' name in the folder.")
 @click.option(
     "--port_file", required=True, type=click.Path(dir_okay=False), help="Its port, once it listens."
 )
-@reports_errors
 def main(folder: Path, address: str, name: str, port_file: str) -> None:
     """Carry connections through FOLDER until a signal ends it."""
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)

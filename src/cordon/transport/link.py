@@ -109,7 +109,7 @@ class Link:
     async def open(self, connection: Connection) -> None:
         """Carry ``connection`` until either end closes it; Unreachable where the other end has none."""
         if len(self._connections) >= MOST_CONNECTIONS:
-            raise Unreachable("too many connections at once")
+            raise Unreachable("too many connections at once. Try again.")
         self._highest += 1
         number = self._highest
         self._connections[number] = connection
@@ -119,9 +119,9 @@ class Link:
                 await connection.opened.wait()
         except TimeoutError:
             self._drop(number, tell=True)
-            raise Unreachable("no relay answers; is one running for this folder?") from None
+            raise Unreachable("no relay answers. Start one for this folder: cordon relay") from None
         if number not in self._connections:
-            raise Unreachable("the relay cannot reach the aggregator")
+            raise Unreachable("the relay cannot reach the aggregator. Its own log says why.")
         await self._carry(number, connection)
 
     def end(self) -> None:

@@ -59,6 +59,11 @@ class Relay:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    @property
+    def moved(self) -> int:
+        """Bytes of all connections so far."""
+        return self._moved + sum(link.size for link, _ in self._running.values())
+
     async def _begin(self, session: Session) -> None:
         try:
             outbox = Outbox(session.path / TO_SITE)
@@ -104,11 +109,10 @@ class Relay:
         while True:
             await asyncio.sleep(TELL_EVERY)
             links = [link for link, _ in self._running.values()]
-            moved = self._moved + sum(link.size for link in links)
             connections = sum(link.connections for link in links)
-            lately = f"{(moved - self._told) / 1e6:.1f} MB moved in the last {TELL_EVERY / 60:g} minutes"
+            lately = f"{(self.moved - self._told) / 1e6:.1f} MB moved in the last {TELL_EVERY / 60:g} minutes"
             self._say(f"{len(links)} sessions, {connections} connections; {lately}")
-            self._told = moved
+            self._told = self.moved
 
 
 async def _tunnel(proxy: Proxy, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -124,7 +128,10 @@ async def _tunnel(proxy: Proxy, host: str, port: int) -> tuple[asyncio.StreamRea
     status = head.split(b"\r\n", 1)[0].decode("latin-1")
     if status.split(" ")[1:2] != ["200"]:
         writer.close()
-        raise Unreachable(f"the proxy {proxy.host}:{proxy.port} says {status[:100]!r}")
+        raise Unreachable(
+            f"the proxy {proxy.host}:{proxy.port} says {status[:100]!r}. Ask its operator to let the "
+            "aggregator's address through."
+        )
     return reader, writer
 
 
@@ -149,11 +156,11 @@ def _only_relay(folder: Path) -> Iterator[None]:
         yield
 
 
-def serve(folder: Path, host: str, port: int, say: Say) -> None:
-    """Serve ``folder`` until a signal ends this process."""
+def serve(folder: Path, host: str, port: int, say: Say) -> int:
+    """Serve ``folder`` until a signal ends this process; returns the bytes moved."""
     shared_folder(folder)
 
-    async def run() -> None:
+    async def run() -> int:
         relay = Relay(folder, host, port, say)
         say(f"serving {folder}: its sessions reach {host}:{port}, and nothing else")
         serving = asyncio.create_task(relay.run())
@@ -162,7 +169,8 @@ def serve(folder: Path, host: str, port: int, say: Say) -> None:
         serving.cancel()
         with suppress(asyncio.CancelledError):
             await serving
+        return relay.moved
 
     os.umask(0o077)
     with _only_relay(folder):
-        asyncio.run(run())
+        return asyncio.run(run())
