@@ -31,6 +31,8 @@ default_role = "literal"
 myst_enable_extensions = ["attrs_block", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 
+# What overrides a library's method says no more than the library's own pages.
+autodoc_inherit_docstrings = False
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 # Docstrings tell types, shapes and units; annotations would name what other projects document.
 autodoc_typehints = "none"
