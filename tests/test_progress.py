@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from cordon import progress
-from cordon.progress import Step, Telling, duration, rate, telling
+from cordon.progress import Step, Telling, telling
+from cordon.steps import duration, rate
 
 
 class Clock:

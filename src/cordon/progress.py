@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cordon.steps import Steps, Tick
+from cordon.steps import Steps, Tick, duration, rate
 
 if TYPE_CHECKING:
     from rich.progress import Task
@@ -60,23 +60,6 @@ class Step:
                 left = each * (self.total - self.done) - (time.monotonic() - self.reached)
                 end = [f"about {duration(max(0.0, left))} left"]
         return ", ".join([*told, *end])
-
-
-def rate(a_second: float) -> str:
-    """``a_second`` units in words; slow ones as the time that each takes."""
-    if a_second < 1:
-        return f"{duration(1 / a_second)} each"
-    return f"{a_second:,.0f} a second" if a_second >= 10 else f"{a_second:.1f} a second"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 4.5 s, 35 s, 2 min 5 s, 12 min, 3 h 20 min."""
-    if seconds < 59.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    if seconds < 599.5:
-        return f"{round(seconds) // 60} min {round(seconds) % 60} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def say(line: str) -> None:

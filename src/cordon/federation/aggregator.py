@@ -29,6 +29,7 @@ from cordon.federation.tasks import LinkLost
 from cordon.ledger import ChainedLog
 from cordon.model import Model, Parameters, initial_parameters
 from cordon.pretraining import PublicStart, chosen
+from cordon.steps import duration
 
 FAREWELL_DEADLINE = 20.0
 # A SuperNode that was cut off is let in again when its last heartbeat, of one minute, has lapsed.
@@ -233,9 +234,11 @@ class Aggregation:
     def _tell_round(self, number: int, decisions: list[Decision], seconds: float) -> None:
         accepted = [d for d in decisions if d.decision == ACCEPTED]
         spent = max((d.epsilon_rdp for d in accepted), default=0.0)
+        mean = sum(row["seconds"] for row in self.record.rounds) / len(self.record.rounds)
         self._say(
             f"round {number} of {self.plan.rounds}: {len(accepted)} of {len(self._sites)} updates accepted "
             f"in {seconds:.1f} s; at most {self.plan.statement(spent)} of {self.plan.epsilon:g} spent"
+            f"; about {duration(mean * (self.plan.rounds - number))} left"
         )
         for decision in decisions:
             if decision.decision != ACCEPTED:

@@ -18,6 +18,7 @@ from cordon.federation.stay import Stay
 from cordon.federation.tasks import answer
 from cordon.model import Model, check_parameters, initial_parameters
 from cordon.site_ledger import SiteLedger
+from cordon.steps import duration
 from cordon.training import Units, train
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Participant:
         self._agreed = agreed
         # Where the adaptive clip of a run stands; a site that starts anew begins at the plan's first one.
         self._clips: dict[str, float] = {}
+        # A run's first round that this process was asked for, and when: how long the rest takes.
+        self._asked: dict[str, tuple[int, float]] = {}
         self.outcome: Outcome | None = None
 
     def handle(self, message: Message) -> RecordDict:
@@ -101,6 +104,7 @@ class Participant:
             return Reply(ANSWERED, plan.run, task.round)
         if self._units is None:
             self._units = self._load_units(plan)
+        first, began = self._asked.setdefault(plan.run, (task.round, time.monotonic()))
         try:
             self._ledger.reserve(plan.run, task.round, plan.event, unit=plan.unit)
         except BudgetExceeded as error:
@@ -110,9 +114,11 @@ class Participant:
         carried = self._clips.get(plan.run) if plan.clipping == "adaptive" else None
         trained = train(plan.model, task.parameters, self._units, settings, clip_norm=carried)
         self._clips[plan.run] = trained.clip_norm
+        each = (time.monotonic() - began) / (task.round - first + 1)
         self._say(
             f"{self.name}, round {task.round} of {plan.rounds}: trained; "
             f"{plan.statement(self._ledger.spent())} of {self._ledger.epsilon:g} reserved so far"
+            f"; about {duration(each * (plan.rounds - task.round))} left"
         )
         return Reply(TRAINED, plan.run, task.round, plan.event, trained.update)
 
