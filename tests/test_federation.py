@@ -52,6 +52,7 @@ def test_honest_sites_all_get_the_model_and_send_nothing_beyond_the_allow_list(c
     for site in ("north", "south", "west"):
         assert models.load(three.folder / site / "model.safetensors").hash == model.hash
         spent = json.loads((three.folder / site / "spent.json").read_text())
+        assert {"unit", "delta", "mechanism", "adjacency"} <= spent.keys()
         assert spent["epsilon_rdp"] == pytest.approx(record.sites[0]["epsilon_rdp"])
         assert spent["privacy"]["unit"] == "patient"
 

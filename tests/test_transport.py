@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -437,14 +438,17 @@ def test_the_relay_itself_goes_through_the_proxy_of_its_environment(tmp_path, mo
 
 def test_cordon_relay_serves_until_a_signal_and_alone(tmp_path):
     command = [sys.executable, "-m", "cordon.cli", "relay", str(tmp_path / "shared"), "--aggregator"]
-    first = subprocess.Popen([*command, "127.0.0.1:9"], stdout=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    first = subprocess.Popen([*command, "127.0.0.1:9", "--json"], **pipes)
     try:
-        assert first.stdout is not None
-        assert "its sessions reach 127.0.0.1:9, and nothing else" in first.stdout.readline()
+        assert first.stderr is not None
+        assert "its sessions reach 127.0.0.1:9, and nothing else" in first.stderr.readline()
         second = subprocess.run([*command, "127.0.0.1:9"], capture_output=True, text=True)
         assert second.returncode == 2
         assert "another relay serves" in second.stderr
     finally:
         first.terminate()
-    assert first.wait(timeout=20) == 0
+    said, _ = first.communicate(timeout=20)
+    assert first.returncode == 0
+    assert json.loads(said) == {"folder": str(tmp_path / "shared"), "bytes": 0}
     assert CliRunner().invoke(main, ["relay", str(tmp_path), "--aggregator", "nowhere"]).exit_code == 2
