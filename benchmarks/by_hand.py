@@ -14,6 +14,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,16 @@ class Cohort:
     def auroc(self, score: np.ndarray) -> float:
         return float(roc_auc_score(self.labels, score))
 
+    def spent(self, config: Mapping[str, Any], rounds: int) -> tuple[float, float]:
+        """Epsilon of all rounds, of a sample and at least of a patient, at the site that spends most."""
+        noise, sample, own, of_patient = float(config["noise"]), str(config["sample"]), [], []
+        for paths in self.sites.values():
+            steps, rate = steps_and_rate(samples_of(paths, sample), config)
+            own.append(epsilon_rdp([Event(noise, rate, steps * rounds)], DELTA))
+            most = max(samples_of([path], sample) for path in paths)
+            of_patient.append(patient_epsilon(noise, rate, steps * rounds, most))
+        return max(own), max(of_patient) if sample == "row" else max(own)
+
     def units(self, unit: str) -> dict[str, Units]:
         return {site: Units.read(paths, unit=unit) for site, paths in self.sites.items()}
 
@@ -109,7 +120,12 @@ def configured(settings: Mapping[str, Any], noise: float, **more: Any) -> Config
 
 
 def samples_of(paths: Sequence[Path], sample: str) -> int:
-    return len(by_hand_app.read_rows(list(map(str, paths)), sample))
+    return _samples(tuple(map(str, paths)), sample)
+
+
+@lru_cache(maxsize=1000)
+def _samples(paths: tuple[str, ...], sample: str) -> int:
+    return len(by_hand_app.read_rows(list(paths), sample))
 
 
 def steps_and_rate(samples: int, settings: Mapping[str, Any]) -> tuple[int, float]:
@@ -130,7 +146,7 @@ def patient_epsilon(noise: float, rate: float, steps: int, rows: int) -> float:
     low, high = binom.ppf([1e-13, 1 - 1e-13], rows * steps, rate)
     drawn = np.arange(low, high + 1)
     chance, spread = binom.pmf(drawn, rows * steps, rate), noise * np.sqrt(steps)
-    thresholds = np.linspace(0, high + 6 * spread, 2000)
+    thresholds = np.linspace(0, high + 6 * spread, 500)
     found = np.array([chance @ norm.sf(threshold, drawn, spread) for threshold in thresholds])
     with np.errstate(divide="ignore"):
         bounds = np.log(np.maximum(found - DELTA, 0)) - norm.logsf(thresholds, 0, spread)
@@ -145,16 +161,8 @@ def by_hand(cohort: Cohort, name: str, config: ConfigRecord, rounds: int, repeat
         result = by_hand_app.serve(grid, len(FEATURES), config, rounds=rounds)
         aurocs.append(cohort.auroc(_score(cohort, result.arrays)))
     reported = max(float(reply["metrics"]["epsilon"]) for reply in grid.replies)
-    sample, noise = str(config["sample"]), float(config["noise"])
-    site = min(cohort.sites.values(), key=lambda paths: samples_of(paths, sample))
-    steps, rate = steps_and_rate(samples_of(site, sample), config)
-    spent = epsilon_rdp([Event(noise, rate, steps * rounds)], DELTA)
-    patient = spent
-    if sample == "row":
-        patient = patient_epsilon(
-            noise, rate, steps * rounds, max(samples_of([path], "row") for path in site)
-        )
-    return Way(name, sample, GAUSSIAN, noise, reported, spent, patient, aurocs)
+    row, patient = cohort.spent(config, rounds)
+    return Way(name, str(config["sample"]), GAUSSIAN, float(config["noise"]), reported, row, patient, aurocs)
 
 
 def ways(cohort: Cohort, rounds: int, repeats: int) -> Iterator[Way]:
@@ -162,18 +170,19 @@ def ways(cohort: Cohort, rounds: int, repeats: int) -> Iterator[Way]:
     rows, patients = (
         min(samples_of(paths, sample) for paths in cohort.sites.values()) for sample in ("row", "patient")
     )
-    most = max(samples_of([path], "row") for paths in cohort.sites.values() for path in paths)
 
     def noise(settings: Mapping[str, Any], samples: int, messages: int) -> float:
         config = configured(settings, 0.0)
         return by_hand_app.noise_for(EPSILON, DELTA, samples, config, messages=messages)
 
-    steps, rate = steps_and_rate(rows, ROWS)
-    enough = brentq(lambda s: patient_epsilon(s, rate, steps * rounds, most) - EPSILON, 1, 5000, rtol=1e-4)
+    def over(multiplier: float) -> float:
+        return cohort.spent(configured(ROWS, multiplier), rounds)[1] - EPSILON
+
+    enough = float(brentq(over, 1, 5000, rtol=1e-4))
     for name, config in (
         ("by hand, rows, epsilon for each message", configured(ROWS, noise(ROWS, rows, 1))),
         ("by hand, rows, epsilon for the run", configured(ROWS, noise(ROWS, rows, rounds))),
-        ("by hand, rows, noise enough for a patient", configured(ROWS, float(enough))),
+        ("by hand, rows, noise enough for a patient", configured(ROWS, enough)),
         ("by hand, patients, epsilon for the run", configured(PATIENTS, noise(PATIENTS, patients, rounds))),
     ):
         yield by_hand(cohort, name, config, rounds, repeats)
@@ -186,9 +195,8 @@ def flowers(cohort: Cohort, rounds: int, repeats: int) -> Way:
     from flwr.serverapp import NeighboringRelation, PrivacyConfig, RdpAccountant, SamplingMethod
     from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 
-    sites, (relation, sampling) = len(cohort.sites), (
-        NeighboringRelation.ADD_OR_REMOVE_ONE, SamplingMethod.NO_AMPLIFICATION,
-    )  # fmt: skip
+    relation, sampling = NeighboringRelation.ADD_OR_REMOVE_ONE, SamplingMethod.NO_AMPLIFICATION
+    sites = len(cohort.sites)
     noise = calibrate_noise(epsilon=EPSILON, delta=DELTA, sampling_rate=1.0, steps=rounds)
     config, aurocs = configured(ROWS, 0.0, **{"equal-weights": True}), []
     for _ in range(repeats):

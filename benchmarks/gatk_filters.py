@@ -2,7 +2,7 @@
 """False calls that GATK's own filters and Cordon keep, on the same calls against the same truth.
 
     python benchmarks/gatk_filters.py demo results/demo
-    python benchmarks/gatk_filters.py calls HC.vcf.gz --control UG.vcf.gz --truth TRUTH.vcf.gz --sample NA12878
+    python benchmarks/gatk_filters.py calls HC.vcf.gz --control UG.vcf.gz --truth TRUTH.vcf.gz --sample S
 
 The hard filters are those that GATK's documentation recommends where VQSR cannot be trained. ``--vets`` is
 GATK's trained filter (Extract-, Train- and ScoreVariantAnnotations with its isolation forest), whose
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,7 +33,7 @@ from cordon.pretraining import fit
 from cordon.tables import LABELLED, read_table
 from cordon.variants import normalise_variants
 
-GATK = Path(__file__).resolve().parents[1] / "tools" / "bin" / "gatk"
+GATK = shutil.which("gatk") or Path(__file__).resolve().parents[1] / "tools" / "bin" / "gatk"
 SNPS = ("QD < 2.0", "FS > 60.0", "MQ < 40.0", "SOR > 3.0", "MQRankSum < -12.5", "ReadPosRankSum < -8.0")
 INDELS = ("QD < 2.0", "FS > 200.0", "SOR > 10.0", "ReadPosRankSum < -20.0")
 ANNOTATIONS = ("QD", "FS", "SOR", "MQ", "MQRankSum", "ReadPosRankSum")
@@ -79,7 +80,7 @@ def keeping(score: np.ndarray, real: np.ndarray, most_lost: int) -> np.ndarray:
 
 
 def compared(real: np.ndarray, hard: np.ndarray, scores: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
-    """No filter, the hard filters, and each score where it loses as many real alleles, and one in a hundred."""
+    """No filter, the hard filters, and each score where it loses as many real alleles, or 1 in 100."""
     yield row("none", real, np.ones_like(real))
     yield row("GATK hard filters", real, hard)
     lost = int((real & ~hard).sum())
@@ -258,13 +259,8 @@ def calls(
     about = {"unit": setting.unit, "delta": utility.DELTA, "mechanism": GAUSSIAN}
     if not as_json:
         click.echo(f"Cordon's scores: {statement(epsilon, **about)}")
-    show(
-        [
-            r | ({"epsilon": epsilon, **about, "adjacency": ADJACENCY} if "Cordon" in r["filter"] else {})
-            for r in rows
-        ],
-        as_json,
-    )
+    cost = {"epsilon": epsilon, **about, "adjacency": ADJACENCY}
+    show([item | (cost if "Cordon" in item["filter"] else {}) for item in rows], as_json)
 
 
 def show(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -273,8 +269,8 @@ def show(rows: list[dict[str, Any]], as_json: bool) -> None:
         return
     for item in rows:
         click.echo(
-            f"{item['filter']:52s} real kept {item['real_kept']:5d} of {item['real']} "
-            f"({item['real_kept'] / item['real']:7.2%}), false kept {item['false_kept']:4d} of {item['false']}"
+            f"{item['filter']:56s} real kept {item['real_kept']:5d} of {item['real']} "
+            f"({item['real_kept'] / item['real']:.2%}), false kept {item['false_kept']} of {item['false']}"
         )
 
 
