@@ -63,15 +63,20 @@ class Cohort:
     def auroc(self, score: np.ndarray) -> float:
         return float(roc_auc_score(self.labels, score))
 
-    def spent(self, config: Mapping[str, Any], rounds: int) -> tuple[float, float]:
-        """Epsilon of all rounds, of a sample and at least of a patient, at the site that spends most."""
-        noise, sample, own, of_patient = float(config["noise"]), str(config["sample"]), [], []
+    def spent(self, config: Mapping[str, Any], rounds: int) -> float:
+        """Epsilon of a sample in all rounds at DELTA, at the site that spends most."""
+        noise, sample = float(config["noise"]), str(config["sample"])
+        each = (steps_and_rate(samples_of(paths, sample), config) for paths in self.sites.values())
+        return max(epsilon_rdp([Event(noise, rate, steps * rounds)], DELTA) for steps, rate in each)
+
+    def patient_spent(self, config: Mapping[str, Any], rounds: int) -> float:
+        """`patient_epsilon` of the patient that spends most, where rows are the samples."""
+        found = []
         for paths in self.sites.values():
-            steps, rate = steps_and_rate(samples_of(paths, sample), config)
-            own.append(epsilon_rdp([Event(noise, rate, steps * rounds)], DELTA))
-            most = max(samples_of([path], sample) for path in paths)
-            of_patient.append(patient_epsilon(noise, rate, steps * rounds, most))
-        return max(own), max(of_patient) if sample == "row" else max(own)
+            steps, rate = steps_and_rate(samples_of(paths, "row"), config)
+            most = max(samples_of([path], "row") for path in paths)
+            found.append(patient_epsilon(float(config["noise"]), rate, steps * rounds, most))
+        return max(found)
 
     def units(self, unit: str) -> dict[str, Units]:
         return {site: Units.read(paths, unit=unit) for site, paths in self.sites.items()}
@@ -161,8 +166,9 @@ def by_hand(cohort: Cohort, name: str, config: ConfigRecord, rounds: int, repeat
         result = by_hand_app.serve(grid, len(FEATURES), config, rounds=rounds)
         aurocs.append(cohort.auroc(_score(cohort, result.arrays)))
     reported = max(float(reply["metrics"]["epsilon"]) for reply in grid.replies)
-    row, patient = cohort.spent(config, rounds)
-    return Way(name, str(config["sample"]), GAUSSIAN, float(config["noise"]), reported, row, patient, aurocs)
+    spent, sample = cohort.spent(config, rounds), str(config["sample"])
+    patient = cohort.patient_spent(config, rounds) if sample == "row" else spent
+    return Way(name, sample, GAUSSIAN, float(config["noise"]), reported, spent, patient, aurocs)
 
 
 def ways(cohort: Cohort, rounds: int, repeats: int) -> Iterator[Way]:
@@ -176,7 +182,7 @@ def ways(cohort: Cohort, rounds: int, repeats: int) -> Iterator[Way]:
         return by_hand_app.noise_for(EPSILON, DELTA, samples, config, messages=messages)
 
     def over(multiplier: float) -> float:
-        return cohort.spent(configured(ROWS, multiplier), rounds)[1] - EPSILON
+        return cohort.patient_spent(configured(ROWS, multiplier), rounds) - EPSILON
 
     enough = float(brentq(over, 1, 5000, rtol=1e-4))
     for name, config in (
