@@ -46,7 +46,8 @@ IDENTITY = Identity("site", "patient", "sample")
 class Data:
     """Labelled rows in the genome's order: features [n, F], real [n], and the 50 kb block's name [n].
 
-    ``strata`` holds rows (bool [n]) and ``scores`` a caller's own scores (float [n]) by name.
+    ``strata`` holds rows (bool [n]) and ``scores`` a caller's own scores (float [n]) by name; ``passed`` [n]
+    is the caller's own FILTER.
     """
 
     features: np.ndarray
@@ -54,6 +55,7 @@ class Data:
     block: np.ndarray
     strata: dict[str, np.ndarray]
     scores: dict[str, np.ndarray]
+    passed: np.ndarray
 
     @property
     def fold(self) -> np.ndarray:
@@ -148,6 +150,7 @@ def read(
             "het, balance < 0.25": (zygosity == "heterozygous") & (fraction < 0.25),
         },
         {name: known[f"{caller}_{name.lower()}"].to_numpy() for name in ("QUAL", "QD")},
+        np.array(known[f"{caller}_pass"].to_pylist()),
     )  # fmt: skip
 
 
@@ -241,11 +244,7 @@ def main(
 ) -> None:  # fmt: skip
     """Print what each way of training is worth on held-out blocks of the genome."""
     base = Setting(epsilon=None)
-    for change in changes:
-        name, _, value = change.partition("=")
-        if name == "epsilon" or not hasattr(base, name):
-            raise click.BadParameter(f"no setting is called {name!r}", param_hint="--set")
-        base = replace(base, **{name: type(getattr(base, name))(value)})
+    base = replace(base, **dict(map(changed, changes)))
     given = parse_calls(calls)
     with tempfile.TemporaryDirectory() as scratch:
         common = (truth, confident, sample, reference, Path(scratch), [*given.values(), truth])
@@ -269,6 +268,14 @@ def main(
                 show(caller, setting, median)
     if as_json:
         click.echo(json.dumps(table, indent=1))
+
+
+def changed(change: str) -> tuple[str, Any]:
+    """A setting's name and value from ``name=value``."""
+    name, _, value = change.partition("=")
+    if name == "epsilon" or name not in Setting.__dataclass_fields__:
+        raise click.BadParameter(f"no setting is called {name!r}", param_hint="--set")
+    return name, type(getattr(Setting(epsilon=None), name))(value)
 
 
 def cost(setting: Setting) -> dict[str, Any]:

@@ -42,6 +42,15 @@ def test_every_profile_is_known_here():
     assert defined == {*ENGINES, *SCHEDULERS, *OTHERS}
 
 
+def test_no_selector_of_a_profile_takes_the_place_of_a_process_own_settings():
+    """A profile's selector of the same words drops what modules.config has, publishDir and all."""
+    selectors = re.compile(r"withName: '([^']+)'")
+    own = selectors.findall((ROOT / "modules" / "modules.config").read_text())
+    profiles = "".join((ROOT / path).read_text() for path in ("modules/profiles.config", "nextflow.config"))
+    assert len(own) > 10
+    assert not set(own) & set(selectors.findall(profiles))
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_engine_alone_runs_on_this_machine_within_its_limits(engine):
     found = settings(engine)
