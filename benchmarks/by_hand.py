@@ -14,6 +14,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from decimal import ROUND_FLOOR
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -246,7 +247,8 @@ def lines(way: Way) -> str:
         f"    spent: {statement(way.spent, unit=way.unit, **about)}",
     ]
     if way.unit == "row":
-        found.append(f"    spent, at least: {statement(way.patient or 0.0, unit='patient', **about)}")
+        least = statement(way.patient or 0.0, unit="patient", rounding=ROUND_FLOOR, **about)
+        found.append(f"    spent, at least: {least}")
     return "\n".join(found)
 
 
