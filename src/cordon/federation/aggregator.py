@@ -235,10 +235,11 @@ class Aggregation:
         accepted = [d for d in decisions if d.decision == ACCEPTED]
         spent = max((d.epsilon_rdp for d in accepted), default=0.0)
         mean = sum(row["seconds"] for row in self.record.rounds) / len(self.record.rounds)
+        more = self.plan.rounds - number
         self._say(
             f"round {number} of {self.plan.rounds}: {len(accepted)} of {len(self._sites)} updates accepted "
             f"in {seconds:.1f} s; at most {self.plan.statement(spent)} of {self.plan.epsilon:g} spent"
-            f"; about {duration(mean * (self.plan.rounds - number))} left"
+            + (f"; about {duration(mean * more)} left" if more else "")
         )
         for decision in decisions:
             if decision.decision != ACCEPTED:
