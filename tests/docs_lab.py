@@ -34,8 +34,8 @@ NEXTFLOW = {
 }  # fmt: skip
 # What a reader has, or needs for a step, beside what is here.
 PROGRAMS = {
-    "aws", "cd", "chown", "cp", "docker", "export", "gcloud", "git", "grep", "ls", "sha256sum", "ssh-keygen",
-    "tar", "truncate", "umask", "vault-client",
+    "aws", "cd", "chown", "cp", "docker", "export", "gcloud", "git", "grep", "ls", "python3", "sha256sum",
+    "ssh-keygen", "tar", "truncate", "umask", "vault-client",
 }  # fmt: skip
 # A place for what the reader fills in, or leaves out.
 OMITTED = {"…", "..."}
@@ -80,7 +80,8 @@ def spans(page: Path) -> Iterator[tuple[int, str]]:
 
 
 def command_lines(text: str) -> Iterator[list[str]]:
-    """The commands of a shell's text as words: comments, redirections and assignments before are gone."""
+    """The commands of a shell's text as words: comments, redirections and assignments are gone."""
+    text = re.sub(r"<<'(\w+)'\n.*?^\1$", "", text, flags=re.MULTILINE | re.DOTALL)
     for line in text.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
@@ -131,6 +132,8 @@ def problems(words: Sequence[str]) -> list[str]:
     if name == "cordon":
         return _of_click(cordon, "cordon", rest)
     if name == "python":
+        if rest[:1] == ["-W"]:
+            rest = rest[2:]
         if rest[:1] == ["-c"]:
             return []
         if rest[:2] == ["-m", "pytest"]:
@@ -142,7 +145,8 @@ def problems(words: Sequence[str]) -> list[str]:
         return _of_nextflow(rest)
     if name == "make":
         return _of_make(rest)
-    if name in PROGRAMS or (ROOT / name).is_file() or name.startswith("cordon-VERSION-bundle/"):
+    made = name.startswith(("cordon-VERSION-bundle/", "/tmp/"))  # by what the reader typed before
+    if made or name in PROGRAMS or (ROOT / name).is_file():
         return []
     return [f"{name}: no such command here"]
 
@@ -155,7 +159,8 @@ def command_of(path: Path) -> click.Command:
     assert spec.loader
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    (command,) = [value for value in vars(module).values() if isinstance(value, click.Command)]
+    held = [value for value in vars(module).values() if isinstance(value, click.Command)]
+    command: click.Command = getattr(module, "main", held[0])
     return command
 
 
