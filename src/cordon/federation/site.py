@@ -114,11 +114,11 @@ class Participant:
         carried = self._clips.get(plan.run) if plan.clipping == "adaptive" else None
         trained = train(plan.model, task.parameters, self._units, settings, clip_norm=carried)
         self._clips[plan.run] = trained.clip_norm
-        each = (time.monotonic() - began) / (task.round - first + 1)
+        each, more = (time.monotonic() - began) / (task.round - first + 1), plan.rounds - task.round
         self._say(
             f"{self.name}, round {task.round} of {plan.rounds}: trained; "
             f"{plan.statement(self._ledger.spent())} of {self._ledger.epsilon:g} reserved so far"
-            f"; about {duration(each * (plan.rounds - task.round))} left"
+            + (f"; about {duration(each * more)} left" if more else "")
         )
         return Reply(TRAINED, plan.run, task.round, plan.event, trained.update)
 
