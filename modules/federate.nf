@@ -45,7 +45,7 @@ workflow FEDERATE {
             // [name, model, what happened, ledger, trained on, held out]: a site audits on its own rows
             trained = TRAIN_SITE.out.model
                 .join(TRAIN_SITE.out.spent)
-                .map { site, made, spent -> [site, made, spent, "${state}/sites/${site}.sqlite"] }
+                .map { site, made, happened -> [site, made, happened, "${state}/sites/${site}.sqlite"] }
                 .join(tables)
                 .join(held_out, remainder: true)
                 .filter { row -> row[1] }
