@@ -6,16 +6,18 @@ These are exact counts of a site's samples: they are not differentially private 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from cordon.accuracy import Bools
 from cordon.features import CALLERS
-from cordon.strata import SIZES, SNV, TYPES, agreements, size_bins
+from cordon.strata import SIZES, SNV, TYPES, Bins, agreements, size_bins
 from cordon.tables import VARIANTS, read_table
 from cordon.verdicts import filters
 
@@ -44,11 +46,12 @@ def describe(table: pa.Table) -> dict[str, Any]:
     """
     samples = pc.unique(pc.binary_join_element_wise(table["site"], table["sample"], "/"))
     kept = filters(table)
+    columns = _Columns.of(table)
     return {
         "samples": len(samples),
         "alleles": table.num_rows,
         "callers": [_agreement(table, name, kept["cordon"]) for name in agreements(table)],
-        "filters": [{"name": name, **_shape(table, rows)} for name, rows in kept.items()],
+        "filters": [{"name": name, **_shape(columns, rows)} for name, rows in kept.items()],
     }
 
 
@@ -57,14 +60,27 @@ def _agreement(table: pa.Table, callers: str, passing: Bools) -> dict[str, Any]:
     return {"callers": callers.split(";"), "alleles": int(rows.sum()), "pass": int((rows & passing).sum())}
 
 
-def _shape(table: pa.Table, rows: Bools) -> dict[str, Any]:
-    types = table["variant_type"].to_numpy()[rows]
-    zygosity = table["zygosity"].to_numpy()[rows]
-    changes = pc.binary_join_element_wise(table["ref"], table["alt"], "").to_numpy()[rows]
-    sizes = size_bins(table["ref"], table["alt"])[rows]
-    snv = types == SNV
-    transitions = int((snv & np.isin(changes, TRANSITIONS)).sum())
-    transversions = int(snv.sum()) - transitions
+@dataclass(frozen=True)
+class _Columns:
+    """What each filter's alleles are counted by, [n] each: computed once for all filters."""
+
+    types: NDArray[np.object_]
+    zygosity: NDArray[np.object_]
+    sizes: Bins
+    transition: Bools
+
+    @classmethod
+    def of(cls, table: pa.Table) -> _Columns:
+        types = table["variant_type"].to_numpy()
+        changes = pc.binary_join_element_wise(table["ref"], table["alt"], "").to_numpy()
+        transition = (types == SNV) & np.isin(changes, TRANSITIONS)
+        return cls(types, table["zygosity"].to_numpy(), size_bins(table["ref"], table["alt"]), transition)
+
+
+def _shape(columns: _Columns, rows: Bools) -> dict[str, Any]:
+    types, zygosity, sizes = columns.types[rows], columns.zygosity[rows], columns.sizes[rows]
+    transitions = int(columns.transition[rows].sum())
+    transversions = int((types == SNV).sum()) - transitions
     heterozygous, homozygous = (int((zygosity == name).sum()) for name in ("heterozygous", "homozygous"))
     return {
         "alleles": int(rows.sum()),

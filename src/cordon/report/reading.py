@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,11 +67,7 @@ def read_spent(path: Path) -> OwnSpending:
 
 def read_evaluation(path: Path) -> dict[str, Any]:
     """Read evaluation.json; UserError names what it lacks."""
-    raw = read_object(path)
-    lacking = [key for key in ("samples", "alleles", "scores", "filters") if key not in raw]
-    if lacking:
-        raise UserError(f"{path}: lacks {', '.join(lacking)}. Give the file that evaluate_scores wrote.")
-    return raw
+    return _with(path, ("samples", "alleles", "scores", "filters"), writer="evaluate_scores")
 
 
 def read_versions(path: Path) -> list[tuple[str, str, str]]:
@@ -96,11 +92,7 @@ def read_versions(path: Path) -> list[tuple[str, str, str]]:
 
 def read_callset(path: Path) -> dict[str, Any]:
     """Read callset.json; UserError names what it lacks."""
-    raw = read_object(path)
-    lacking = [key for key in ("samples", "alleles", "callers", "filters") if key not in raw]
-    if lacking:
-        raise UserError(f"{path}: lacks {', '.join(lacking)}. Give the file that describe_calls wrote.")
-    return raw
+    return _with(path, ("samples", "alleles", "callers", "filters"), writer="describe_calls")
 
 
 def read_ledger(path: Path) -> Ledger:
@@ -137,6 +129,15 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds no JSON object. Make the file again.")
     return value
+
+
+def _with(path: Path, keys: Sequence[str], *, writer: str) -> dict[str, Any]:
+    """The JSON object at ``path``, which has ``keys`` if ``writer`` wrote it."""
+    raw = read_object(path)
+    lacking = [key for key in keys if key not in raw]
+    if lacking:
+        raise UserError(f"{path}: lacks {', '.join(lacking)}. Give the file that {writer} wrote.")
+    return raw
 
 
 def _guarantee(plan: Mapping[str, Any]) -> Guarantee:
