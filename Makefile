@@ -53,10 +53,11 @@ test: $(SETUP) ## All tests; those that need Docker, Slurm or a browser say why 
 test-fast: $(SETUP) ## The tests without whole pipelines and federations
 	$(VENV)/bin/python -m pytest -m "not pipeline and not federation"
 
-lint: $(VENV)/.installed .tools/strict/.installed ## ruff, mypy, and the strict syntax of Nextflow
+lint: $(VENV)/.installed .tools/strict/.installed ## ruff, mypy, that every test can be read, and the strict syntax of Nextflow
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	@$(VENV)/bin/python -m pytest --collect-only -qq -p no:warnings | sed -n '/ERRORS/,$$p'
 	tools/bin/strict main.nf modules nextflow.config
 
 lock: ## Pin every dependency anew: requirements.lock, tools/*/jars.lock

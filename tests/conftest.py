@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pysam
 import pytest
+import torch
 from click.testing import CliRunner
 
 from cordon.features import FEATURES
@@ -17,6 +19,10 @@ from cordon.tables import LABELLED
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+
+# Workers share the processors: a thread that waits for another one spins, and tests took four times as long.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+torch.set_num_threads(max(1, torch.get_num_threads() // WORKERS))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from conftest import ROOT
 from cordon.variants import Summary, index, write_statistics
-from test_report import BESIDE, OVER, certificate, evaluation, federation
+from report_lab import BESIDE, OVER, certificate, evaluation, federation
 
 MULTIQC = Path(sys.executable).with_name("multiqc")
 
