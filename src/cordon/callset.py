@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from cordon.accuracy import Bools
 from cordon.features import CALLERS
 from cordon.strata import SIZES, SNV, TYPES, Bins, agreements, size_bins
-from cordon.tables import VARIANTS, read_table
+from cordon.tables import VARIANTS, read_table, without_features
 from cordon.verdicts import filters
 
 # A purine for a purine or a pyrimidine for a pyrimidine. All other substitutions of one base transvert.
 TRANSITIONS = ("AG", "GA", "CT", "TC")
 
-_SCORED = VARIANTS.append(pa.field("cordon_pass", pa.bool_()))
+_SCORED = without_features(VARIANTS).append(pa.field("cordon_pass", pa.bool_()))
 _NEEDED = [
     "site", "sample", "ref", "alt", "callers", "variant_type", "zygosity", "cordon_pass",
     *(f"{caller}_pass" for caller in CALLERS),

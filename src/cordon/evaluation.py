@@ -20,10 +20,9 @@ import pyarrow.parquet as pq
 
 from cordon.accuracy import Bools, Floats, curves, keep, rank, reliability
 from cordon.errors import InputProblems, Problem, UserError
-from cordon.features import FEATURES
 from cordon.labels import KNOWN_SITES, SOURCE_KEY
 from cordon.strata import strata
-from cordon.tables import LABELLED, TRUTH_ALLELES_KEY, read_table, written_beside
+from cordon.tables import LABELLED, TRUTH_ALLELES_KEY, read_table, without_features, written_beside
 from cordon.verdicts import caller_scores, filters, floats
 
 SINGLE_SITE = "cordon_single_"
@@ -158,13 +157,12 @@ def _read(path: Path) -> pa.Table:
         names = pq.read_schema(path).names
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file ({error}). Score the sample again.") from error
-    schema = LABELLED.append(pa.field("cordon", pa.float64()))
+    schema = without_features(LABELLED).append(pa.field("cordon", pa.float64()))
     if "cordon_pass" in names:
         schema = schema.append(pa.field("cordon_pass", pa.bool_()))
     for name in sorted(name for name in names if name.startswith(SINGLE_SITE)):
         schema = schema.append(pa.field(name, pa.float64()))
-    # The model's inputs are most of a table and no part of its accuracy.
-    return read_table(path, schema).drop_columns(list(FEATURES))
+    return read_table(path, schema)
 
 
 def _problems(paths: Sequence[Path], tables: Sequence[pa.Table]) -> Iterator[Problem]:

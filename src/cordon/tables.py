@@ -78,6 +78,11 @@ def with_images_of(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Schema
     return schema.append(PILEUP) if PILEUP.name in _columns(path) else schema
 
 
+def without_features(schema: pa.Schema) -> pa.Schema:
+    """``schema`` but for the model's inputs, which are most of a table and no part of what became of it."""
+    return pa.schema([field for field in schema if field.name not in FEATURES], metadata=schema.metadata)
+
+
 def read_table(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
     """Read a variant table and check it against ``schema`` (VARIANTS or LABELLED, maybe with PILEUP).
 
