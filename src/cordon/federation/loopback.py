@@ -8,19 +8,14 @@ run is started with Cordon's own bundle alone.
 from __future__ import annotations
 
 import os
-import socket
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cordon.errors import FederationError
+from cordon.peers import sender
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
-
-TABLE = Path("/proc/net/tcp")
-ESTABLISHED = "01"
 
 
 class OwnUser:
@@ -38,28 +33,6 @@ class OwnUser:
 
         refusal = JSONResponse({"detail": "this SuperLink serves its own user"}, 403, {"connection": "close"})
         await refusal(scope, receive, send)
-
-
-def sender(client: tuple[str, int], server: tuple[str, int]) -> int | None:
-    """The user id at the ``client`` end of a connection within this machine; None where there is none.
-
-    The kernel's table of connections says it (proc_net_tcp, Linux). A socket that its process has closed
-    is shown there as the superuser's, without an inode: such a sender counts as nobody.
-    """
-    try:
-        ends = [_end(*client), _end(*server)]
-    except OSError:
-        return None
-    with TABLE.open() as table:
-        for row in map(str.split, table):
-            if row[1:3] == ends and row[3] == ESTABLISHED and row[9] != "0":
-                return int(row[7])
-    return None
-
-
-def _end(host: str, port: int) -> str:
-    address = int.from_bytes(socket.inet_aton(host), sys.byteorder)
-    return f"{address:08X}:{port:04X}"
 
 
 def with_own_bundle(start_run: Callable[..., Any]) -> Callable[..., Any]:

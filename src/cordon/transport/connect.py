@@ -15,7 +15,7 @@ import click
 
 from cordon.commands import command
 from cordon.errors import Unreachable
-from cordon.federation.loopback import sender
+from cordon.peers import sender
 from cordon.transport.link import Connection, Link
 from cordon.transport.mailbox import TO_RELAY, TO_SITE, BadMailbox, Inbox, Outbox, Session, shared_folder
 from cordon.transport.relay import until_signal
