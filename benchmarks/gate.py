@@ -30,7 +30,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from cordon.federation import processes, tasks
+from cordon.federation import processes
 from cordon.federation.credentials import enrol
 from cordon.federation.plan import Site, read_enrolment
 
@@ -83,16 +83,11 @@ def main(calls: int, clients: int, as_json: bool) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         enrol([Site("north", 6, 1.0)], None, state=folder / "keys", outdir=folder)
-        port = processes.free_port()
+        port, enrolment = processes.free_port(), folder / "aggregator" / "enrolment.json"
+        keys = [site.public_key for site in read_enrolment(enrolment)]
         with processes.superlink(
-            folder / "aggregator",
-            "127.0.0.1",
-            port,
-            folder,
-            enrolment=folder / "aggregator" / "enrolment.json",
+            folder / "aggregator", "127.0.0.1", port, folder, enrolment=enrolment, keys=keys
         ) as link:
-            enrolled = read_enrolment(folder / "aggregator" / "enrolment.json")
-            tasks.register(link, [site.public_key for site in enrolled])
             key = load_ssh_private_key((folder / "sites" / "north" / "site.key").read_bytes(), None)
             assert isinstance(key, ec.EllipticCurvePrivateKey)
             assert link.certificate is not None

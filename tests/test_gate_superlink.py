@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cordon.federation import identities, loopback, processes
+from cordon import peers
+from cordon.federation import identities, processes
 from cordon.federation.credentials import enrol
 from cordon.federation.plan import Site, read_enrolment
 from served_gate import passed_on, superlink_routes
@@ -60,10 +62,8 @@ def behind(tmp_path_factory):
     work = folder / "work"
     work.mkdir()
     enrolment = aggregator / "enrolment.json"
-    with processes.superlink(aggregator, "127.0.0.1", port, work, enrolment=enrolment) as tasks:
-        from cordon.federation import tasks as control
-
-        control.register(tasks, [site.public_key for site in read_enrolment(enrolment)])
+    keys = [site.public_key for site in read_enrolment(enrolment)]
+    with processes.superlink(aggregator, "127.0.0.1", port, work, enrolment=enrolment, keys=keys) as tasks:
         yield Behind(work, tasks, port, [folder / "run" / "sites" / "north" / "site.key"])
 
 
@@ -178,11 +178,11 @@ def test_the_kernel_says_who_is_at_the_other_end_and_a_closed_one_is_nobody():
         client = socket.create_connection(server)
         accepted, name = listening.accept()
         with accepted:
-            assert loopback.sender(name, server) == os.geteuid()
-            assert loopback.sender((name[0], 0), server) is None
-            assert loopback.sender(("::1", name[1]), server) is None
+            assert peers.sender(name, server) == os.geteuid()
+            assert peers.sender((name[0], 0), server) is None
+            assert peers.sender(("::1", name[1]), server) is None
             client.close()
-            assert loopback.sender(name, server) is None
+            assert peers.sender(name, server) is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can act as another user")
@@ -212,6 +212,27 @@ def test_no_private_key_is_left_in_a_file(behind):
     files = [file for file in behind.folder.rglob("*") if file.is_file()]
     assert behind.folder / "gate.crt" in files
     assert not [file for file in files if b"PRIVATE KEY" in file.read_bytes()]
+
+
+def test_superlink_and_gate_end_when_they_are_told_to(tmp_path, monkeypatch):
+    """A connection of ours that stayed open would hold the SuperLink until it is killed."""
+    from flwr.supercore.constant import TaskType
+
+    started = []
+
+    class Seen(processes.Process):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    monkeypatch.setattr(processes, "Process", Seen)
+    enrol([Site("north", 6, 1.0)], "127.0.0.1", state=tmp_path / "keys", outdir=tmp_path / "run")
+    port = processes.free_port()
+    with processes.superlink(tmp_path / "run" / "aggregator", "127.0.0.1", port, tmp_path) as tasks:
+        assert tasks.acquire(TaskType.SERVER_APP) is None
+    ended = [one.exit_status() for one in started]
+    assert len(ended) == 2
+    assert -signal.SIGKILL not in ended
 
 
 def test_the_gate_ends_with_the_process_that_started_it(tmp_path):

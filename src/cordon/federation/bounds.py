@@ -16,7 +16,8 @@ class Bounds:
     """Sizes in bytes, times in seconds, rates in requests a second.
 
     A hundred sites behind one address that each ask ten times a second stay below ``rate``; a SuperNode
-    asks every three seconds, and some fifty times while it works on a message.
+    asks every three seconds, more often for a while after its last answer, and some fifty times while it
+    works on a message.
     """
 
     # Flower cuts arrays into objects of 5 MiB, so a message's largest request does not grow with the model.

@@ -11,13 +11,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from cordon.federation.credentials import self_signed, write_private
-from cordon.federation.tasks import Tasks, until
+from cordon.federation.tasks import Tasks, noticing_loss, register, until
 from cordon.transport.mailbox import shared_folder
 from cordon.transport.proxy import VARIABLES, Proxy, split_address
 
@@ -115,21 +115,26 @@ def make_secret(path: Path) -> Path:
 @contextmanager
 def superlink(
     credentials: Path, host: str, port: int, workdir: Path, *, enrolment: Path | None = None,
-    evidence: str = "", names: Sequence[str] = (),
+    evidence: str = "", names: Sequence[str] = (), keys: Sequence[str] = (),
 ) -> Iterator[Tasks]:  # fmt: skip
     """A SuperLink on loopback behind a gate at ``host:port``, both ready; they end with the block.
 
+    It knows the SuperNodes' ``keys`` (PEM) before the gate opens: one that comes before its key ends.
     The gate shows ``credentials``' server.crt. Where there is none it makes a key of its own, for
     ``names`` or else ``host``, and leaves the certificate that sites must pin in ``workdir/gate.crt``.
     ``evidence`` says what attests the key: ``guest``, ``emulator:FOLDER``, or nothing. Where an
     ``enrolment`` is given, only the keys in it come in.
     """
+    import httpx
+
     from cordon.federation.listener import bound
 
     bound(host, port).close()
     shown = workdir / "gate.crt"
     shown.unlink(missing_ok=True)
     with _inner_superlink(workdir) as (tasks, certificate, link):
+        with noticing_loss(lambda: link.exit_status() is None, httpx.HTTPError):
+            register(tasks, keys)
         command = [
             PYTHON, "-m", "cordon.federation.gate", "--address", f"{host}:{port}",
             "--upstream", f"https://{tasks.address}", "--upstream_certificate", str(certificate),
@@ -143,7 +148,7 @@ def superlink(
             if (credentials / file).exists():
                 command += [option, str(credentials / file)]
         log = workdir / "gate.log"
-        with Process(command, workdir / "flower", log) as gate:
+        with Process(command, workdir / "flower", log) as gate, closing(tasks):
             until(
                 shown.exists,
                 f"the gate did not start. See {log}.",
@@ -190,7 +195,8 @@ def supernode(
     secret = make_secret(workdir / "superexec.secret")
     port = free_port()
     command = [
-        "flower-supernode", "--superlink", address, "--root-certificates", str(certificate),
+        PYTHON, "-m", "cordon.federation.supernode", "--superlink", address,
+        "--root-certificates", str(certificate),
         "--auth-supernode-private-key", str(key), "--isolation", "process", "--host", "127.0.0.1",
         "--port", str(port), "--superexec-auth-secret-file", str(secret), "--max-wait-time", "60",
     ]  # fmt: skip

@@ -64,17 +64,17 @@ def serve(
         try:
             with (
                 processes.superlink(
-                    credentials, host, port, workdir, enrolment=enrolment, evidence=evidence, names=names
+                    credentials, host, port, workdir, enrolment=enrolment, evidence=evidence, names=names,
+                    keys=[site.public_key for site in sites],
                 ) as link,
                 processes.relay(transport, host, port, link, workdir),
                 tasks.noticing_loss(link.alive, httpx.HTTPError),
-            ):
+            ):  # fmt: skip
                 say(f"the aggregator listens on {host}:{port}")
-                tasks.register(link, [site.public_key for site in sites])
                 tasks.start_run(link)
                 with tasks.server_task(link) as grid:
                     exchange = Exchange(grid, sites, link.alive)
-                    tasks.bound_pulls(grid, exchange.late)
+                    tasks.await_replies(grid, exchange.late)
                     model = aggregation.run(exchange)
                     save(model, aggregation.record)
                     checkpoints.discard()

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -196,7 +197,7 @@ class _Visit:
         node, tasks = supernode(self.address, certificate, self.key, self.workdir, self.proxy)
         self.say(f"SuperNode {node.pid} connects to {self.address}")
         answered = 0
-        with node:
+        with node, closing(tasks):
             while not (self._done or self._late or node.exit_status() is not None):
                 if answer(tasks, self._handle, refused=REFUSED):
                     self._quiet_since, self._heard = time.monotonic(), True

@@ -3,7 +3,8 @@
 Flower would start a Python process for each message and run the code of an uploaded bundle in it.
 Here the long-lived process of the aggregator, or of the site, takes the tasks itself: nothing is
 imported anew, and no code that came over the wire is run. The bundle is a name and nothing else; one
-with another hash is refused. Flower's internals are touched here alone: flwr is pinned.
+with another hash is refused. Flower's internals are touched here, and where its programs are started
+(loopback, supernode): flwr is pinned.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cordon.errors import FederationError
 from cordon.federation import app_bundle
+from cordon.federation.arrivals import awaiting
 from cordon.transport.proxy import VARIABLES
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
-    from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
     from flwr.serverapp import Grid
     from flwr.supercore.heartbeat import HeartbeatSender
     from flwr.supercore.retry import RetryInvoker
@@ -118,13 +120,20 @@ class Tasks:
         import httpx
         from flwr.proto.runtime_pb2 import AcquireTaskRequest
 
-        client = self.client()
         try:
-            answer = client.AcquireTask(AcquireTaskRequest(supported_task_types=[kind]))
-            return answer.token if answer.HasField("task") and answer.token else None
+            answer = self._asking.AcquireTask(AcquireTaskRequest(supported_task_types=[kind]))
         except httpx.HTTPError:
             return None
-        finally:
+        return answer.token if answer.HasField("task") and answer.token else None
+
+    @cached_property
+    def _asking(self) -> RuntimeHttpClient:
+        """The client that acquires tasks: one for all, since making one takes longer than asking."""
+        return self.client()
+
+    def close(self) -> None:
+        """Let go of whoever hands the tasks out, who could not end before."""
+        if (client := self.__dict__.pop("_asking", None)) is not None:
             client.close()
 
 
@@ -209,24 +218,13 @@ def server_task(tasks: Tasks) -> Iterator[Grid]:
         grid.close()
 
 
-def bound_pulls(grid: Grid, late: Callable[[], bool]) -> None:
-    """Let ``grid`` wait for the arrays of a reply that was announced only until it is ``late``.
-
-    Flower waits for minutes, and whoever announces a reply and never sends it would hold up everyone.
-    """
+def await_replies(grid: Grid, late: Callable[[], bool]) -> None:
+    """Let ``grid`` have a reply's arrays as soon as they are there, and give them up once it is ``late``."""
     from flwr.superlink.grid import HttpGrid
 
     assert isinstance(grid, HttpGrid)
     client = grid._runtime_client
-    pull = client.PullObject
-
-    def bounded(request: PullObjectRequest) -> PullObjectResponse:
-        response = pull(request)
-        if not response.object_available and late():
-            response.object_found = False
-        return response
-
-    client.PullObject = bounded  # type: ignore[method-assign]
+    client.PullObject = awaiting(client.PullObject, late)  # type: ignore[method-assign]
 
 
 def answer(tasks: Tasks, handle: Callable[[Message], RecordDict], *, refused: str) -> bool:
@@ -251,6 +249,7 @@ def answer(tasks: Tasks, handle: Callable[[Message], RecordDict], *, refused: st
     heartbeat = tasks.heartbeat(client)
     heartbeat.start()
     try:
+        client.PullObject = awaiting(client.PullObject)  # type: ignore[method-assign]
         message, context, run, _ = pull_task_input(client)
         error = None
         try:
