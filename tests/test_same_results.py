@@ -100,7 +100,7 @@ def test_a_run_that_slurm_kills_at_its_time_limit_is_resumed_and_accounted_right
     (folder / "once.config").write_text("process { withName: 'AGGREGATE' { errorStrategy = 'terminate' } }\n")
     rounds, state = 60, folder / "killed_state"
     given = ["-resume", "--audit", "none", "--rounds", str(rounds), "--state_dir", str(state)]
-    with (folder / "killed.log").open("w+") as log:
+    with (folder / "killed.log").open("w") as log:
         run = subprocess.Popen(
             runs.command("slurm", "local,slurm", "-c", "once.config", *given),
             cwd=folder, env=environment(), stdout=log, stderr=subprocess.STDOUT,

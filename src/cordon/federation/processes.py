@@ -119,7 +119,9 @@ def superlink(
 ) -> Iterator[Tasks]:  # fmt: skip
     """A SuperLink on loopback behind a gate at ``host:port``, both ready; they end with the block.
 
-    It knows the SuperNodes' ``keys`` (PEM) before the gate opens: one that comes before its key ends.
+    It knows the SuperNodes' ``keys`` (PEM) before the gate opens: one whose key is not known yet is turned
+    away, and ends.
+
     The gate shows ``credentials``' server.crt. Where there is none it makes a key of its own, for
     ``names`` or else ``host``, and leaves the certificate that sites must pin in ``workdir/gate.crt``.
     ``evidence`` says what attests the key: ``guest``, ``emulator:FOLDER``, or nothing. Where an
