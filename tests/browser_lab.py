@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import shutil
@@ -93,6 +94,7 @@ def serious_faults(page: Page) -> list[dict[str, Any]]:
 @cache
 def _installed() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="npm"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for file in PACKAGES.glob("package*.json"):
         shutil.copy(file, folder)
     subprocess.run(
