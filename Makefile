@@ -48,7 +48,7 @@ pictures: $(SETUP) ## Pictures of the demo's report for the documentation, in do
 	CORDON_PICTURES=$(CURDIR)/docs/pictures $(VENV)/bin/python -m pytest --quiet tests/test_demo.py -k pictures
 
 test: $(SETUP) ## All tests; those that need Docker, Slurm or a browser say why they skip
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(SETUP) ## The tests without whole pipelines and federations
 	$(VENV)/bin/python -m pytest -m "not pipeline and not federation"

@@ -25,6 +25,13 @@ WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 torch.set_num_threads(max(1, torch.get_num_threads() // WORKERS))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with pipelines and federations first, or one worker ends with them while the other is idle."""
+    long = ("pipeline", "federation")
+    first = {item.path for item in items if any(item.get_closest_marker(name) for name in long)}
+    items.sort(key=lambda item: item.path not in first)
+
+
 @dataclass(frozen=True)
 class Read:
     """An aligned read: 0-based start; without bases, those of the reference under its CIGAR."""

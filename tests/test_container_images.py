@@ -119,6 +119,20 @@ def test_an_image_is_labelled_belongs_to_nobody_and_has_nothing_setuid(name: str
 @pytest.mark.pipeline
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", IMAGES)
+def test_what_only_a_build_needs_is_not_in_an_image(name: str) -> None:
+    assert in_image(name, "compgen -c | grep -E '^(gcc|cc|ld|make|pip|pip3)$' || true") == ""
+    listed = {
+        line.split()[0] for line in in_image(name, "cat /usr/share/cordon/debian_packages.txt").splitlines()
+    }
+    assert "libc6" in listed
+    assert not [package for package in listed if package.startswith("gcc") and package != "gcc-12-base"]
+    assert not {package for package in listed if package.endswith("-dev")}
+    assert in_image(name, "find /build /var/lib/apt/lists -type f 2>/dev/null || true") == ""
+
+
+@pytest.mark.pipeline
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", IMAGES)
 def test_the_health_check_passes_and_what_nextflow_asks_for_is_there(name: str) -> None:
     words = about(image(name))["Config"]["Healthcheck"]["Test"]
     assert words[0] == "CMD"

@@ -73,8 +73,10 @@ def test_a_logistic_model_gives_a_single_row_away_at_its_own_start():
 
 def test_at_an_mlps_own_start_the_first_layer_says_nothing():
     start = initial_parameters("mlp", FEATURES)
-    result = invert(plan(), PRIVATE, PUBLIC, start, protected=False)
-    assert result.error == pytest.approx(result.baseline, rel=0.02)
+    result = invert(plan(), PRIVATE, PUBLIC, start, protected=False, confidence=SURE)
+    # What comes of rounding errors is a guess, and as good as a guess or worse: 1 is nothing learnt.
+    assert result.ratio.high >= 1.0 - 1e-9
+    assert result.error > 0.9 * result.baseline
 
 
 def test_the_closed_form_of_several_rows_is_a_mixture_of_them():

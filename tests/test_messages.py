@@ -1,7 +1,11 @@
 """Tests of cordon.federation.messages: what may be on the wire, both ways."""
 
 import io
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -337,6 +341,28 @@ def test_another_outcome_is_refused(change):
 def test_an_event_is_declared_as_it_is_accounted():
     reply = Reply(TRAINED, "run-7", 3, Event(1.25, 0.125, 9), UPDATE)
     assert Reply.from_records(reply.to_records()).event == Event(1.25, 0.125, 9)
+
+
+WARM_UP = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from test_messages import PLAN, participant_of
+
+for model in ("mlp", "pileup_cnn"):
+    site = participant_of(Path(sys.argv[1]), agreed=replace(PLAN, model=model))
+    site.warm_up()
+    print(model, sorted({"torch", "opacus"} & {*sys.modules}))
+"""
+
+
+def test_before_the_first_task_a_site_imports_what_its_plan_takes_and_no_more(tmp_path):
+    command = [sys.executable, "-c", WARM_UP, str(tmp_path)]
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": path}, text=True, capture_output=True, check=True
+    )
+    assert done.stdout.splitlines() == ["mlp ['torch']", "pileup_cnn ['opacus', 'torch']"]
 
 
 def participant_of(tmp_path, **changes):

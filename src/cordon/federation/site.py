@@ -17,7 +17,7 @@ from cordon.federation.plan import Plan
 from cordon.federation.processes import DEALT_WITH, Process, supernode, way_out
 from cordon.federation.stay import Stay
 from cordon.federation.tasks import answer
-from cordon.model import Model, check_parameters, initial_parameters
+from cordon.model import Model, build, check_parameters, initial_parameters, width
 from cordon.site_ledger import SiteLedger
 from cordon.steps import duration
 from cordon.training import Units, train
@@ -65,6 +65,17 @@ class Participant:
         # A run's first round that this process was asked for, and when: how long the rest takes.
         self._asked: dict[str, tuple[int, float]] = {}
         self.outcome: Outcome | None = None
+
+    def warm_up(self) -> None:
+        """Import what training takes, which is seconds: before the first task, not in it."""
+        if self._agreed is None:
+            import opacus  # noqa: F401  some models take it
+            import torch  # noqa: F401
+        else:
+            from cordon.gradients import unit_gradients
+
+            model, features = self._agreed.model, len(self._features)
+            unit_gradients(build(model, features), width(model, features))
 
     def handle(self, message: Message) -> RecordDict:
         """The reply to one message, on the answer grid."""
@@ -159,9 +170,7 @@ def join(
     is over between rounds, Quarantined where the aggregator refused the site's updates, FederationError
     where the run failed.
     """
-    import opacus  # noqa: F401  slow to import: before the first task, not in it
-    import torch  # noqa: F401
-
+    participant.warm_up()
     workdir.mkdir(parents=True, exist_ok=True)
     stay = stay or Stay()
     stay.heed_sigterm()
