@@ -22,7 +22,7 @@ from report_lab import Page
 ROOT = Path(__file__).resolve().parents[1]
 SHEET = "site,patient,sample,bam,bai,truth_vcf,confident_bed,role"
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(1200)]
 
 
 def environment() -> dict[str, str]:
@@ -350,7 +350,7 @@ def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(t
                 cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )  # fmt: skip
         for site, run in runs.items():
-            said, _ = run.communicate(timeout=500)
+            said, _ = run.communicate(timeout=1000)
             assert run.returncode == 0, f"{site}: {said}"
     record = json.loads((tmp_path / "federation.json").read_text())
     assert [site["status"] for site in record["sites"]] == ["finished", "finished"]
