@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -58,6 +59,22 @@ def test_an_engine_alone_runs_on_this_machine_within_its_limits(engine):
     assert "process.executor" not in found
     assert int(found["process.maxForks"]) > 0
     assert "cpus" in found["process.resourceLimits"]
+
+
+@pytest.mark.parametrize("user", [0, 65534], ids=["root", "another user"])
+def test_containers_run_as_who_started_them_and_a_rootless_podman_knows_who_that_is(user):
+    """A container that runs as anyone else cannot write into its task's folder."""
+    if os.geteuid() not in (0, user):
+        pytest.skip("to become another user needs root")
+    as_user = {} if os.geteuid() == user else {"user": user, "group": user}
+    for engine, told in (("docker", []), ("podman", ["--no-healthcheck"])):
+        options = settings(engine)[f"{engine}.runOptions"].strip("'")
+        # Nextflow puts them into the task's bash as they are.
+        run = subprocess.run(
+            ["bash", "-c", f"echo {options}"], text=True, capture_output=True, check=True, **as_user
+        )
+        mapped = ["--userns=keep-id"] if engine == "podman" and user else []
+        assert run.stdout.split() == [*mapped, "-u", f"{user}:{user}", *told]
 
 
 @pytest.mark.parametrize(("scheduler", "engine"), [*zip(SCHEDULERS, itertools.cycle(ENGINES), strict=False)])
