@@ -6,7 +6,10 @@ import itertools
 import os
 import re
 import subprocess
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -107,6 +110,21 @@ def test_a_sites_own_file_comes_before_ours(tmp_path):
     missing = nextflow(tmp_path, *given[:-1], "nowhere.config", profile="slurm,local")
     assert missing.returncode != 0
     assert "nowhere.config" in missing.stdout
+
+
+def test_a_sites_own_file_may_be_at_an_address(tmp_path):
+    (tmp_path / "hospital.config").write_text("params.input = 'told_by_the_address.csv'\n")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        run = nextflow(tmp_path, "--site_config", f"{address}/hospital.config")
+        assert run.returncode != 0
+        assert "told_by_the_address.csv" in run.stdout
+        missing = nextflow(tmp_path, "--site_config", f"{address}/nowhere.config")
+        assert missing.returncode != 0
+        assert f"{address}/nowhere.config" in missing.stdout
+        server.shutdown()
 
 
 @pytest.mark.parametrize(
