@@ -39,7 +39,6 @@ def write_scored(
     alleles: list[tuple[Any, ...]] = ALLELES,
     site: str = "north",
     truth: int | None = 4,
-    alone: list[float] | None = None,
     frequencies: list[float | None] | None = None,
     source: bytes = TRUTH_SET,
 ) -> Path:
@@ -72,8 +71,6 @@ def write_scored(
     table = pa.Table.from_arrays(arrays, schema=LABELLED.with_metadata(metadata))
     table = table.append_column("cordon", pa.array([allele[1] for allele in alleles], pa.float64()))
     table = table.append_column("cordon_pass", pa.array([allele[2] for allele in alleles], pa.bool_()))
-    if alone is not None:
-        table = table.append_column("cordon_single_north", pa.array(alone, pa.float64()))
     pq.write_table(table, path)
     return path
 
@@ -192,12 +189,6 @@ def test_the_features_are_not_kept_in_memory(tmp_path: Path) -> None:
     assert table.schema.names[-2:] == ["cordon", "cordon_pass"]
 
 
-def test_a_model_that_one_site_trained_is_a_score(tmp_path: Path) -> None:
-    alone = [3.0, 2.0, 1.0, 0.0, -1.0, 0.0]
-    result = evaluate(read_held_out([write_scored(tmp_path / "s1.scored.parquet", alone=alone)]))
-    assert named(result["scores"], "north alone")["auroc"] == 1.0
-
-
 def test_without_truth_counts_sensitivity_is_over_the_candidates_and_says_so(tmp_path: Path) -> None:
     result = evaluate(read_held_out([write_scored(tmp_path / "s1.scored.parquet", truth=None)]))
     assert result["truth_source"] == "candidates"
@@ -240,7 +231,8 @@ def test_a_labelled_allele_without_a_score_is_named_by_row(tmp_path: Path) -> No
 
 
 def test_every_disagreement_between_tables_is_told_at_once(tmp_path: Path) -> None:
-    first = write_scored(tmp_path / "s1.scored.parquet", alone=[0.0] * 6)
+    first = write_scored(tmp_path / "s1.scored.parquet")
+    pq.write_table(pq.read_table(first).drop_columns(["cordon_pass"]), first)
     (tmp_path / "again").mkdir()
     second = write_scored(tmp_path / "again" / "s1.scored.parquet")
     with pytest.raises(InputProblems) as caught:

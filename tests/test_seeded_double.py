@@ -32,6 +32,26 @@ print(hashlib.sha256(b"".join(value.tobytes() for value in start.values())).hexd
 """
 
 
+# The same as an aggregator asks for it: from one start, rounds of the numbers that the first argument lists.
+TASKS = (
+    ROUND.split("for _ in")[0]
+    + """
+from cordon.federation.messages import Task
+from cordon.federation.plan import Plan
+from cordon.ledger import Tip
+plan = Plan.calibrated(
+    model="logistic", unit="patient", epsilon=8.0, delta=1e-5, rounds=3, local_steps=1, sampling_rate=0.5,
+    clip_norm=0.05, learning_rate=1.0, max_variants_per_patient=8,
+)
+for number in sys.argv[1]:
+    task = Task(plan, int(number), 6, start, Tip("ab" * 32, 1, "cd" * 32))
+    start_ = Task.from_records(task.to_records()).parameters
+    update = train("logistic", start_, units, settings).update
+    print(hashlib.sha256(b"".join(value.tobytes() for value in update.values())).hexdigest())
+"""
+)
+
+
 def rounds(*arguments: str, seed: str = "7", start: str = ROUND) -> tuple[str, str]:
     """What the rounds print, and what the double says."""
     paths = [str(SEEDED), os.environ.get("PYTHONPATH", "")]
@@ -48,6 +68,12 @@ def test_a_site_draws_the_same_under_one_seed_and_other_numbers_under_another_na
     assert rounds("2", "--site", "south")[0] != first
     assert rounds("2", "--site", "north", seed="8")[0] != first
     assert "NOTHING IS PRIVATE" in said
+
+
+def test_another_round_from_the_same_start_draws_other_numbers_and_the_same_round_the_same():
+    """After a round with too few answers a run goes on from where it was, and its updates are no replays."""
+    first, second, again = rounds("121", "--site", "north", start=TASKS)[0].split()
+    assert first == again != second
 
 
 def test_without_a_seed_or_a_site_noise_is_real():

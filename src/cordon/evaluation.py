@@ -25,8 +25,6 @@ from cordon.strata import strata
 from cordon.tables import LABELLED, TRUTH_ALLELES_KEY, read_table, without_features, written_beside
 from cordon.verdicts import caller_scores, filters, floats
 
-SINGLE_SITE = "cordon_single_"
-
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -52,8 +50,7 @@ class HeldOut:
 def read_held_out(paths: Sequence[Path]) -> HeldOut:
     """Read labelled tables with their scores (Parquet) and keep the rows that have a label.
 
-    A table is one of ``tables.LABELLED`` with ``cordon`` (float64) and optionally ``cordon_pass`` (bool)
-    and ``cordon_single_SITE`` (float64, the score of a model that SITE trained alone).
+    A table is one of ``tables.LABELLED`` with ``cordon`` (float64) and optionally ``cordon_pass`` (bool).
     Raises UserError for a file that is no such table and when no labelled allele is left, InputProblems
     for tables that disagree with each other or hold alleles without a score.
     """
@@ -144,12 +141,8 @@ def _truth_source(data: HeldOut) -> str:
 
 
 def _scores(table: pa.Table) -> dict[str, Floats]:
-    """Cordon's score, then each caller's QUAL and QD, then the models trained by one site alone."""
-    scores = {"cordon": floats(table, "cordon")} | caller_scores(table)
-    for name in table.schema.names:
-        if name.startswith(SINGLE_SITE):
-            scores[f"{name.removeprefix(SINGLE_SITE)} alone"] = floats(table, name)
-    return scores
+    """Cordon's score, then each caller's QUAL and QD."""
+    return {"cordon": floats(table, "cordon")} | caller_scores(table)
 
 
 def _read(path: Path) -> pa.Table:
@@ -160,8 +153,6 @@ def _read(path: Path) -> pa.Table:
     schema = without_features(LABELLED).append(pa.field("cordon", pa.float64()))
     if "cordon_pass" in names:
         schema = schema.append(pa.field("cordon_pass", pa.bool_()))
-    for name in sorted(name for name in names if name.startswith(SINGLE_SITE)):
-        schema = schema.append(pa.field(name, pa.float64()))
     return read_table(path, schema)
 
 

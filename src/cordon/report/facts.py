@@ -71,21 +71,10 @@ def improvement(evaluation: Mapping[str, Any] | None) -> Improvement | None:
         return None
     known = {item["name"]: item["auroc"] for item in evaluation["scores"] if item["auroc"] is not None}
     after = known.pop("cordon", None)
-    callers = {name: value for name, value in known.items() if not name.endswith(" alone")}
-    if after is None or not callers:
+    if after is None or not known:
         return None
-    best = max(callers, key=lambda name: callers[name])
-    return Improvement(display(best), callers[best], after)
-
-
-def best_alone(evaluation: Mapping[str, Any] | None) -> tuple[str, float] | None:
-    """The site whose own model ranks best, and its AUROC; None when no site trained one alone."""
-    scores = evaluation["scores"] if evaluation else []
-    alone = [item for item in scores if item["name"].endswith(" alone") and item["auroc"] is not None]
-    if not alone:
-        return None
-    best = max(alone, key=lambda item: float(item["auroc"]))
-    return str(best["name"]).removesuffix(" alone"), float(best["auroc"])
+    best = max(known, key=lambda name: known[name])
+    return Improvement(display(best), known[best], after)
 
 
 def spending(federation: Federation | None) -> Spending | None:

@@ -114,8 +114,7 @@ def _utility(sources: Sources) -> vega.Figure | None:
 
 def _styles(evaluation: Mapping[str, Any] | None) -> dict[str, vega.Style]:
     scores = [item["name"] for item in evaluation["scores"]] if evaluation else []
-    alone = [name for name in scores if name.endswith(" alone")]
-    return {name: names.style(name, alone) for name in scores}
+    return {name: names.style(name) for name in scores}
 
 
 def _number(value: float | int | None, digits: int = 3) -> Markup:

@@ -1,8 +1,9 @@
 """A TEST DOUBLE for PYTHONPATH: one CORDON_TEST_SEED, one model, bit for bit. NOTHING IS PRIVATE.
 
 Python imports this file at its start. What it changes, where that seed is set:
-- a site's noise and sampling in a round follow from the seed, the site's name (``--site``) and the round's
-  start, and from nothing else: not from the process, the machine, or how often the site was started;
+- a site's noise and sampling in a round follow from the seed, the site's name (``--site``), the round's
+  number and its start, and from nothing else: not from the process, the machine, or how often the site was
+  started (two rounds may have one start, and the same noise in both would be a replayed update);
 - a run is called after the seed, so that two runs need two state folders;
 - pseudonyms, which order a site's patients, follow from the seed.
 Keys, ledgers and audits stay as they are.
@@ -21,6 +22,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 SEED = os.environ.get("CORDON_TEST_SEED", "")
+# The round that the site was last asked for.
+ASKED = {"round": 0}
 
 
 def site() -> str:
@@ -45,11 +48,22 @@ def training(module: Any) -> None:
 
     def seeded(architecture: str, start: Any, units: Any, settings: Any, _random: Any, **others: Any) -> Any:
         content = b"".join(name.encode() + value.tobytes() for name, value in sorted(start.items()))
-        source = stream(site().encode(), hashlib.sha256(content).digest())
+        source = stream(site().encode(), str(ASKED["round"]).encode(), hashlib.sha256(content).digest())
         return descend(architecture, start, units, settings, randomness(source), **others)
 
     module.descend = seeded
     print(f"TEST ONLY: noise and sampling of {site()} come of a seed. NOTHING IS PRIVATE.", file=sys.stderr)
+
+
+def messages(module: Any) -> None:
+    read = module.Task.from_records
+
+    def remembered(records: Any) -> Any:
+        task = read(records)
+        ASKED["round"] = task.round
+        return task
+
+    module.Task.from_records = staticmethod(remembered)
 
 
 def plan(module: Any) -> None:
@@ -65,6 +79,7 @@ def pseudonyms(module: Any) -> None:
 
 CHANGES: dict[str, Callable[[Any], None]] = {
     "cordon.training": training,
+    "cordon.federation.messages": messages,
     "cordon.federation.plan": plan,
     "cordon.pseudonyms": pseudonyms,
 }

@@ -164,9 +164,8 @@ def _curves(
     scores = [item for item in evaluation["scores"] if item.get("roc")]
     if not scores:
         return None
-    alone = [item["name"] for item in scores if item["name"].endswith(" alone")]
     drawn = sorted(scores, key=lambda item: item["name"] == "cordon")
-    legend = [(display(item["name"]), style(item["name"], alone)) for item in drawn]
+    legend = [(display(item["name"]), style(item["name"])) for item in drawn]
     low = axes["y"]["scale"]["domain"][0]
     values = [
         {"score": display(item["name"]), "x": x, "y": y, "order": place}

@@ -28,14 +28,11 @@ def together(callers: Sequence[str]) -> str:
     return " + ".join(names) if len(names) > 1 else f"{names[0]} alone"
 
 
-def style(name: str, alone: Sequence[str]) -> Style:
-    """Cordon is bold; a caller keeps one colour, dashed for QD; models of one site (``alone``) are grey."""
+def style(name: str) -> Style:
+    """Cordon is bold; a caller keeps one colour, dashed for QD."""
     if name == "cordon":
         return Style(PALETTE[0], SOLID, 3.2)
     caller, _, kind = name.partition(" ")
-    if name in alone or caller not in CALLERS:
-        place = list(alone).index(name) if name in alone else 0
-        return Style("var(--muted-line)", DASHES[1 + place % 3], 1.6)
     return Style(PALETTE[1 + CALLERS.index(caller)], DASHES[1] if kind == "QD" else SOLID, 1.8)
 
 

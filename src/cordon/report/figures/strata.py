@@ -53,7 +53,7 @@ def figure(evaluation: Mapping[str, Any]) -> Figure | None:
     best = _best(evaluation)
     if best is None:
         return None
-    caller = style(best, [])
+    caller = style(best)
     legend = [
         ("Cordon", Style(PALETTE[0], SOLID, 2.2, dot=True)),
         (display(best), Style(caller.colour, SOLID, 2.2, dot=True)),
@@ -118,7 +118,7 @@ def _best(evaluation: Mapping[str, Any]) -> str | None:
     scores = {
         item["name"]: item["auroc"]
         for item in evaluation["scores"]
-        if item["auroc"] is not None and item["name"] != "cordon" and not item["name"].endswith(" alone")
+        if item["auroc"] is not None and item["name"] != "cordon"
     }
     return max(scores, key=lambda name: float(scores[name])) if scores else None
 
