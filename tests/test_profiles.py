@@ -37,6 +37,13 @@ def enabled(found: dict[str, str]) -> set[str]:
     return {engine for engine in ENGINES if found.get(f"{engine}.enabled") == "true"}
 
 
+def forks_of(found: dict[str, str]) -> list[int]:
+    """How often a process may run at once, by default and by label."""
+    forks = [int(value) for name, value in found.items() if name.endswith(".maxForks")]
+    assert len(forks) == 5
+    return forks
+
+
 def test_every_profile_is_known_here():
     files = (ROOT / "modules" / "profiles.config", ROOT / "nextflow.config")
     text = "".join(
@@ -60,8 +67,11 @@ def test_an_engine_alone_runs_on_this_machine_within_its_limits(engine):
     found = settings(engine)
     assert enabled(found) == ({engine} - {"local"})
     assert "process.executor" not in found
-    assert int(found["process.maxForks"]) > 0
+    assert all(0 < forks <= max(16, os.cpu_count() or 1) for forks in forks_of(found))
     assert "cpus" in found["process.resourceLimits"]
+    # The executor's own count of what is free loses some: a run waited for ever for memory that nobody held.
+    assert found["executor.$local.cpus"] == "1000000"
+    assert found["executor.$local.memory"] == "'1 EB'"
 
 
 @pytest.mark.parametrize("user", [0, 65534], ids=["root", "another user"])
@@ -85,7 +95,7 @@ def test_a_scheduler_joins_any_engine_and_bounds_nothing_by_this_machine(schedul
     found = settings(f"{scheduler},{engine}")
     assert enabled(found) == ({engine} - {"local"})
     assert found["process.executor"] == f"'{scheduler}'"
-    assert found["process.maxForks"] == "0"
+    assert set(forks_of(found)) == {0}
     assert found["process.resourceLimits"] == "[]"
     assert found["params.federation_slots"] == "null"
 
