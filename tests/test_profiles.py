@@ -67,7 +67,8 @@ def test_an_engine_alone_runs_on_this_machine_within_its_limits(engine):
     found = settings(engine)
     assert enabled(found) == ({engine} - {"local"})
     assert "process.executor" not in found
-    assert all(0 < forks <= max(16, os.cpu_count() or 1) for forks in forks_of(found))
+    most = max(int(found["params.federation_slots"]), os.cpu_count() or 1)
+    assert all(0 < forks <= most for forks in forks_of(found))
     assert "cpus" in found["process.resourceLimits"]
     # The executor's own count of what is free loses some: a run waited for ever for memory that nobody held.
     assert found["executor.$local.cpus"] == "1000000"

@@ -123,6 +123,7 @@ def test_a_run_that_slurm_kills_at_its_time_limit_is_resumed_and_accounted_right
     # Nextflow has Slurm tell a job beforehand, by USR2 (12), that its time is over, and that ends it. The
     # status is read where the job left it, since Nextflow may be interrupted in its own last words.
     said = (folder / "killed.log").read_text()
+    assert "AGGREGATE" in said
     assert (task / ".exitcode").read_text().strip() == str(128 + signal.SIGUSR2), said
     assert 3 <= len(decided_rounds(state)) < rounds
 

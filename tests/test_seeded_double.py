@@ -32,21 +32,24 @@ print(hashlib.sha256(b"".join(value.tobytes() for value in start.values())).hexd
 """
 
 
+PLAN = """
+import sys
+from cordon.federation.plan import Plan
+plan = Plan.calibrated(
+    model="logistic", unit="patient", epsilon=8.0, delta=1e-5, rounds=1, local_steps=1, sampling_rate=0.5,
+    clip_norm=0.05, learning_rate=1.0, max_variants_per_patient=8,
+)
+"""
 # The same as an aggregator asks for it: from one start, rounds of the numbers that the first argument lists.
 TASKS = (
     ROUND.split("for _ in")[0]
+    + PLAN
     + """
 from cordon.federation.messages import Task
-from cordon.federation.plan import Plan
 from cordon.ledger import Tip
-plan = Plan.calibrated(
-    model="logistic", unit="patient", epsilon=8.0, delta=1e-5, rounds=3, local_steps=1, sampling_rate=0.5,
-    clip_norm=0.05, learning_rate=1.0, max_variants_per_patient=8,
-)
 for number in sys.argv[1]:
-    task = Task(plan, int(number), 6, start, Tip("ab" * 32, 1, "cd" * 32))
-    start_ = Task.from_records(task.to_records()).parameters
-    update = train("logistic", start_, units, settings).update
+    asked = Task(plan, int(number), 6, start, Tip("ab" * 32, 1, "cd" * 32)).to_records()
+    update = train("logistic", Task.from_records(asked).parameters, units, settings).update
     print(hashlib.sha256(b"".join(value.tobytes() for value in update.values())).hexdigest())
 """
 )
@@ -84,16 +87,13 @@ def test_without_a_seed_or_a_site_noise_is_real():
 
 
 def test_runs_and_pseudonyms_are_called_after_the_seed(tmp_path):
-    names = """
-import sys
-from cordon.federation.plan import Plan
+    names = (
+        PLAN
+        + """
 from cordon.pseudonyms import read_salt
-plan = Plan.calibrated(
-    model="logistic", unit="patient", epsilon=8.0, delta=1e-5, rounds=1, local_steps=1, sampling_rate=0.5,
-    clip_norm=0.05, learning_rate=1.0, max_variants_per_patient=8,
-)
 print(plan.started().run, read_salt(sys.argv[1]).patient("north", "p1"))
 """
+    )
     first, second = (rounds(str(tmp_path / folder), start=names)[0] for folder in ("a", "b"))
     assert first == second
     assert first.startswith("seeded-7 ")
