@@ -32,7 +32,7 @@ from cordon.federation.messages import (
 )
 from cordon.federation.plan import Plan
 from cordon.federation.site import Participant
-from cordon.ledger import Tip
+from cordon.ledger import ChainedLog, Tip
 from cordon.model import initial_parameters
 from cordon.site_ledger import SiteLedger
 from cordon.training import Units
@@ -397,6 +397,50 @@ def test_a_plan_or_a_declaration_that_was_not_agreed_is_refused_and_spends_nothi
     with pytest.raises(FederationError, match=message):
         asked(participant_of(tmp_path, **agreed), task_message, 1, TIP)
     assert SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events() == []
+
+
+@pytest.mark.parametrize("number", [0, PLAN.rounds + 1, 2**40])
+def test_a_round_that_the_plan_does_not_have_is_refused_and_spends_nothing(number, tmp_path, task_message):
+    with pytest.raises(FederationError, match=f"round {number} of a plan of {PLAN.rounds} rounds"):
+        asked(participant_of(tmp_path), task_message, number, TIP)
+    assert SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events() == []
+
+
+def test_units_are_those_of_each_tasks_own_plan(tmp_path, task_message, monkeypatch):
+    """A plan by variant that the budget refuses leaves no rows behind for one by patient, nor a model's."""
+    source = np.random.default_rng(0)
+    rows, patients = source.normal(size=(40, 3)).astype(np.float32), [f"p{row % 4}" for row in range(40)]
+    trained: list[tuple[str, int, int]] = []
+    real = site.train
+
+    def train(model, start, units, settings, **rest):
+        trained.append((model, len(units), int(np.diff(units.offsets).max())))
+        return real(model, start, units, settings, **rest)
+
+    monkeypatch.setattr(site, "train", train)
+    loaded: list[str] = []
+
+    def load(plan):
+        loaded.append(f"{plan.model} {plan.unit}")
+        return Units.group(rows, np.ones(40, np.float32), patients, unit=plan.unit)
+
+    ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5)
+    one = Participant("s", load, ("a", "b", "c"), declared_patients=4, ledger=ledger, say=print)
+
+    def status(number, **changes):
+        plan = replace(PLAN, **changes)
+        content = Task(plan, number, 4, initial_parameters(plan.model, 3), TIP).to_records()
+        task_message.content.clear()
+        task_message.content.update(content)
+        return Reply.from_records(one.handle(task_message)).status
+
+    assert status(1, unit="variant", noise_multiplier=0.3) == STOPPED
+    assert status(1) == TRAINED
+    assert status(2) == TRAINED
+    assert status(3, model="mlp") == TRAINED
+    assert trained == [("logistic", 4, 10), ("logistic", 4, 10), ("mlp", 4, 10)]
+    assert loaded == ["logistic variant", "logistic patient", "mlp patient"]
+    assert {row["unit"] for row in ChainedLog(tmp_path / "site.sqlite").of_kind("reserved")} == {"patient"}
 
 
 @pytest.mark.parametrize(("took", "left"), [(0.02, 0.5), (0.5, 0.5), (0.51, 1.0), (1.26, 1.5)])

@@ -43,7 +43,8 @@ Say = Callable[[str], None]
 class Participant:
     """Answers tasks with a site's own units, within its own budget.
 
-    ``load_units`` makes the privacy units for the plan's model and kind of unit, once they are known.
+    ``load_units`` makes the privacy units for a plan's model and kind of unit, and is asked again where a
+    task's plan has others: rows grouped by one unit are never trained on under the name of another.
     Where the site agreed on a plan beforehand (``agreed``), it trains by no other. ``outcome`` is the
     aggregator's last word, when it came.
     """
@@ -54,7 +55,8 @@ class Participant:
     ) -> None:  # fmt: skip
         self.name = name
         self._load_units = load_units
-        self._units: Units | None = None
+        # The units of the last task, and what they were made for: the model and the kind of unit.
+        self._units: tuple[tuple[str, str], Units] | None = None
         self._features = features
         self._declared_patients = declared_patients
         self._ledger = ledger
@@ -99,6 +101,11 @@ class Participant:
             raise FederationError(
                 "the aggregator's plan is not the one that was agreed. Agree on one plan.json."
             )
+        if not 1 <= task.round <= plan.rounds:
+            raise FederationError(
+                f"the aggregator asks for round {task.round} of a plan of {plan.rounds} rounds. Nothing was "
+                "sent. Ask its operator for a new run."
+            )
         if plan.delta > self._ledger.delta:
             raise FederationError(
                 f"the plan's delta {plan.delta:g} is above the site's {self._ledger.delta:g}. Agree on one."
@@ -114,8 +121,7 @@ class Participant:
             )
         if task.round == answered:
             return Reply(ANSWERED, plan.run, task.round)
-        if self._units is None:
-            self._units = self._load_units(plan)
+        units = self._units_for(plan)
         first, began = self._asked.setdefault(plan.run, (task.round, time.monotonic()))
         try:
             self._ledger.reserve(plan.run, task.round, plan.event, unit=plan.unit)
@@ -124,7 +130,7 @@ class Participant:
             return Reply(STOPPED, plan.run, task.round)
         settings = plan.settings_for(self._declared_patients)
         carried = self._clips.get(plan.run) if plan.clipping == "adaptive" else None
-        trained = train(plan.model, task.parameters, self._units, settings, clip_norm=carried)
+        trained = train(plan.model, task.parameters, units, settings, clip_norm=carried)
         self._clips[plan.run] = trained.clip_norm
         each, more = (time.monotonic() - began) / (task.round - first + 1), plan.rounds - task.round
         self._say(
@@ -133,6 +139,14 @@ class Participant:
             + (f"; about {duration(each * more)} left" if more else "")
         )
         return Reply(TRAINED, plan.run, task.round, plan.event, trained.update)
+
+    def _units_for(self, plan: Plan) -> Units:
+        """This site's units for ``plan``, those of the last task where it asked for the same."""
+        wanted = (plan.model, plan.unit)
+        if self._units is None or self._units[0] != wanted:
+            self._units = None  # two at once might not fit
+            self._units = (wanted, self._load_units(plan))
+        return self._units[1]
 
     def _finish(self, message: Message) -> Reply:
         outcome = Outcome.from_records(message.content)
