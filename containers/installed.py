@@ -1,7 +1,8 @@
-"""List what pip installed, with licences and hashes: ``installed.py REPORT FOLDER``.
+"""List what pip installed, with licences and hashes: ``installed.py REPORT FOLDER [LISTED]``.
 
-REPORT is of ``pip install --report``, which knows the hashes; FOLDER is where the packages are, which know
-their licences (pip's report lacks those of Metadata 2.4).
+LISTED is such a list, to which these are added; it may be empty. REPORT is of ``pip install --report``,
+which knows the hashes; FOLDER is where the packages are, which know their licences (pip's report lacks
+those of Metadata 2.4).
 """
 
 import json
@@ -36,5 +37,6 @@ def installed(report: dict[str, Any], folder: Path) -> Iterator[dict[str, str | 
 
 
 if __name__ == "__main__":
-    pip_report, packages = map(Path, sys.argv[1:])
-    print(json.dumps([*installed(json.loads(pip_report.read_text()), packages)], indent=1))
+    pip_report, packages, *before = map(Path, sys.argv[1:])
+    listed = [entry for path in before for entry in json.loads(path.read_text() or "[]")]
+    print(json.dumps([*listed, *installed(json.loads(pip_report.read_text()), packages)], indent=1))

@@ -1,7 +1,8 @@
 """Print the entries of a lock file for the packages that a list names.
 
-``pinned.py LOCK LIST [--without LIST]``: a LIST is a text file of names, one a line, or pyproject.toml, which
-names the project's dependencies and what they need in turn, without its extras.
+``pinned.py LOCK LIST [--without LIST...]``: a LIST is a text file of names, one a line; a lock file, all of
+it; or pyproject.toml, the project's dependencies and what they need in turn, without its extras, or with one
+of them: pyproject.toml[train].
 """
 
 import re
@@ -57,16 +58,25 @@ def listed(text: str) -> list[str]:
     return [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
 
 
-def chosen(lock: str, source: Path) -> list[str]:
+def chosen(lock: str, source: str) -> list[str]:
     """The names that a LIST stands for."""
-    if source.suffix != ".toml":
-        return listed(source.read_text())
-    dependencies = tomllib.loads(source.read_text())["project"]["dependencies"]
-    return needed(lock, [NAME.match(line)[0] for line in dependencies])  # type: ignore[index]
+    path, _, extra = source.removesuffix("]").partition("[")
+    text = Path(path).read_text()
+    if path.endswith(".lock"):
+        return [*entries(text)]
+    if not path.endswith(".toml"):
+        return listed(text)
+    project = tomllib.loads(text)["project"]
+    wanted = [*project["dependencies"], *(project["optional-dependencies"][extra] if extra else [])]
+    return needed(lock, [NAME.match(line)[0] for line in wanted])  # type: ignore[index]
+
+
+def main(lock_file: str, source: str, *without: str) -> None:
+    lock = Path(lock_file).read_text()
+    left_out = {name for unwanted in without[1:] for name in chosen(lock, unwanted)}
+    names = [name for name in chosen(lock, source) if name not in left_out]
+    print("\n".join(pinned(lock, names)))
 
 
 if __name__ == "__main__":
-    lock_text = Path(sys.argv[1]).read_text()
-    left_out = chosen(lock_text, Path(sys.argv[4])) if len(sys.argv) > 4 else []
-    names = [name for name in chosen(lock_text, Path(sys.argv[2])) if name not in left_out]
-    print("\n".join(pinned(lock_text, names)))
+    main(*sys.argv[1:])

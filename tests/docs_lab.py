@@ -238,7 +238,7 @@ def _of_make(words: list[str]) -> list[str]:
         if assigns and name == "ARGS":
             found += _of_nextflow(["run", ".", *shlex.split(value)])
         if assigns and name in ("IMAGES", "BUNDLE"):
-            known = {"local", "python-cuda", *(path.name for path in (ROOT / "containers").iterdir())}
+            known = {"local", "train-cuda", *(path.name for path in (ROOT / "containers").iterdir())}
             found += [f"make: no {name} {part}" for part in value.split() if part not in known]
     return found
 

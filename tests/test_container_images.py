@@ -17,11 +17,16 @@ import pytest
 from conftest import ROOT, Lab, Read
 from cordon import __version__
 from docker_lab import about, docker, image
+from test_pipeline import environment
 
-IMAGES = ["python", "gatk4"]
+IMAGES = ["python", "train", "gatk4"]
 # A container has no entry for this user, as for whoever starts a pipeline.
 STRANGER = ("--rm", "--network", "none", "--user", "12345:6789")
 COMMANDS = sorted((ROOT / "bin").glob("*.py"))
+# What scores with a model: with PyTorch where it looks at images.
+SCORING = {"AGGREGATE", "CALIBRATE_SCORES", "SCORE_VARIANTS"}
+# It has 1.4 GB, a Debian of 0.2 GB among it; PyTorch, Opacus and what they bring would be 1.3 GB more.
+LIGHT_BYTES = 1_500_000_000
 
 
 def script(name: str, folder: str = "") -> Any:
@@ -46,7 +51,8 @@ def test_every_process_has_an_image_that_is_built_here_or_a_public_one() -> None
     named = [
         (path, container)
         for path in sorted((ROOT / "modules").rglob("*.nf")) + sorted((ROOT / "modules").rglob("*.config"))
-        for container in re.findall(r"""\bcontainer *=? +['"](.+)['"]""", path.read_text())
+        for line in re.findall(r"""\bcontainer *=? +(.*['"].+['"].*)""", path.read_text())
+        for container in re.findall(r"""['"]([^'"]*[:/][^'"]*)['"]""", line)
     ]
     processes = list((ROOT / "modules").rglob("main.nf"))
     assert {path for path, _ in named} >= {*processes}
@@ -54,7 +60,7 @@ def test_every_process_has_an_image_that_is_built_here_or_a_public_one() -> None
         ours = re.fullmatch(r"cordon-(\w+):\$\{(?:workflow\.)?manifest\.version\}(-cuda)?", container)
         if ours:
             assert (ROOT / "containers" / ours[1] / "build").exists(), path
-            assert ours[2] is None or ours[1] == "python", path
+            assert ours[2] is None or ours[1] == "train", path
         else:
             assert re.fullmatch(r"docker\.io/google/deepvariant:[\d.]+(-gpu)?", container), (path, container)
 
@@ -62,7 +68,11 @@ def test_every_process_has_an_image_that_is_built_here_or_a_public_one() -> None
 def test_the_images_hold_what_the_project_depends_on_and_nothing_of_its_extras() -> None:
     pinned = script("pinned")
     lock = (ROOT / "requirements.lock").read_text()
-    needed = {*pinned.chosen(lock, ROOT / "pyproject.toml")}
+    light = {*pinned.chosen(lock, str(ROOT / "pyproject.toml"))}
+    needed = {*pinned.chosen(lock, f"{ROOT / 'pyproject.toml'}[train]")}
+    assert {"flwr", "pysam", "pyarrow", "numpy"} <= light < needed
+    assert not {"torch", "opacus", "sympy", "triton"} & light
+    assert not {name for name in light if name.startswith(("nvidia", "cuda"))}
     cuda = {*pinned.listed((ROOT / "containers" / "python" / "cuda_only.txt").read_text())}
     assert {"torch", "flwr", "opacus", "pysam", "nvidia-cudnn-cu13", "triton"} <= needed
     assert not {"pytest", "mypy", "ruff", "pip-tools"} & needed
@@ -148,16 +158,61 @@ def test_the_health_check_passes_and_what_nextflow_asks_for_is_there(name: str) 
 
 
 @pytest.mark.pipeline
+@pytest.mark.parametrize(
+    ("profile", "model", "train", "gpu"),
+    [
+        ("test", "logistic", {"TRAIN_SITE", "AUDIT_MODEL"}, set()),
+        ("test", "pileup_cnn", {"TRAIN_SITE", "AUDIT_MODEL", *SCORING}, set()),
+        ("test,gpu", "pileup_cnn", {"AGGREGATE"}, {"TRAIN_SITE", "AUDIT_MODEL", *SCORING} - {"AGGREGATE"}),
+    ],
+)
+def test_tasks_that_need_pytorch_get_the_image_that_has_it_and_no_others_do(
+    profile: str, model: str, train: set[str], gpu: set[str], tmp_path: Path
+) -> None:
+    given = ["-profile", profile, "--model", model, "--outdir", "results"]
+    done = subprocess.run(
+        ["nextflow", "inspect", "-format", "json", str(ROOT), *given],
+        cwd=tmp_path, env=environment(), text=True, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, set[str]] = {}
+    for process in json.loads(done.stdout)["processes"]:
+        found.setdefault(process["container"], set()).add(process["name"].rpartition(":")[2])
+    light = found.pop(f"cordon-python:{__version__}")
+    assert {"CHECK_INPUTS", "PLAN_RUN", "LABEL_VARIANTS", "EVALUATE_SCORES", "REPORT", "MULTIQC"} <= light
+    assert found.pop(f"cordon-gatk4:{__version__}") == {"GATK4_HAPLOTYPECALLER"}
+    assert found.pop(f"cordon-train:{__version__}") == train
+    assert found.pop(f"cordon-train:{__version__}-cuda", set()) == gpu
+    assert found == {}
+    assert light.isdisjoint(train | gpu)
+    assert light | train | gpu >= {"TRAIN_SITE", "AUDIT_MODEL", *SCORING}
+
+
+@pytest.mark.pipeline
 @pytest.mark.timeout(900)
-def test_every_command_runs_in_the_image_with_the_package_that_is_installed_there() -> None:
+def test_the_light_image_has_no_pytorch_is_small_and_is_under_the_one_that_trains() -> None:
+    program = (
+        "from importlib.util import find_spec as find; print(find('torch'), find('opacus'), find('triton'))"
+    )
+    assert in_image("python", f'python3 -c "{program}"').split() == ["None"] * 3
+    light, train = about(image("python")), about(image("train"))
+    assert light["Size"] < LIGHT_BYTES < train["Size"]
+    # Debian, two layers of what the build takes, and the packages: on the disk once. What follows is Cordon.
+    assert light["RootFS"]["Layers"][:4] == train["RootFS"]["Layers"][:4]
+
+
+@pytest.mark.pipeline
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["python", "train"])
+def test_every_command_runs_in_the_image_with_the_package_that_is_installed_there(name: str) -> None:
     shown = in_image(
-        "python",
+        name,
         'for command in /given/*.py; do $command --help >/dev/null; echo "${command##*/}"; done',
         "--read-only", "--tmpfs", "/tmp", "--volume", f"{ROOT / 'bin'}:/given:ro",
     )  # fmt: skip
     assert shown.split() == [path.name for path in COMMANDS]
-    in_image("python", "python3 -m cordon.cli --help; cordon --help")
-    where = in_image("python", "python3 -c 'import cordon; print(cordon.__version__, cordon.__file__)'")
+    in_image(name, "python3 -m cordon.cli --help; cordon --help")
+    where = in_image(name, "python3 -c 'import cordon; print(cordon.__version__, cordon.__file__)'")
     assert where.split() == [__version__, "/opt/cordon/lib/python3.11/site-packages/cordon/__init__.py"]
 
 
@@ -195,7 +250,7 @@ def test_without_cuda_models_train_and_their_numbers_are_those_of_the_wheels_wit
     done = subprocess.run(command, env=os.environ | threads, check=True, text=True, capture_output=True)
     here = done.stdout
     there = in_image(
-        "python", "python3 /given/trains.py", "--volume", f"{tmp_path}:/given:ro",
+        "train", "python3 /given/trains.py", "--volume", f"{tmp_path}:/given:ro",
         *(f"--env={name}={value}" for name, value in threads.items()),
     )  # fmt: skip
     assert there == here
@@ -212,7 +267,7 @@ def test_without_cuda_every_symbol_of_pytorch_is_there_and_no_gpu_is_found() -> 
         "except RuntimeError as error: print(type(error).__name__)\n"
     )
     # LD_BIND_NOW has the loader look for every symbol at once, of the stand-ins too.
-    shown = in_image("python", f"python3 -c '{program}'", "--env", "LD_BIND_NOW=1")
+    shown = in_image("train", f"python3 -c '{program}'", "--env", "LD_BIND_NOW=1")
     assert shown.split() == ["False", "262144.0", "RuntimeError"]
 
 
@@ -222,9 +277,9 @@ def test_a_stand_in_that_is_called_says_which_image_to_take() -> None:
     program = 'import ctypes, torch; ctypes.CDLL(torch.__path__[0] + "/lib/libnccl.so.2").ncclGroupStart()'
     # Not as the container's first process, for which Linux ignores SIGABRT.
     shell = ("/bin/bash", "-c", f"python3 -c '{program}'; exit $?")
-    done = docker("run", *STRANGER, image("python"), *shell, check=False)
+    done = docker("run", *STRANGER, image("train"), *shell, check=False)
     assert done.returncode == 134
-    assert "ncclGroupStart: this image of Cordon has no CUDA" in done.stderr
+    assert "ncclGroupStart: this Cordon has no CUDA" in done.stderr
     assert "-cuda" in done.stderr
 
 
@@ -258,7 +313,8 @@ def test_gatk_calls_a_variant_in_its_image_with_its_native_libraries(lab: Lab) -
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("python", {"pkg:pypi/torch", "pkg:pypi/flwr", "pkg:deb/debian/libc6", "pkg:deb/debian/python3.11"}),
+        ("python", {"pkg:pypi/flwr", "pkg:pypi/pysam", "pkg:deb/debian/libc6", "pkg:deb/debian/python3.11"}),
+        ("train", {"pkg:pypi/torch", "pkg:pypi/flwr", "pkg:deb/debian/libc6", "pkg:deb/debian/python3.11"}),
         ("gatk4", {"pkg:maven/org.broadinstitute/gatk", "pkg:deb/debian/openjdk-17-jre-headless"}),
         ("aggregator", {"pkg:pypi/flwr", "pkg:deb/debian/libc6", "pkg:deb/debian/libssl3"}),
     ],
@@ -278,6 +334,8 @@ def test_an_sbom_is_valid_and_names_what_is_in_the_image(name: str, wanted: set[
     assert all("hashes" in part for url, part in parts.items() if not url.startswith("pkg:deb"))
     licensed = [part for url, part in parts.items() if url.startswith("pkg:pypi") and "licenses" in part]
     assert len(licensed) == sum(url.startswith("pkg:pypi") for url in parts)
+    if name == "python":
+        assert not {"pkg:pypi/torch", "pkg:pypi/opacus"} & {*parts}
     if name == "aggregator":
         assert not {"pkg:deb/debian/bash", "pkg:deb/debian/apt", "pkg:pypi/torch"} & {*parts}
     again = tmp_path / "again.cdx.json"

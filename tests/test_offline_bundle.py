@@ -70,9 +70,9 @@ def test_a_consortium_runs_from_the_bundle_where_no_route_leads_out(tmp_path: Pa
         pytest.skip("a network namespace and a second Docker daemon need root")
     if any(shutil.which(tool) is None for tool in ("dockerd", "unshare", "ip", "zstd")):
         pytest.skip("dockerd, unshare, ip or zstd is not on this machine")
-    for name in ("python", "gatk4"):
+    for name in ("python", "train", "gatk4"):
         image(name)
-    bundle = bundled(tmp_path / "bundle", "python", "gatk4")
+    bundle = bundled(tmp_path / "bundle", "python", "train", "gatk4")
     work = tmp_path / "work"
     work.mkdir()
     alone = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -85,7 +85,9 @@ def test_a_consortium_runs_from_the_bundle_where_no_route_leads_out(tmp_path: Pa
         assert len(scored) == 6
         assert all("CORDON=" in gzip.decompress(path.read_bytes()).decode() for path in scored)
         assert (results / "report.html").exists()
-        assert (bundle / "sbom" / "cordon-python.cdx.json").exists()
+        assert {path.name for path in (bundle / "sbom").iterdir()} == {
+            "cordon-python.cdx.json", "cordon-train.cdx.json", "cordon-gatk4.cdx.json",
+        }  # fmt: skip
     finally:
         # Images and layers of a second daemon are more than a temporary folder should keep.
         shutil.rmtree(work, ignore_errors=True)

@@ -2,10 +2,12 @@
 
 ``stand_ins.py TORCH``, PyTorch's folder. Its wheel for Linux on x86-64 is built with CUDA, and the loader
 wants each library that it is linked to, though nothing but code on a GPU calls them. A stand-in has its
-name and the functions, with their symbol versions, that PyTorch would call; each says that this image has no
-CUDA, and aborts. PyTorch itself is left as it came, so its numbers are the same with and without them.
+name and the functions, with their symbol versions, that PyTorch would call; each says that there is no
+CUDA here, and aborts. PyTorch itself is left as it came, so its numbers are the same with and without them.
+Where there is a GPU, it is hidden from every Python of this environment: stand-ins compute nothing.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -22,10 +24,13 @@ SOURCE = """\
 #include <stdio.h>
 #include <stdlib.h>
 static void absent(const char *name) {
-    fprintf(stderr, "%s: this image of Cordon has no CUDA. For a GPU, take the one tagged -cuda.\\n", name);
+    fprintf(stderr, "%s: this Cordon has no CUDA. "
+                    "For a GPU: TORCH=cuda make setup, or the image tagged -cuda.\\n", name);
     abort();
 }
 """
+# Python reads it when it starts.
+HIDES_GPUS = 'import os; os.environ["CUDA_VISIBLE_DEVICES"] = ""\n'
 
 
 def readelf(option: str, path: Path) -> str:
@@ -86,7 +91,8 @@ def stand_in(library: str, wanted: dict[str, dict[str, bool]], folder: Path) -> 
     source.write_text("\n".join(code))
     script.write_text("\n".join(versions))
     named = [f"-Wl,-soname,{library}", *([f"-Wl,--version-script={script}"] if versions else [])]
-    command = ["gcc", "-shared", "-fPIC", "-O1", "-w", "-o", str(folder / library), str(source), *named]
+    compiler = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O1", "-w"]
+    command = [*compiler, "-o", str(folder / library), str(source), *named]
     subprocess.run(command, check=True)
     source.unlink()
     script.unlink()
@@ -108,6 +114,9 @@ def main(torch: Path) -> None:
     for library, versions in sorted(wanted.items()):
         stand_in(library, versions, torch / "lib")
         print(f"{library}: {sum(map(len, versions.values()))} symbols")
+    (torch.parent / "no_cuda_here.pth").write_text(HIDES_GPUS)
+    made = ["stand_ins.txt", "no_cuda_here.pth", *(f"torch/lib/{library}" for library in sorted(wanted))]
+    (torch.parent / "stand_ins.txt").write_text("\n".join(made) + "\n")
 
 
 if __name__ == "__main__":

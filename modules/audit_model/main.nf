@@ -2,7 +2,7 @@
 process AUDIT_MODEL {
     tag "${name}"
     label 'process_low'
-    container "cordon-python:${workflow.manifest.version}"
+    container "cordon-train:${workflow.manifest.version}"
 
     input:
     tuple val(name), path(model, stageAs: 'audited/*'), path(record), val(ledger), path(trained), path(held_out, stageAs: 'held_out/*')
@@ -20,6 +20,7 @@ process AUDIT_MODEL {
     def start = pretrained ? "--pretrained ${pretrained}" : ''
     def others = (held_out instanceof List ? held_out : [held_out]).collect { table -> "--held_out ${table}" }.join(' ')
     """
+    export OMP_NUM_THREADS=${task.cpus}
     audit_model.py ${trained} ${others} ${start} \\
         --model ${model} --record ${record} --ledger '${ledger}' --progress '${state}/progress.log' ${args} \\
         --certificate ${name}.certificate.json --details ${name}.audit.json

@@ -2,7 +2,7 @@
 process TRAIN_SITE {
     tag "${site}"
     label 'process_federation'
-    container "cordon-python:${workflow.manifest.version}"
+    container "cordon-train:${workflow.manifest.version}"
 
     input:
     tuple val(site), path(variants), path(key), path(certificate), path(policy), val(address)
@@ -24,6 +24,7 @@ process TRAIN_SITE {
     def agreed = plan ? "--plan ${plan}" : ''
     def tables = (variants instanceof List ? variants : [variants]).collect { table -> "--variants ${table}" }.join(' ')
     """
+    export OMP_NUM_THREADS=${task.cpus}
     train_site.py \\
         --site ${site} --sites ${sites} ${tables} --address ${address} ${agreed} \\
         --key ${key} ${trust} --state '${state}/sites' ${way} ${walltime} ${args} \\
