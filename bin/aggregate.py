@@ -65,16 +65,20 @@ def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...],
     from cordon.federation.plan import read_enrolment, read_plan
     from cordon.federation.record import Record
     from cordon.federation.service import serve
+    from cordon.images import WITH_IMAGES
     from cordon.model import Model
     from cordon.pretraining import PublicStart, public_rows, read_public
 
     enrolment = Path(credentials) / "enrolment.json"
     sites = read_enrolment(enrolment) if enrolment.exists() else []
     plan = read_plan(Path(plan_file)).started()
-    if public_variants and find_spec("torch") is None:
+    # Tables are read with pyarrow, and what looks at images is PyTorch's: a measured image may lack both.
+    takes = ("pyarrow", "torch") if plan.model in WITH_IMAGES else ("pyarrow",)
+    if public_variants and (missing := [name for name in takes if find_spec(name) is None]):
         raise UserError(
-            "--public_variants are scored by the model, and PyTorch, which does that, is not installed here. "
-            "Leave them out, or run the aggregator where it is."
+            f"--public_variants are read and scored by a {plan.model} with {' and '.join(takes)}, and "
+            f"{' and '.join(missing)} is not installed here. Leave them out, or run the aggregator where "
+            "it is."
         )
     rows = public_rows([Path(path) for path in public_variants], plan.model) if public_variants else None
     start = PublicStart(read_public(Path(pretrained)), rows) if pretrained else None

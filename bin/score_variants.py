@@ -1,60 +1,61 @@
 #!/usr/bin/env python3
-"""Score a sample's candidates with a released model and write them as a filtered VCF."""
+"""Score samples' candidates with a released model and write each sample's as a filtered VCF."""
+
+from pathlib import Path
 
 import click
 
 from cordon.calibration import read_calibration
-from cordon.calls import parse_calls
-from cordon.commands import EXISTING, OUTPUT, Facts, command, facts
+from cordon.commands import EXISTING, FOLDER, Facts, command, each
 from cordon.progress import shown
-from cordon.scoring import score_file, write_scored
+from cordon.scoring import read_samples, score_file, write_scored
 from cordon.tables import write_table
 
 
 @command()
 @click.option("--model", "model_path", type=EXISTING, required=True, help="Released model (safetensors).")
 @click.option("--calibration", "calibration_path", type=EXISTING, required=True, help="Calibration (JSON).")
-@click.option("--variants", type=EXISTING, required=True, help="Variant table, labelled or not.")
-@click.option("--calls", multiple=True, required=True, help="caller=normalised.vcf.gz; repeatable.")
+@click.option(
+    "--samples",
+    type=EXISTING,
+    required=True,
+    help="CSV: sample (its name in the files), variants (its table, labelled or not) and calls "
+    "(caller=normalised.vcf.gz, several with ; between them).",
+)
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
-@click.option("--sample", required=True, help="The sample's name in the files.")
 @click.option(
     "--truth_sensitivity", type=float, default=0.99, show_default=True, help="Share of real alleles to keep."
 )
-@click.option("--output", type=OUTPUT, required=True, help="bgzip VCF to write; its .tbi comes beside it.")
-@click.option("--table", type=OUTPUT, help="Scored table (Parquet) to write.")
+@click.option(
+    "--outdir",
+    type=FOLDER,
+    default=".",
+    help="Where SAMPLE.scored.vcf.gz, its .tbi and SAMPLE.scored.parquet go.",
+)
 def main(
     model_path: str,
     calibration_path: str,
-    variants: str,
-    calls: tuple[str, ...],
+    samples: str,
     reference: str,
-    sample: str,
     truth_sensitivity: float,
-    output: str,
-    table: str | None,
+    outdir: str,
 ) -> Facts:
-    """Score a sample's candidates with a released model and write them as a filtered VCF."""
+    """Score samples' candidates with a released model and write each sample's as a filtered VCF."""
     from cordon import model as models
 
-    model, calibration = models.load(model_path), read_calibration(calibration_path)
+    model, calibration = models.load(Path(model_path)), read_calibration(calibration_path)
     sensitivity = f"{truth_sensitivity:g}"
-    scored = score_file(model, calibration, variants, truth_sensitivity=sensitivity, steps=shown)
-    passing = write_scored(
-        scored,
-        model=model,
-        calibration=calibration,
-        calls=parse_calls(calls),
-        reference=reference,
-        sample=sample,
-        truth_sensitivity=sensitivity,
-        output=output,
-        steps=shown,
-    )
-    if table:
-        write_table(scored, table)
-    told = "{sample}: {passing} of {candidates} candidates pass"
-    return facts(told, sample=sample, passing=passing, candidates=scored.num_rows)
+    told = []
+    for one in read_samples(Path(samples)):
+        scored = score_file(model, calibration, one.variants, truth_sensitivity=sensitivity, steps=shown)
+        passing = write_scored(
+            scored, model=model, calibration=calibration, calls=one.calls, reference=reference,
+            sample=one.sample, truth_sensitivity=sensitivity, steps=shown,
+            output=Path(outdir) / f"{one.sample}.scored.vcf.gz",
+        )  # fmt: skip
+        write_table(scored, Path(outdir) / f"{one.sample}.scored.parquet")
+        told.append({"sample": one.sample, "passing": passing, "candidates": scored.num_rows})
+    return each("samples", "{sample}: {passing} of {candidates} candidates pass", told)
 
 
 if __name__ == "__main__":

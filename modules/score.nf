@@ -5,6 +5,12 @@ include { EVALUATE_SCORES } from './evaluate_scores/main'
 include { REPORT } from './report/main'
 include { MULTIQC } from './multiqc/main'
 
+// So many of a site's samples are scored by one task: a start costs more than a small sample's scores, and a site of
+// many genomes still fills a cluster.
+def scored_together() {
+    8
+}
+
 workflow SCORE {
     take:
     variants // [meta, parquet]
@@ -27,18 +33,36 @@ workflow SCORE {
         .map { site, groups -> [site, groups.collectMany { group -> group }.sort { table -> table.name }] }
     CALIBRATE_SCORES(calibrating, model)
 
+    // [part, names, calls, parquets, vcfs, indices, calibration]: a site's samples, scored_together() in a task
     scoring = variants
-        .map { meta, table -> [meta.site, meta, table] }
-        .combine(CALIBRATE_SCORES.out.calibration, by: 0)
-        .map { _site, meta, table, calibration -> [meta, table, calibration] }
         .join(calls)
-        .map { meta, table, calibration, callers, vcfs, indices -> [meta, table, callers, vcfs, indices, calibration] }
+        .map { meta, table, callers, vcfs, indices -> [meta.site, [meta.id, table, callers, vcfs, indices]] }
+        .groupTuple()
+        .flatMap { site, samples ->
+            samples.sort { sample -> sample[0] }.collate(scored_together()).withIndex().collect { part, number ->
+                [site, "${site} ${number + 1}", part]
+            }
+        }
+        .combine(CALIBRATE_SCORES.out.calibration, by: 0)
+        .map { _site, name, samples, calibration ->
+            def called = samples.collect { _id, _table, callers, vcfs, _indices ->
+                [callers, vcfs].transpose().collect { caller, vcf -> "${caller}=${vcf.name}" }.join(';')
+            }
+            def (ids, tables, _callers, vcfs, indices) = samples.transpose()
+            [name, ids, called, tables, vcfs.flatten(), indices.flatten(), calibration]
+        }
     SCORE_VARIANTS(scoring, reference, model)
 
-    DESCRIBE_CALLS(SCORE_VARIANTS.out.table.map { _meta, table -> table }.toSortedList { a, b -> a.name <=> b.name })
-    held_out = SCORE_VARIANTS.out.table
+    // [id, parquet]
+    scored = SCORE_VARIANTS.out.table
+        .flatMap { _part, tables -> tables instanceof List ? tables : [tables] }
+        .map { table -> [table.name - '.scored.parquet', table] }
+    DESCRIBE_CALLS(scored.map { _id, table -> table }.toSortedList { a, b -> a.name <=> b.name })
+    held_out = variants
         .filter { meta, _table -> meta.role == 'test' && meta.labelled }
-        .map { _meta, table -> table }
+        .map { meta, _table -> [meta.id] }
+        .join(scored)
+        .map { _id, table -> table }
         .toSortedList { a, b -> a.name <=> b.name }
         .filter { tables -> tables.size() > 0 }
     EVALUATE_SCORES(held_out)
@@ -80,7 +104,7 @@ workflow SCORE {
     channel.of(given).collectFile(name: 'params.json', storeDir: "${parameters.outdir}/pipeline_info")
 
     emit:
-    vcf = SCORE_VARIANTS.out.vcf // [meta, vcf, tbi]
+    vcf = SCORE_VARIANTS.out.vcf // [part, vcfs, tbis]
     report = REPORT.out.report
     shareable = REPORT.out.shareable
     multiqc = MULTIQC.out.report

@@ -271,9 +271,10 @@ def test_the_steps_of_a_run_say_the_same_in_lines_and_in_json(lab: Lab, both: Ca
     line = f"{by} --variants {folder}/l.parquet --site a --output {folder}/c.json"
     got = both("calibrate_scores", line, "thresholds", "source", "reason", "slope")
     assert (got["rows"], got["slope"], got["reason"]) == (1, 1.0, "site a has only real alleles")
-    line = f"{by} --calibration {folder}/c.json --variants {folder}/l.parquet {calls} {about}"
-    got = both("score_variants", f"{line} --output {folder}/o.vcf.gz --table {folder}/t.parquet")
-    assert got == {"sample": "s1", "passing": 1, "candidates": 1}
+    sheet = lab.text("s.csv", f"sample,variants,calls\ns1,{folder}/l.parquet,{calls.split()[1]}\n")
+    line = f"{by} --calibration {folder}/c.json --samples {sheet} --reference {folder}/ref/reference.fasta"
+    got = both("score_variants", f"{line} --outdir {folder}/scored")
+    assert got == {"samples": [{"sample": "s1", "passing": 1, "candidates": 1}]}
 
 
 def test_a_plan_says_what_its_epsilon_is_of(tmp_path: Path, both: Callable[..., Any]) -> None:

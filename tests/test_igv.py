@@ -89,7 +89,12 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table, ids = here("variants.parquet"), ("--site", "north", "--patient", "p", "--pseudonym", "s")
     command("encode_variants", *ids, *about, "--bam", bam, *calls, "--output", table)
     by = ("--model", here("model.safetensors"), "--calibration", here("calibration.json"))
-    command("score_variants", *by, *about, *calls, "--variants", table, "--output", here("scored.vcf.gz"))
+    called = ";".join(calls[1::2])
+    (folder / "samples.csv").write_text(f"sample,variants,calls\n{sample},{table},{called}\n")
+    given = ("--samples", folder / "samples.csv", "--reference", reference, "--outdir", folder)
+    command("score_variants", *by, *given)
+    for end in ("", ".tbi"):
+        (folder / f"{sample}.scored.vcf.gz{end}").rename(here(f"scored.vcf.gz{end}"))
     return folder
 
 

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -14,9 +15,11 @@ from cordon.model import (
     ARCHITECTURES,
     PRIOR_LOG_ODDS,
     Model,
+    build,
     check_parameters,
     initial_parameters,
     load,
+    load_parameters,
     width,
 )
 
@@ -29,6 +32,17 @@ def trained(architecture="mlp", seed=0):
     start = initial_parameters(architecture, len(NAMES))
     parameters = {n: source.normal(size=v.shape).astype(np.float32) for n, v in start.items()}
     return Model(architecture, NAMES, parameters, PRIVACY)
+
+
+@pytest.mark.parametrize("architecture", ["logistic", "mlp"])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
+def test_dense_layers_score_without_torch_as_the_module_that_trains_does(architecture, scale):
+    model = trained(architecture)
+    rows = (scale * np.random.default_rng(1).normal(size=(500, 3))).astype(np.float32)
+    module = build(architecture, 3)
+    load_parameters(module, model.parameters)
+    expected = module.double()(torch.from_numpy(rows).double()).detach().numpy()
+    assert model.score(rows) == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -1,22 +1,26 @@
 """Tests of cordon.scoring, cordon.calibration and cordon.headers."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pysam
 import pytest
 from pysam import bcftools
 
-from conftest import Read, table_row
+from conftest import ROOT, Read, table_row
 from cordon.calibration import (
     calibrate,
     uncalibrated,
 )
-from cordon.errors import UserError
+from cordon.errors import InputProblems, UserError
 from cordon.features import FEATURES
 from cordon.headers import merged_header
-from cordon.model import Model, initial_parameters
-from cordon.scoring import score_table, write_scored
-from cordon.tables import LABELLED, VARIANTS, read_table
+from cordon.model import PRIOR_LOG_ODDS, Model, initial_parameters
+from cordon.scoring import read_samples, score_table, write_scored
+from cordon.tables import LABELLED, VARIANTS, read_table, write_table
 
 
 class Fake:
@@ -203,10 +207,10 @@ def test_the_commands_lead_from_reads_to_a_scored_vcf(lab, command):
         "v.parquet",
         "l.parquet",
         "c.json",
-        "out.vcf.gz",
-        "t.parquet",
     ]
     files |= {name: lab.folder / name for name in names}
+    row = f"s1,{files['l.parquet']},bcftools={files['s1.vcf.gz']}"
+    files["s.csv"] = lab.text("s.csv", f"sample,variants,calls\n{row}\n")
     reference = lab.folder / "ref" / "reference.fasta"
     lines = """
         prepare_reference --reference {given} --outdir {folder}/ref
@@ -216,7 +220,7 @@ def test_the_commands_lead_from_reads_to_a_scored_vcf(lab, command):
         encode_variants --site a --patient p --sample s1 --pseudonym x --bam {s1.bam} --reference {reference} --calls bcftools={s1.vcf.gz} --output {v.parquet}
         label_variants --variants {v.parquet} --sample s1 --truth {truth} --confident {confident} --reference {reference} --output {l.parquet}
         calibrate_scores --model {model} --variants {l.parquet} --site a --output {c.json}
-        score_variants --model {model} --calibration {c.json} --variants {l.parquet} --calls bcftools={s1.vcf.gz} --reference {reference} --sample s1 --truth_sensitivity 0.990 --output {out.vcf.gz} --table {t.parquet}
+        score_variants --model {model} --calibration {c.json} --samples {s.csv} --reference {reference} --truth_sensitivity 0.990 --outdir {folder}
     """  # noqa: E501
     for name, path in (
         files | {"given": lab.reference, "folder": lab.folder, "reference": reference}
@@ -225,9 +229,80 @@ def test_the_commands_lead_from_reads_to_a_scored_vcf(lab, command):
     said = [command(*line.split()) for line in lines.strip().splitlines()]
     assert said[-1] == "s1: 1 of 1 candidates pass\n"
     assert "only real alleles" in said[-2]
-    scored = read_table(files["t.parquet"], LABELLED)
+    scored = read_table(lab.folder / "s1.scored.parquet", LABELLED)
     assert scored["label"].to_pylist() == [1]
-    assert len(bcftools.view("-H", str(files["out.vcf.gz"])).splitlines()) == 1
+    assert len(bcftools.view("-H", str(lab.folder / "s1.scored.vcf.gz")).splitlines()) == 1
+
+
+WITHOUT_TORCH = """
+import runpy, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "opacus"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("architecture", ["logistic", "mlp"])
+@pytest.mark.stress
+def test_dense_models_are_calibrated_applied_and_judged_where_there_is_no_torch(lab, architecture):
+    places = ((100, 0), (101, 1))
+    rows = [table_row(contig="chr1", label=label, position=place) for place, label in places]
+    table = lab.folder / "l.parquet"
+    write_table(pa.Table.from_pylist(rows, schema=LABELLED), table)
+    vcf = lab.vcf("s1.vcf.gz", [f"chr1 {place} A C 50 . . GT 0/1" for place, _ in places])
+    model = lab.folder / "model.safetensors"
+    parameters = initial_parameters(architecture, len(FEATURES))
+    Model(architecture, FEATURES, parameters, dict(Fake.privacy)).save(model)
+    sheet = lab.text("s.csv", f"sample,variants,calls\ns1,{table},bcftools={vcf}\n")
+    for name, words in (
+        ("calibrate_scores", f"--model {model} --variants {table} --site a --output c.json"),
+        (
+            "score_variants",
+            f"--model {model} --calibration c.json --samples {sheet} --reference {lab.reference}",
+        ),
+        ("evaluate_scores", "--scores s1.scored.parquet --output e.json"),
+    ):
+        command = [sys.executable, "-c", WITHOUT_TORCH, str(ROOT / "bin" / f"{name}.py"), *words.split()]
+        done = subprocess.run(command, cwd=lab.folder, text=True, capture_output=True)
+        assert done.returncode == 0, (name, done.stderr)
+    scored = pq.read_table(lab.folder / "s1.scored.parquet")
+    assert scored["cordon"].to_pylist() == pytest.approx([PRIOR_LOG_ODDS] * 2)
+
+
+def test_every_bad_row_of_the_samples_to_score_is_named_at_once(lab):
+    vcf = lab.vcf("s1.vcf.gz", [])
+    table = lab.text("s1.parquet", "")
+    rows = [
+        f"s1,{table},bcftools={vcf}", f"s1,{table},bcftools={vcf}", f"s2,missing.parquet,bcftools={vcf}",
+        f"s3,{table},other", f"s4,{table},", f",{table},bcftools={vcf}",
+    ]  # fmt: skip
+    sheet = lab.text("samples.csv", "\n".join(["sample,variants,calls", *rows]) + "\n")
+    with pytest.raises(InputProblems) as caught:
+        read_samples(sheet)
+    said = [str(problem) for problem in caught.value.problems]
+    assert [line.split(": ")[0] for line in said] == [f"samples.csv, row {row}" for row in (3, 4, 5, 6, 7)]
+    for line, words in zip(
+        said,
+        (
+            "'s1' is no sample of its own",
+            "missing.parquet: no variant table",
+            "names no caller",
+            "no calls",
+            "''",
+        ),
+        strict=True,
+    ):
+        assert words in line
+    (one,) = read_samples(lab.text("one.csv", "\n".join(["sample,variants,calls", rows[0]]) + "\n"))
+    assert (one.sample, one.variants, one.calls) == ("s1", table, {"bcftools": vcf})
+    with pytest.raises(InputProblems, match="no sample"):
+        read_samples(lab.text("none.csv", "sample,variants,calls\n"))
 
 
 def test_definitions_that_disagree_are_widened(lab):

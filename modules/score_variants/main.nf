@@ -1,26 +1,30 @@
 process SCORE_VARIANTS {
-    tag "${meta.id}"
+    tag "${part}"
     label 'process_single'
     container "cordon-python:${workflow.manifest.version}"
 
     input:
-    tuple val(meta), path(variants), val(callers), path(vcfs), path(indices), path(calibration)
+    tuple val(part), val(names), val(calls), path(variants), path(vcfs), path(indices), path(calibration)
     tuple path(fasta), path(fai), path(dict)
     path model
 
     output:
-    tuple val(meta), path("${meta.id}.scored.vcf.gz"), path("${meta.id}.scored.vcf.gz.tbi"), emit: vcf
-    tuple val(meta), path("${meta.id}.scored.parquet"), emit: table
+    tuple val(part), path('*.scored.vcf.gz'), path('*.scored.vcf.gz.tbi'), emit: vcf
+    tuple val(part), path('*.scored.parquet'), emit: table
     path 'versions.yml', topic: versions, emit: versions
 
     script:
     def args = task.ext.args ?: ''
-    def calls = [callers, vcfs instanceof List ? vcfs : [vcfs]].transpose().collect { caller, vcf -> "--calls ${caller}=${vcf}" }.join(' ')
+    def tables = variants instanceof List ? variants : [variants]
+    def rows = [names, tables, calls].transpose().collect { name, table, vcf -> "${name},${table},${vcf}" }.join('\n    ')
     """
+    cat <<-'END_SAMPLES' > samples.csv
+    sample,variants,calls
+    ${rows}
+    END_SAMPLES
+
     score_variants.py \\
-        --model ${model} --calibration ${calibration} --variants ${variants} ${calls} \\
-        --reference ${fasta} --sample ${meta.id} ${args} \\
-        --output ${meta.id}.scored.vcf.gz --table ${meta.id}.scored.parquet
+        --model ${model} --calibration ${calibration} --samples samples.csv --reference ${fasta} ${args}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -30,7 +34,9 @@ process SCORE_VARIANTS {
 
     stub:
     """
-    touch ${meta.id}.scored.vcf.gz ${meta.id}.scored.vcf.gz.tbi ${meta.id}.scored.parquet
+    for sample in ${names.join(' ')}; do
+        touch \$sample.scored.vcf.gz \$sample.scored.vcf.gz.tbi \$sample.scored.parquet
+    done
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

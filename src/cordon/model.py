@@ -1,6 +1,7 @@
 """The variant-scoring model: its architectures, and the file in which a trained one travels.
 
-A score is the natural-log odds that an allele is real. torch is imported only to build or run one.
+A score is the natural-log odds that an allele is real. torch is imported only to build a module, and to run
+one that looks at images: dense layers are a few products of matrices.
 """
 
 from __future__ import annotations
@@ -156,24 +157,42 @@ class Model:
     def score(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Log odds (nats) for the float32 inputs ``features`` [n, width(...)], as float64 [n].
 
-        Images are looked at on a GPU where there is one.
+        Dense layers are computed in float64, without torch; images are looked at on a GPU where there is one.
         """
-        import torch
-
         found = features_of(self.architecture, features.shape[-1])
         if features.ndim != 2 or found != len(self.features):
             raise UserError(
                 f"the model takes {len(self.features)} features, the table has {found}. "
                 "Encode the variants with the version of Cordon that trained the model."
             )
+        scores = np.empty(len(features))
+        score = self._looking if self.architecture in WITH_IMAGES else self._dense
+        for part in slices(*features.shape):
+            scores[part] = score(features[part])
+        return scores
+
+    def _dense(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """What `build`'s dense layers say of ``features`` [n, F], tanh between them."""
+        values = features.astype(np.float64)
+        layers = sorted({int(name.partition(".")[0]) for name in self.parameters})
+        for layer in layers:
+            weight, bias = (self.parameters[f"{layer}.{part}"] for part in ("weight", "bias"))
+            values = values @ weight.T.astype(np.float64) + bias
+            if layer != layers[-1]:
+                values = np.tanh(values)
+        return values[:, 0]
+
+    def _looking(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """What the module that `build` makes says of ``rows`` [n, width(...)]."""
+        import torch
+
         module = build(self.architecture, len(self.features))
         load_parameters(module, self.parameters)
-        where = device() if self.architecture in WITH_IMAGES else torch.device("cpu")
-        module.to(where)
-        scores = np.empty(len(features))
+        where = device()
         with torch.no_grad():
-            for part in slices(*features.shape):
-                scores[part] = module(torch.from_numpy(features[part]).to(where)).double().cpu().numpy()
+            scores: npt.NDArray[np.float64] = (
+                module.to(where)(torch.from_numpy(rows).to(where)).double().cpu().numpy()
+            )
         return scores
 
     def save(self, path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pysam
 
 from cordon.calibration import Calibration, Scorer, raw_scores
-from cordon.errors import UserError
+from cordon.calls import parse_calls
+from cordon.errors import InputProblems, Problem, UserError
 from cordon.features import PREFERENCE
 from cordon.headers import merged_header
 from cordon.reads import quiet
@@ -25,6 +29,40 @@ LOW_SCORE = "CORDONLowScore"
 # Records written between two tellings of progress.
 TICK_EVERY = 10_000
 CHROM, POS, ID, REF, ALT, QUAL, FILTER, INFO = range(8)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is scored of a sample: its variant table, and the normalised VCF of each caller."""
+
+    sample: str
+    variants: Path
+    calls: Mapping[str, Path]
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """The samples of a CSV with the columns sample, variants and calls; InputProblems names every bad row."""
+    samples: list[Sample] = []
+    problems: list[Problem] = []
+    reader = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
+    for row in reader:
+        name, variants, calls = (row.get(column) or "" for column in ("sample", "variants", "calls"))
+        where = f"{path.name}, row {reader.line_num}"
+        try:
+            if not name or name in {other.sample for other in samples}:
+                raise UserError(f"{name!r} is no sample of its own. Give each sample one row, and its name.")
+            if not Path(variants).is_file():
+                raise UserError(f"{variants or 'no variants'}: no variant table. Check the path.")
+            samples.append(Sample(name, Path(variants), parse_calls(filter(None, calls.split(";")))))
+        except UserError as error:
+            problems.append(Problem(where, *str(error).split(". ", 1)))
+    if not samples and not problems:
+        problems.append(
+            Problem(path.name, "no sample.", "Give sample, variants and calls, one row a sample.")
+        )
+    if problems:
+        raise InputProblems(problems)
+    return samples
 
 
 def score_table(
