@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -13,10 +14,11 @@ from pysam import bcftools
 
 from browser_lab import chromium, pictures
 from cordon import model as models
+from cordon.federation.plan import Plan
 from cordon.tables import LABELLED, TRUTH_ALLELES_KEY, TRUTH_FOUND_KEY, read_table
 from docs_lab import blocks, played, unlike
 from report_lab import Page
-from test_pipeline import check_scored_vcf, nextflow, real_options
+from test_pipeline import check_scored_vcf, environment, nextflow, real_options
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,6 +34,20 @@ def demo() -> Path:
     assert run.returncode == 0, run.stdout
     assert "Report: results/demo/report.html" in run.stdout
     return ROOT / "results" / "demo"
+
+
+def test_the_demo_ends_by_saying_what_came_of_it(demo):
+    told = subprocess.run([ROOT / "tools" / "outcome", "results/demo"], cwd=ROOT, env=environment(),
+                          text=True, capture_output=True, check=True).stdout  # fmt: skip
+    evaluation = json.loads((demo / "evaluation.json").read_text())
+    areas = {score["name"]: score["auroc"] for score in evaluation["scores"]}
+    for name in ("bcftools QD", "cordon"):
+        assert f" {areas[name]:.3f} (95 % interval " in told
+    record = json.loads((demo / "federation" / "federation.json").read_text())
+    most = max(site["epsilon_rdp"] for site in record["sites"])
+    assert f"Each spent at most {Plan.from_dict(record['plan']).statement(most)}, by RDP." in told
+    assert f"Scored variants: 24 patients in results/demo{os.sep}scored" in told
+    assert len(told.splitlines()) < 8
 
 
 def test_the_demo_scores_every_patient_and_reports(demo):
@@ -122,6 +138,18 @@ def test_all_sites_took_part_in_every_round_within_the_budget(demo):
     for site in record["sites"]:
         spent = json.loads((demo / "federation" / "sites" / f"{site['site']}.spent.json").read_text())
         assert spent["model_hash"] == model.hash
+
+
+def test_training_and_audit_compute_on_the_one_thread_that_they_have(demo):
+    """More threads on such small matrices wait for one another, and use five times the processor."""
+    trace = csv.DictReader((demo / "pipeline_info" / "trace.txt").read_text().splitlines(), delimiter="\t")
+    tasks = [(row["name"], row["hash"]) for row in trace]
+    for process, command in (("TRAIN_SITE", "train_site.py"), ("AUDIT_MODEL", "audit_model.py")):
+        folders = [folder for name, folder in tasks if process in name]
+        assert len(folders) == (3 if process == "TRAIN_SITE" else 1)
+        for folder in folders:
+            (script,) = (demo / "work").glob(f"{folder}*/.command.sh")
+            assert f"export OMP_NUM_THREADS=1\n{command} " in script.read_text()
 
 
 def test_callers_raw_calls_hold_a_real_share_of_false_positives(demo):

@@ -43,6 +43,17 @@ def test_the_headline_says_who_trained_and_what_it_brought(whole: Page) -> None:
     )
 
 
+@pytest.mark.parametrize("simulated", [3, 0])
+def test_the_first_screen_says_that_simulated_patients_are_simulated(tmp_path: Path, simulated: int) -> None:
+    told = "These patients are simulated."
+    own = page(tmp_path, federation=federation(), parameters={"simulate_sites": simulated, "epsilon": 4})
+    shared = Page((tmp_path / "shareable.html").read_text())
+    for seen in (own, shared):
+        assert (told in seen.text) == bool(simulated)
+        if simulated:
+            assert seen.text.index(told) < seen.text.index("In plain words")
+
+
 def test_epsilon_by_site_and_round_is_that_of_the_federation(whole: Page) -> None:
     sites = whole.table("ε spent by each site")
     assert sites["north"] == ["finished", "3.38", "3.12", "84 %", "40", "0.25"]

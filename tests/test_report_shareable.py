@@ -92,7 +92,7 @@ def test_no_secret_is_in_it_and_each_is_in_the_sites_own(tmp_path: Path) -> None
 
 def test_only_what_the_allow_list_lets_out_is_taken_over() -> None:
     everything = Sources(
-        parameters={"aggregator_evidence": "guest", "input": "sheet.csv"},
+        parameters={"aggregator_evidence": "guest", "simulate_sites": 3, "input": "sheet.csv"},
         federation=None,
         evaluation={"a": 1},
         callset={"a": 1},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,9 @@ def _epsilon(guarantee: Guarantee) -> Any:
     return write
 
 
+@cache
 def _script() -> str:
+    """Vega for the page; a second to make, and the same for both reports."""
     import vl_convert
 
     bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")

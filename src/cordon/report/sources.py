@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # Parameters that the consortium agreed on, and in which nothing of a site's data or machines is.
-PUBLIC = ("aggregator_evidence",)
+PUBLIC = ("aggregator_evidence", "simulate_sites")
 
 
 @dataclass(frozen=True)

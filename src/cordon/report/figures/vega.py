@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 Spec = dict[str, Any]
@@ -128,8 +129,6 @@ def finish(
     legend: Sequence[tuple[str, Style]] = (),
 ) -> Figure:
     """Give a figure the page's look and draw its static twin."""
-    import vl_convert
-
     axes = {
         "labelColor": "var(--soft)", "titleColor": "var(--soft)", "gridColor": "var(--rule)", "domain": False,
         "ticks": False, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": 400, "labelPadding": 7,
@@ -138,7 +137,15 @@ def finish(
     config = {"font": SANS, "axis": axes, "view": {"stroke": None}, "background": None, "aria": False}
     spec = {**body, "width": "container", "height": height, "config": config}
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
-    svg: str = vl_convert.vegalite_to_svg({**spec, "width": STATIC_WIDTH})
-    # A viewBox without a size lets CSS scale the figure; the namespaces are for stand-alone files only.
-    svg = re.sub(r'^<svg[^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 focusable="false">', svg)
+    svg = _static(json.dumps({**spec, "width": STATIC_WIDTH}))
     return Figure(name, title, alt, caption, spec, svg, legend)
+
+
+@lru_cache(maxsize=64)
+def _static(spec: str) -> str:
+    """The figure of a specification (JSON) as SVG; the report that may leave shares most of them."""
+    import vl_convert
+
+    svg: str = vl_convert.vegalite_to_svg(spec)
+    # A viewBox without a size lets CSS scale the figure; the namespaces are for stand-alone files only.
+    return re.sub(r'^<svg[^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 focusable="false">', svg)
