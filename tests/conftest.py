@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import random
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pysam
 import pytest
-import torch
 from click.testing import CliRunner
 
 from cordon.features import FEATURES
@@ -22,7 +22,14 @@ SHARED = ROOT.parent / "shared" / "data"
 
 # Workers share the processors: a thread that waits for another one spins, and tests took four times as long.
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-torch.set_num_threads(max(1, torch.get_num_threads() // WORKERS))
+_apart: set[str] = set()
+
+
+def pytest_runtest_setup() -> None:
+    """torch's threads are this worker's share, once a test has imported it, which takes seconds."""
+    if not _apart and (torch := sys.modules.get("torch")) is not None:
+        _apart.add("torch")
+        torch.set_num_threads(max(1, torch.get_num_threads() // WORKERS))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,6 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     long = ("pipeline", "federation")
     first = {item.path for item in items if any(item.get_closest_marker(name) for name in long)}
     items.sort(key=lambda item: item.path not in first)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """What failed is told at once, so that a run that is cut off has told it."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        told = f"\n{report.nodeid}: failed at its {report.when}\n{report.longreprtext}\n"
+        print(told, file=sys.__stderr__, flush=True)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from cordon.features import FEATURES
-from cordon.federation import aggregator
+from cordon.federation import aggregator, processes
 from cordon.federation.credentials import enrol
 from cordon.federation.plan import Plan, Site, read_enrolment
 from cordon.federation.processes import free_port
@@ -24,6 +25,7 @@ from cordon.federation.service import serve
 from cordon.ledger import ChainedLog
 from cordon.model import Parameters
 from cordon.tables import LABELLED, write_table
+from warm import NETWORK, Warm, as_the_product_starts_it
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENTS = 6
@@ -67,9 +69,12 @@ class Consortium:
 
     def __init__(
         self, folder: Path, sites: list[str], host: str | None = "127.0.0.1", *,
-        listen: str = "127.0.0.1", address: str = "", port: int = 0,
+        listen: str = "127.0.0.1", address: str = "", port: int = 0, warm: bool = True,
     ) -> None:  # fmt: skip
-        """``listen``: the aggregator's own address; ``address``: what sites call it, if not ``host``."""
+        """``listen``: the aggregator's own address; ``address``: what sites call it, if not ``host``.
+
+        Processes begin ``warm`` (see there), but for those in another environment.
+        """
         self.folder = folder
         declared = [Site(name, PATIENTS, 1.0) for name in sites]
         known = address or host or "127.0.0.1"
@@ -79,7 +84,8 @@ class Consortium:
         self.port = port or free_port(listen)
         self.address = f"{known}:{self.port}"
         self.said: list[str] = []
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._warm = warm
+        self._processes: dict[str, subprocess.Popen[bytes] | Warm] = {}
         sheet = "".join(f"{name},{PATIENTS},1\n" for name in sites)
         (folder / "sites.csv").write_text(f"site,declared_patients,weight\n{sheet}")
         for seed, name in enumerate(sites, start=1):
@@ -103,8 +109,8 @@ class Consortium:
         elif leave_after:
             script = [str(ROOT / "tests" / "sites" / "short_walltime.py"), str(leave_after)]
         keys = self.folder / "run" / "sites" / site
-        command = [
-            *within, sys.executable, *script,
+        arguments = [
+            *script,
             "--site", site, "--sites", str(self.folder / "sites.csv"),
             "--variants", str(self.folder / f"{site}.parquet"), "--address", self.address,
             *(("--policy", str(policy)) if policy else ("--certificate", str(keys / "ca.crt"))),
@@ -113,10 +119,20 @@ class Consortium:
             "--join_deadline", str(deadline), "--output", "model.safetensors", "--status", "spent.json",
             "--walltime", "36000", *(("--transport_dir", str(transport)) if transport else ()),
         ]  # fmt: skip
+        self._processes[site] = self._process(arguments, folder, environment or {}, within)
+
+    def _process(
+        self, arguments: list[str], folder: Path, environment: Mapping[str, str], within: Sequence[str]
+    ) -> subprocess.Popen[bytes] | Warm:
+        """Start ``python ARGUMENTS`` in ``folder``, where what it says goes to ``log``."""
+        network = {NETWORK: within[3]} if within[:3] == ["ip", "netns", "exec"] else {}
+        if self._warm and not environment and len(within) == 4 * len(network):
+            return Warm(arguments, cwd=folder, log=folder / "log", environment={**os.environ, **network})
         with (folder / "log").open("ab") as log:
-            self._processes[site] = subprocess.Popen(
-                command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **(environment or {})}
-            )
+            return subprocess.Popen(
+                [*within, sys.executable, *arguments], cwd=folder, stdout=log, stderr=log,
+                env={**os.environ, **environment},
+            )  # fmt: skip
 
     def aggregate(
         self, plan: Plan, *, say: object = None, evidence: str = "", transport: Path | None = None,
@@ -130,36 +146,34 @@ class Consortium:
                 say(line)  # type: ignore[operator]
 
         wait = {"min_sites": 2, "join_deadline": 60.0, "round_deadline": 60.0} | limits
-        from cordon.features import FEATURES
-
-        return serve(
-            plan, self.sites, FEATURES, credentials=self.folder / "run" / "aggregator", host=self.host,
-            port=self.port, state=self.folder / "aggregator", workdir=self.folder / "work",
-            limits=aggregator.Limits(**wait), say=listen, evidence=evidence, transport=transport,
-            names=[self.address.rpartition(":")[0]],
-        )  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            if self._warm:
+                patch.setattr(processes, "Process", as_the_product_starts_it())
+            return serve(
+                plan, self.sites, FEATURES, credentials=self.folder / "run" / "aggregator", host=self.host,
+                port=self.port, state=self.folder / "aggregator", workdir=self.folder / "work",
+                limits=aggregator.Limits(**wait), say=listen, evidence=evidence, transport=transport,
+                names=[self.address.rpartition(":")[0]],
+            )  # fmt: skip
 
     def start_aggregator(
         self, plan: Plan, *, transport: Path | None = None, environment: Mapping[str, str] | None = None,
         within: Sequence[str] = (), **limits: float,
-    ) -> subprocess.Popen[bytes]:  # fmt: skip
+    ) -> subprocess.Popen[bytes] | Warm:  # fmt: skip
         """Start the aggregator as a process of its own; what it says goes to ``work/log``."""
         folder = self.folder / "work"
         folder.mkdir(exist_ok=True)
         (folder / "plan.json").write_text(json.dumps(plan.to_dict()))
         wait = {"min_sites": 2, "join_deadline": 60.0, "round_deadline": 60.0} | limits
-        command = [
-            *within, sys.executable, str(ROOT / "bin" / "aggregate.py"), "--plan", "plan.json",
+        arguments = [
+            str(ROOT / "bin" / "aggregate.py"), "--plan", "plan.json",
             "--credentials", str(self.folder / "run" / "aggregator"), "--address", f"{self.host}:{self.port}",
             "--state", str(self.folder / "aggregator"), "--output", "model.safetensors",
             "--name", self.address.rpartition(":")[0], "--record", "federation.json",
             *(("--transport_dir", str(transport)) if transport else ()),
             *(word for name, value in wait.items() for word in (f"--{name}", str(value))),
         ]  # fmt: skip
-        with (folder / "log").open("ab") as log:
-            process = subprocess.Popen(
-                command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **(environment or {})}
-            )
+        process = self._process(arguments, folder, environment or {}, within)
         self._processes["aggregator"] = process
         return process
 

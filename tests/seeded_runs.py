@@ -1,6 +1,7 @@
 """Whole runs of the test profile under one seed and with the same keys: then their results are the same.
 
-The seed is a test double's (tests/doubles/seeded); nothing of these runs is private.
+The seed is a test double's (tests/doubles/seeded); nothing of these runs is private. They are as small as a
+run with everything can be: what is compared is where tasks ran.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from test_pipeline import ROOT, environment, nextflow_command
 
 SEED = "7"
 SITES = ("north", "south")
+PATIENTS = 2  # a site: one to train on, one held out
+COHORT = ("--simulate_patients", str(PATIENTS), "--simulate_held_out", "1")
 DOUBLE = ROOT / "tests" / "doubles" / "seeded"
 
 
@@ -25,7 +28,7 @@ class SeededRuns:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         enrol(
-            [Site(name, 3, 1.0) for name in SITES],
+            [Site(name, PATIENTS, 1.0) for name in SITES],
             "127.0.0.1",
             state=folder / "given" / "keys",
             outdir=folder / "keys",
@@ -44,8 +47,11 @@ class SeededRuns:
             f"env.CORDON_TEST_SEED = '{SEED}'\nenv.PYTHONPATH = '{DOUBLE}'\n"
             # A container sees what it is given, and no more.
             f"docker.runOptions = '-u $(id -u):$(id -g) -v {DOUBLE}:{DOUBLE}:ro'\n"
+            "process { withName: 'SIMULATE_COHORT' { ext.args = '--length 30000' } }\n"
+            # A scheduler is asked again soon: a job here is over in seconds.
+            "executor { pollInterval = '1 sec'; queueStatInterval = '2 sec' }\n"
         )
-        return nextflow_command("-c", "seeded.config", *options, profile=f"test,{profile}")
+        return nextflow_command("-c", "seeded.config", *COHORT, *options, profile=f"test,{profile}")
 
     def run(
         self, name: str, profile: str, *options: str, **variables: str

@@ -141,6 +141,7 @@ def test_the_epsilons_of_the_literature():
     )
 
 
+@pytest.mark.stress
 def test_the_mnist_tutorials_epsilon_and_opacus_agree():
     """256 of 60000 at noise 1.1 over 60 epochs, delta 1e-5: "epsilon 3.0" in the DP-SGD tutorials.
 
@@ -287,6 +288,7 @@ def test_more_steps_in_all_than_one_event_may_declare_are_still_accounted():
     st.sampled_from(MECHANISMS),
     st.sampled_from([("rdp", epsilon_rdp), ("pld", epsilon_pld)]),
 )
+@pytest.mark.stress
 def test_calibrated_noise_spends_the_budget_within_1_percent_and_never_more(
     epsilon, rate, steps, delta, mechanism, accountant
 ):
@@ -372,6 +374,7 @@ def test_each_mechanism_takes_the_clip_of_its_own_norm_alone():
         check_norm("Gaussian", 2)
 
 
+@pytest.mark.stress
 def test_no_event_that_may_be_declared_takes_the_accountants_unbounded_memory():
     # At noise 0.01 and rate 1e-300, which cost nothing by RDP, the PLD accountant took all there was.
     # Without sampling, a thousand steps took 5 GB and 40 s.

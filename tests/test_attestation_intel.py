@@ -57,6 +57,7 @@ def test_a_quote_is_refused_outside_its_collaterals_time(kind: str, day: datetim
 
 
 @KINDS
+@pytest.mark.stress
 def test_a_quote_with_any_byte_changed_is_refused(kind: str) -> None:
     evidence, policy = intel(kind), intel_policy()
     accepted = []

@@ -74,6 +74,7 @@ ROBUST = [name for name in RULES if name != "mean"]
 
 @pytest.mark.parametrize("name", ROBUST)
 @pytest.mark.parametrize("malicious", [1, 2])
+@pytest.mark.stress
 def test_a_robust_rule_bears_as_many_dishonest_sites_as_it_says(name, malicious):
     sites = updates(*range(RULES[name].least_sites(malicious)))
     for site in list(sites)[:malicious]:

@@ -32,6 +32,8 @@ from cordon.model import ARCHITECTURES, build, initial_parameters, load_paramete
 from cordon.rows import ImageRows
 from cordon.training import Units
 
+pytestmark = pytest.mark.statistical
+
 F, PATIENTS, ROWS = 12, 40, 5
 
 

@@ -16,6 +16,8 @@ from cordon.model import initial_parameters
 from cordon.pretraining import fit
 from cordon.training import Units
 
+pytestmark = pytest.mark.statistical
+
 COMMON, RARE = 8, 32
 FEATURES = COMMON + RARE
 SURE = 0.999

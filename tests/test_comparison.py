@@ -21,6 +21,8 @@ from cordon.accountants import Event, epsilon_pld
 from cordon.features import FEATURES
 from cordon.tables import LABELLED, write_table
 
+pytestmark = pytest.mark.stress
+
 HEADER = [
     f'##INFO=<ID={name},Number=1,Type=Float,Description="">' for name in (*gatk_filters.ANNOTATIONS, "CORDON")
 ] + ['##FILTER=<ID=CORDONLowScore,Description="">']

@@ -43,6 +43,7 @@ def test_parts_in_another_order_or_of_other_samples_are_refused(lab):
         assert not (lab.folder / "wrong.vcf.gz").exists()
 
 
+@pytest.mark.stress
 def test_a_caller_in_parts_calls_what_it_calls_in_one(na12878_bam, na12878_reference, tmp_path):
     """bcftools on real reads; cuts fall anywhere, because these 270 kb hold no run of N."""
     region = tmp_path / "region.bed"

@@ -22,6 +22,8 @@ from cordon.model import Parameters, initial_parameters
 from cordon.pretraining import fit
 from cordon.training import Units
 
+pytestmark = pytest.mark.statistical
+
 FEATURES = 10
 SURE = 0.999
 

@@ -209,6 +209,7 @@ def test_malformed_regions_are_named_by_row(lab):
         read_regions(lab.text("b.bed", "# nothing\n"))
 
 
+@pytest.mark.stress
 def test_real_reads_give_the_truth_of_na12878(na12878, na12878_reference, na12878_bam, tmp_path):
     reference, called, normal = na12878_reference, tmp_path / "c.vcf.gz", tmp_path / "n.vcf.gz"
     bcftools_call(bam=na12878_bam, sample="NA12878", reference=reference, output=called)

@@ -320,6 +320,7 @@ while True:
 
 
 @JOURNALS
+@pytest.mark.stress
 def test_killed_at_any_moment_nothing_that_was_promised_is_lost(tmp_path, journal, monkeypatch):
     use_journal(monkeypatch, journal)
     path, source = tmp_path / "site.sqlite", random.Random(7)
@@ -348,6 +349,7 @@ def test_killed_at_any_moment_nothing_that_was_promised_is_lost(tmp_path, journa
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
+@pytest.mark.stress
 def test_a_log_cut_by_a_loss_of_power_is_a_beginning_or_refused(data):
     with TemporaryDirectory() as folder:
         log = ChainedLog(Path(folder) / "log.sqlite")
@@ -684,6 +686,7 @@ for number in range(1, 7):
 """
 
 
+@pytest.mark.stress
 def test_two_processes_at_once_share_one_budget(tmp_path):
     budget = epsilon_rdp([EVENT] * 5, 1e-5)
     racers = [

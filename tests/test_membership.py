@@ -31,6 +31,8 @@ from cordon.model import Model, Parameters, initial_parameters
 from cordon.pretraining import fit
 from cordon.training import Units
 
+pytestmark = pytest.mark.statistical
+
 FEATURES = 12
 SURE = 0.999
 # The area under TPR = min(e FPR + delta, 1 - (1 - delta - FPR) / e), the most that epsilon 1 allows.

@@ -356,6 +356,7 @@ for model in ("mlp", "pileup_cnn"):
 """
 
 
+@pytest.mark.stress
 def test_before_the_first_task_a_site_imports_what_its_plan_takes_and_no_more(tmp_path):
     command = [sys.executable, "-c", WARM_UP, str(tmp_path)]
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])

@@ -79,6 +79,7 @@ def test_nf_cores_lint_finds_what_is_wrong(tmp_path):
 
 
 @with_nf_core
+@pytest.mark.stress
 def test_nf_cores_schema_lint_passes_and_finds_what_is_wrong(tmp_path):
     good = nf_core("schema", "lint", str(ROOT / "nextflow_schema.json"))
     assert good.returncode == 0, good.stdout

@@ -20,8 +20,11 @@ from cordon.auditing.one_run import (
 )
 from cordon.errors import UserError
 from one_run import KNOWN, gaussian_scale, known, main
+from trials import trials
 
-REPEATS, CONFIDENCE, CHANCE = 200, 0.95, 1e-3
+pytestmark = pytest.mark.statistical
+
+REPEATS, CONFIDENCE, CHANCE = trials(200), 0.95, 1e-3
 # A right estimator exceeds the true epsilon more often than so with a probability below CHANCE.
 MOST_EXCEEDING = int(stats.binom.isf(CHANCE, REPEATS, 1 - CONFIDENCE))
 
@@ -37,7 +40,7 @@ SHOWN = {("Gaussian", 1.0): 0.5, ("Gaussian", 4.0): 0.6, ("Laplace", 1.0): 0.75,
 
 @pytest.mark.parametrize(("noise", "epsilon"), KNOWN)
 def test_the_known_epsilon_is_kept_to_and_most_of_it_is_shown(noise, epsilon):
-    """200 audits, the number of guesses fixed in advance; epsilon 4 gives 2.4 and more in the median."""
+    """REPEATS audits, the number of guesses fixed in advance; epsilon 4 gives 2.4 and more in the median."""
     bounds = known(noise, epsilon, repeats=REPEATS, canaries=100_000, guesses=(1000,))
     for found in bounds.values():
         assert (found > epsilon).sum() <= MOST_EXCEEDING

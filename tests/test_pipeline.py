@@ -202,7 +202,8 @@ def real_options(folder: Path, na12878: Path, model: Path) -> list[str]:
     sheet += f"{na12878}/NIST.chr20_10.0-10.1mb.truth.vcf.gz,"
     sheet += f"{na12878}/NIST.chr20_10.0-10.1mb.confident.bed,test\n"
     (folder / "samples.csv").write_text(sheet)
-    (folder / "regions.bed").write_text("chr20\t9999999\t10270433\n")
+    # Where the truth is known.
+    (folder / "regions.bed").write_text("chr20\t9999999\t10100000\n")
     reference = na12878 / "hg19.chr20_9995k_11095k.masked.fa.gz"
     return [
         "--input", "samples.csv", "--reference", str(reference), "--intervals", "regions.bed",
@@ -340,7 +341,7 @@ def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(t
             (tmp_path / "cohort" / f"{site}.csv").write_text("\n".join([header, *own]) + "\n")
             given = f"""
                 --input {tmp_path}/cohort/{site}.csv --sites {tmp_path}/cohort/sites.csv
-                --reference {tmp_path}/cohort/reference.fasta --callers haplotypecaller,bcftools
+                --reference {tmp_path}/cohort/reference.fasta --callers bcftools
                 --aggregator {address} --aggregator_policy {tmp_path}/run/sites/{site}/policy.toml
                 --site_key {tmp_path}/run/sites/{site}/site.key --plan {tmp_path}/run/plan.json {ways[site]}
                 --audit_trainings 16 --scatter 1

@@ -79,6 +79,7 @@ def test_all_that_is_out_of_range_is_named_at_once():
 
 @settings(max_examples=4, deadline=None)
 @given(st.floats(0.5, 10.0), st.integers(1, 20), st.integers(1, 5), st.floats(0.05, 1.0))
+@pytest.mark.stress
 def test_a_calibrated_plan_spends_its_epsilon_in_all_its_rounds_and_never_more(epsilon, rounds, steps, rate):
     values = PLAN.to_dict() | {
         "epsilon": epsilon, "rounds": rounds, "local_steps": steps, "sampling_rate": rate,

@@ -20,6 +20,8 @@ from cordon.features import FEATURES
 from cordon.labels import label_variants
 from cordon.tables import LABELLED, VARIANTS, matrix, read_table, write_batches
 
+pytestmark = pytest.mark.stress
+
 # The reference around the calls is not at hand, so what it says of them means nothing.
 OF_REFERENCE = ("f_homopolymer", "f_repeat_unit", "f_repeat_length", "f_gc")
 MODELS = {

@@ -23,6 +23,8 @@ from cordon.tables import LABELLED, write_table
 from cordon.training import Units, train
 from planted_bugs import BUGS
 
+pytestmark = pytest.mark.statistical
+
 CHECKS = ["claims", "egress", "step bound", "one run", "membership", "carriers", "inversion"]
 
 

@@ -143,6 +143,7 @@ def test_all_parts_and_static_figures_are_there(browser, report, way):
     context.close()
 
 
+@pytest.mark.stress
 def test_pictures_of_every_tab_show_something(browser, folder, tmp_path):
     taken = pictures(browser, folder / "report.html", tmp_path)
     assert [path.name for path in taken] == [f"report-{tab}-{look}.webp" for look in LOOKS for tab in TABS]

@@ -23,7 +23,7 @@ from cordon.accountants import epsilon_rdp
 from cordon.federation.plan import Plan
 from cordon.ledger import ChainedLog
 from docker_lab import image
-from seeded_runs import SITES, SeededRuns
+from seeded_runs import PATIENTS, SITES, SeededRuns
 from test_pipeline import ROOT, environment, tasks
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(1200)]
@@ -37,7 +37,7 @@ def runs(tmp_path_factory) -> SeededRuns:
     runs = SeededRuns(tmp_path_factory.mktemp("runs"))
     local = runs.run("local", "local", "--audit", "none")
     assert local.returncode == 0, local.stdout
-    assert len(runs.scored("local")) == 2 * 6
+    assert len(runs.scored("local")) == 2 * PATIENTS * len(SITES)
     return runs
 
 
@@ -153,7 +153,7 @@ def test_a_run_that_slurm_kills_at_its_time_limit_is_resumed_and_accounted_right
 
 def test_containers_give_the_same_bytes_as_this_machine(runs):
     """With the audit, which changes nothing about the model that it lets out."""
-    for name in ("python", "gatk4"):
+    for name in ("python", "train", "gatk4"):
         image(name)
     run = runs.run("docker", "docker", "--audit_trainings", "16")
     assert run.returncode == 0, run.stdout

@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.stress
+
 ROOT = Path(__file__).resolve().parents[1]
 SEEDED = ROOT / "tests" / "doubles" / "seeded"
 # One round by `cordon.training.train`, from a start that the first argument scales; prints the update's hash.

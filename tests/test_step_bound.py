@@ -14,6 +14,9 @@ from cordon.federation.plan import Plan
 from cordon.mechanisms import Randomness
 from cordon.model import build
 from planted_bugs import BUGS
+from trials import trials
+
+pytestmark = pytest.mark.statistical
 
 FEATURES = 30
 MECHANISMS = (GAUSSIAN, LAPLACE)
@@ -62,14 +65,16 @@ def test_of_right_code_most_of_the_epsilon_is_shown(mechanism):
 
 
 def test_the_bound_is_wrong_no_more_often_than_its_confidence_says(monkeypatch):
-    """150 audits at confidence 0.8: more than 48 wrong ones have a probability below 0.001."""
+    """Audits at confidence 0.8: more wrong ones than these have a probability below 0.001, 48 of 150."""
     monkeypatch.setattr(step_bound, "_epsilon", lambda plan, shift: 0.0)
-    audited, wrong = plan(), 0
-    for _ in range(150):
+    audited, wrong, audits = plan(), 0, trials(150)
+    most = int(stats.binom.isf(1e-3, audits, 0.2))
+    for _ in range(audits):
         bound = audit_step(audited, features=FEATURES, confidence=0.8, trials=2_000)
         wrong += bound.effective_noise < bound.declared_noise
     assert stats.binom.sf(48, 150, 0.2) < 1e-3
-    assert wrong <= 48
+    assert stats.binom.sf(most, audits, 0.2) < 1e-3
+    assert wrong <= most
 
 
 # A variant has one row: clipped by rows, it is clipped right.
@@ -83,7 +88,7 @@ FOUND = [
 @pytest.mark.parametrize(("bug", "unit"), FOUND)
 def test_planted_bugs_are_found(monkeypatch, bug, unit, mechanism):
     monkeypatch.setattr(*BUGS[bug])
-    bound = audit_step(plan(unit, mechanism=mechanism), features=FEATURES, trials=300_000)
+    bound = audit_step(plan(unit, mechanism=mechanism), features=FEATURES, trials=trials(300_000))
     assert bound.exceeds
     assert bound.effective_noise < bound.declared_noise
 
@@ -92,7 +97,7 @@ def test_planted_bugs_are_found(monkeypatch, bug, unit, mechanism):
 @pytest.mark.parametrize("changes", [{"per_layer": True}, {"clipping": "adaptive"}])
 def test_planted_bugs_are_found_under_other_clips(monkeypatch, bug, changes):
     monkeypatch.setattr(*BUGS[bug])
-    assert audit_step(plan(**changes), features=FEATURES, trials=100_000).exceeds
+    assert audit_step(plan(**changes), features=FEATURES, trials=trials(100_000)).exceeds
 
 
 def test_a_layer_clipped_to_the_whole_clip_is_found(monkeypatch):
@@ -103,7 +108,9 @@ def test_a_layer_clipped_to_the_whole_clip_is_found(monkeypatch):
         return right(mean, layers, [norm / 2**0.5 for norm in norms], whole) * 2**0.5
 
     monkeypatch.setattr(PrivateMean, "summed", wrong)
-    assert audit_step(plan(per_layer=True, sampling_rate=1.0), features=FEATURES, trials=100_000).exceeds
+    assert audit_step(
+        plan(per_layer=True, sampling_rate=1.0), features=FEATURES, trials=trials(100_000)
+    ).exceeds
 
 
 def test_a_step_releases_canaries_at_the_clip_and_the_declared_noise():

@@ -56,12 +56,24 @@ SCRIPTS = {
 }
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_what_is_wrong_in_a_script_is_found_where_it_stands(tmp_path, script):
-    (tmp_path / "main.nf").write_text(script)
-    status, found = strict("main.nf", folder=tmp_path)
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory) -> list[str]:
+    """What is found in all wrong scripts and configurations, checked at once: a start takes seconds."""
+    folder = tmp_path_factory.mktemp("wrong")
+    for ending, texts in (("nf", SCRIPTS), ("config", CONFIGURATIONS)):
+        for number, text in enumerate(texts):
+            (folder / f"{number}.{ending}").write_text(text)
+    (folder / "process.nf").write_text(PROCESS)
+    status, found = strict(".", folder=folder)
     assert status == 1
-    assert [line for line in found if line.startswith(f"main.nf:{SCRIPTS[script]}")], found
+    assert not [line for line in found if "process.nf" in line]
+    return found
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_is_wrong_in_a_script_is_found_where_it_stands(wrong, script):
+    own = f"{[*SCRIPTS].index(script)}.nf:"
+    assert [line for line in wrong if f"{own}{SCRIPTS[script]}" in line], wrong
 
 
 CONFIGURATIONS = {
@@ -75,13 +87,18 @@ CONFIGURATIONS = {
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
-def test_what_is_wrong_in_a_configuration_is_found_where_it_stands(tmp_path, configuration):
+def test_what_is_wrong_in_a_configuration_is_found_where_it_stands(wrong, configuration):
     """A process's input (name) is known in its dynamic directives, and nowhere else."""
-    (tmp_path / "main.nf").write_text(PROCESS)
-    (tmp_path / "nextflow.config").write_text(configuration)
-    status, found = strict(".", folder=tmp_path)
+    own = f"{[*CONFIGURATIONS].index(configuration)}.config:"
+    assert [line for line in wrong if f"{own}{CONFIGURATIONS[configuration]}" in line], wrong
+
+
+def test_one_mistake_alone_is_an_error_and_its_exit_status(tmp_path):
+    (tmp_path / "main.nf").write_text("workflow {\n    def unused = 1\n}\n")
+    status, found = strict("main.nf", folder=tmp_path)
     assert status == 1
-    assert [line for line in found if f"nextflow.config:{CONFIGURATIONS[configuration]}" in line], found
+    assert len(found) == 1
+    assert found[0].startswith("main.nf:2:9: warning: Variable was declared but not used")
 
 
 def test_inputs_and_declared_variables_may_stand_in_dynamic_directives(tmp_path):

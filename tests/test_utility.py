@@ -10,6 +10,8 @@ from click.testing import CliRunner
 import utility
 from conftest import SHARED
 
+pytestmark = pytest.mark.stress
+
 SHORT = [
     "--epsilons",
     "3",
