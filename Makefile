@@ -65,7 +65,7 @@ pictures: setup-dev ## Pictures of the demo's report for the documentation, in d
 test: setup-dev ## All tests; those that need Docker, Slurm or a browser say why they skip
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test-quick: setup-dev ## The tests that take two minutes together, without pipelines, federations, statistics and stress
+test-quick: setup-dev ## The tests without pipelines, federations, statistics and stress
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile -m "not statistical and not pipeline and not federation and not stress"
 
 lint: setup-dev ## ruff, mypy, that every test can be read, and the strict syntax of Nextflow

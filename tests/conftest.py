@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pysam
@@ -22,14 +23,18 @@ SHARED = ROOT.parent / "shared" / "data"
 
 # Workers share the processors: a thread that waits for another one spins, and tests took four times as long.
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-_apart: set[str] = set()
+
+
+@cache
+def share_processors() -> None:
+    torch = sys.modules["torch"]
+    torch.set_num_threads(max(1, torch.get_num_threads() // WORKERS))
 
 
 def pytest_runtest_setup() -> None:
     """torch's threads are this worker's share, once a test has imported it, which takes seconds."""
-    if not _apart and (torch := sys.modules.get("torch")) is not None:
-        _apart.add("torch")
-        torch.set_num_threads(max(1, torch.get_num_threads() // WORKERS))
+    if "torch" in sys.modules:
+        share_processors()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -287,17 +287,8 @@ def test_every_bad_row_of_the_samples_to_score_is_named_at_once(lab):
         read_samples(sheet)
     said = [str(problem) for problem in caught.value.problems]
     assert [line.split(": ")[0] for line in said] == [f"samples.csv, row {row}" for row in (3, 4, 5, 6, 7)]
-    for line, words in zip(
-        said,
-        (
-            "'s1' is no sample of its own",
-            "missing.parquet: no variant table",
-            "names no caller",
-            "no calls",
-            "''",
-        ),
-        strict=True,
-    ):
+    faults = ("'s1' is no sample of its own. Give", "missing.parquet: no variant table. Check")
+    for line, words in zip(said, (*faults, "names no caller", "no calls", "''"), strict=True):
         assert words in line
     (one,) = read_samples(lab.text("one.csv", "\n".join(["sample,variants,calls", rows[0]]) + "\n"))
     assert (one.sample, one.variants, one.calls) == ("s1", table, {"bcftools": vcf})

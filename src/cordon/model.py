@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,7 +166,7 @@ class Model:
                 "Encode the variants with the version of Cordon that trained the model."
             )
         scores = np.empty(len(features))
-        score = self._looking if self.architecture in WITH_IMAGES else self._dense
+        score = self._looking() if self.architecture in WITH_IMAGES else self._dense
         for part in slices(*features.shape):
             scores[part] = score(features[part])
         return scores
@@ -182,18 +182,21 @@ class Model:
                 values = np.tanh(values)
         return values[:, 0]
 
-    def _looking(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """What the module that `build` makes says of ``rows`` [n, width(...)]."""
+    def _looking(self) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]:
+        """The module that `build` makes, as a function of rows [n, width(...)]: made once for all of them."""
         import torch
 
+        where = device()
         module = build(self.architecture, len(self.features))
         load_parameters(module, self.parameters)
-        where = device()
-        with torch.no_grad():
-            scores: npt.NDArray[np.float64] = (
-                module.to(where)(torch.from_numpy(rows).to(where)).double().cpu().numpy()
-            )
-        return scores
+        module.to(where)
+
+        @torch.no_grad()
+        def score(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+            found: npt.NDArray[np.float64] = module(torch.from_numpy(rows).to(where)).double().cpu().numpy()
+            return found
+
+        return score
 
     def save(self, path: Path) -> None:
         """Write the model to ``path`` (safetensors, metadata as JSON), whole or not at all."""

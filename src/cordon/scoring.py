@@ -55,7 +55,8 @@ def read_samples(path: Path) -> list[Sample]:
                 raise UserError(f"{variants or 'no variants'}: no variant table. Check the path.")
             samples.append(Sample(name, Path(variants), parse_calls(filter(None, calls.split(";")))))
         except UserError as error:
-            problems.append(Problem(where, *str(error).split(". ", 1)))
+            what, _, remedy = str(error).partition(". ")
+            problems.append(Problem(where, f"{what}.", remedy))
     if not samples and not problems:
         problems.append(
             Problem(path.name, "no sample.", "Give sample, variants and calls, one row a sample.")
