@@ -189,7 +189,8 @@ def test_a_body_above_the_bound_is_refused_before_it_is_sent(served):
     head = post(body=b"")[:-4].replace(b"Length: 0", b"Length: %d" % (BOUNDS.body + 1)) + b"\r\n\r\n"
     assert status(served.raw(head)) == 413
     huge = post(head="Transfer-Encoding: chunked\r\n").replace(b"Content-Length: 0\r\n", b"")
-    assert status(served.raw(huge + b"ffffffffffff\r\n" + b"x" * 100_000)) == 411
+    # Few enough bytes that all are sent before the answer: whoever is still sending may miss it.
+    assert status(served.raw(huge + b"ffffffffffff\r\n" + b"x" * 1000)) == 411
     assert served.upstream.seen == []
 
 
