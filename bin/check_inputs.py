@@ -23,6 +23,7 @@ from cordon.progress import shown
 @click.option("--aliases", type=EXISTING, help="Table of contig names (TSV).")
 @click.option("--state", type=FOLDER, help="Folder with the salt of pseudonyms.")
 @click.option("--federation_slots", type=click.IntRange(min=1), help="Tasks that can run at the same time.")
+@click.option("--executor", help="Nextflow's executor, where the configuration names one.")
 @click.option("--output", type=OUTPUT, required=True, help="Checked samplesheet (CSV) to write.")
 def main(
     samplesheet: str,
@@ -37,6 +38,7 @@ def main(
     aliases: str | None,
     state: str | None,
     federation_slots: int | None,
+    executor: str | None,
     output: str,
 ) -> Facts:
     """Check samplesheet, sites, reference and parameters; write the samplesheet with all defaults."""
@@ -51,6 +53,7 @@ def main(
         sites_schema=sites_schema,
         places=Places(folder, read_staged(staged) if staged else {}),
         federation_slots=federation_slots,
+        executor=executor,
         aliases=aliases,
         state=state,
         output=output,

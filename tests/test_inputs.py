@@ -269,6 +269,21 @@ def test_more_sites_than_slots_or_fewer_than_a_quorum(run):
     assert "--min_sites 3: can never be reached" in run.problems()[0]
 
 
+def test_a_scheduler_that_a_sites_file_names_alone(run):
+    """Its jobs would be bounded by the head node's cores and memory."""
+    run.options = {"executor": "slurm"}
+    assert run.problems() == [
+        "process.executor = 'slurm': is in a configuration of yours, and its jobs would get no more than "
+        "this machine has. Start with -profile slurm, or add params.scheduler = 'slurm' to that file."
+    ]
+    run.parameters["scheduler"] = "slurm"
+    assert len(run.check()) == 2
+    run.parameters.pop("scheduler")
+    run.options = {"executor": "local"}
+    (run.lab.folder / "checked.csv").unlink()
+    assert len(run.check()) == 2
+
+
 def elsewhere(run) -> dict[str, str]:
     """Parameters of a site whose aggregator is elsewhere."""
     run.lab.text("ca.crt", "x")

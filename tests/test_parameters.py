@@ -103,7 +103,7 @@ def test_combinations(given, expected):
     assert [str(problem)[: len(start)] for problem, start in zip(found, expected, strict=True)] == expected
 
 
-def test_every_default_of_the_schema_is_valid_and_what_is_boolean_defaults_to_false():
+def test_every_default_of_the_schema_is_valid_and_what_is_boolean_defaults_to_false_if_to_anything():
     schema = read_json(SCHEMA)
     values, problems = check_parameters(
         {name: rule["default"] for name, rule in properties(schema).items() if "default" in rule}, schema
@@ -111,5 +111,7 @@ def test_every_default_of_the_schema_is_valid_and_what_is_boolean_defaults_to_fa
     assert problems == []
     assert values["callers"] == "haplotypecaller,deepvariant"
     booleans = {name for name, rule in properties(schema).items() if rule["type"] == "boolean"}
-    assert booleans == {"gvcf", "pcr_free", "per_layer"}
-    assert not any(values[name] for name in booleans)
+    assert booleans == {"gvcf", "pcr_free", "per_layer", "gpu"}
+    assert not any(values.get(name) for name in booleans)
+    # A form that fills its defaults in would take these back from the profile that sets them.
+    assert not {"gpu", "scheduler", "join_deadline", "federation_slots"} & {*values}

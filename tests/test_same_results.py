@@ -25,6 +25,7 @@ from cordon.ledger import ChainedLog
 from docker_lab import image
 from seeded_runs import PATIENTS, SITES, SeededRuns
 from test_pipeline import ROOT, environment, tasks
+from test_profiles import LABELS, RESOURCES
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(1200)]
 
@@ -70,6 +71,32 @@ def test_slurm_gives_the_same_bytes_as_this_machine(runs, slurm):
     folder = runs.place("slurm")
     assert jobs(folder) == len(tasks(folder)) > 30
     assert runs.scored("slurm") == runs.scored("local")
+    given = slurm_jobs(slurm)
+    assert len(given) == jobs(folder)
+    for name, *granted in given:
+        (process,) = (process for process in LABELS if f"_{process}_(" in name)
+        cores, sizes, times = RESOURCES[LABELS[process]]
+        cores = 1 if process == "GATK4_HAPLOTYPECALLER" else cores  # a made-up patient's
+        days, hours = divmod(times[0], 24)
+        limit = f"{days}-00:00:00" if days else f"{hours:02}:00:00"
+        assert granted == [cores, sizes[0] * 1024, limit], name
+
+
+def slurm_jobs(configuration: str) -> list[tuple[str, int, int, str]]:
+    """Name, cores, MB and time limit of every job that Slurm was given."""
+    shown = subprocess.run(
+        ["scontrol", "--oneliner", "show", "jobs"],
+        env=os.environ | {"SLURM_CONF": configuration}, text=True, capture_output=True, check=True,
+    )  # fmt: skip
+    found = []
+    for line in shown.stdout.splitlines():
+        job = dict(part.split("=", 1) for part in line.split() if "=" in part)
+        size = job["MinMemoryNode"]
+        megabytes = int(float(size[:-1]) * {"M": 1, "G": 1024}[size[-1]])
+        # A tag with a space in it is two words.
+        name = line.partition("JobName=")[2].partition(" UserId=")[0]
+        found.append((name, int(job["NumCPUs"]), megabytes, job["TimeLimit"]))
+    return found
 
 
 def decided_rounds(state: Path) -> set[int]:

@@ -1,7 +1,7 @@
 // The release gate: attacks the model and the code that trained it. A model that fails does not come out.
 process AUDIT_MODEL {
     tag "${name}"
-    label 'process_low'
+    label 'process_audit'
     container "cordon-train:${workflow.manifest.version}"
 
     input:

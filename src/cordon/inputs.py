@@ -77,6 +77,7 @@ def check_inputs(
     sites: StrPath | None = None,
     places: Places | None = None,
     federation_slots: int | None = None,
+    executor: str | None = None,
     input_schema: StrPath | None = None,
     sites_schema: StrPath | None = None,
     aliases: StrPath | None = None,
@@ -87,7 +88,7 @@ def check_inputs(
 
     ``input_schema`` and ``sites_schema`` are the sheets' schemas, by default those that ``schema`` names;
     ``aliases`` is a table of contig names. With ``state``, the folder with the site's salt, the samplesheet
-    gets the columns of PSEUDONYMS too.
+    gets the columns of PSEUDONYMS too. ``executor`` is Nextflow's, where the configuration names one.
     Raises InputProblems with everything that is wrong; then nothing is written.
     """
     rules = read_json(schema)
@@ -102,6 +103,7 @@ def check_inputs(
         declared, faults = read_sheet(sites, read_json(sites_schema or _sheet_schema(schema, rules, "sites")))
         problems += faults
         problems += check_sites(rows, declared) if declared else []
+    problems += _executor_problems(executor, values)
     if federation_slots is not None:
         values["federation_slots"] = federation_slots
     problems += _federation_problems(rows, declared, values)
@@ -124,6 +126,16 @@ def check_inputs(
 def _sheet_schema(schema: StrPath, rules: Json, parameter: str) -> Path:
     """The schema of a sheet, which nextflow_schema.json names relative to itself."""
     return Path(schema).resolve().parent / str(properties(rules)[parameter]["schema"])
+
+
+def _executor_problems(executor: str | None, values: Mapping[str, Any]) -> Iterator[Problem]:
+    """A scheduler whose jobs would be bounded by the cores and memory of the machine that starts the run."""
+    if executor not in (None, "local") and "scheduler" not in values:
+        yield Problem(
+            f"process.executor = '{executor}'",
+            "is in a configuration of yours, and its jobs would get no more than this machine has.",
+            f"Start with -profile {executor}, or add params.scheduler = '{executor}' to that file.",
+        )
 
 
 def _federation_problems(
