@@ -50,7 +50,7 @@ workflow CORDON {
 workflow {
     main:
     if (params.help) {
-        println(help(file("${projectDir}/nextflow_schema.json"), params.help))
+        println(help(file("${projectDir}/nextflow_schema.json"), params.help, params))
     }
     else {
         CORDON(params)

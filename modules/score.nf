@@ -100,7 +100,6 @@ workflow SCORE {
         software,
         file("${projectDir}/assets/multiqc_config.yml"),
     )
-    software.collectFile(name: 'software_versions.yml', storeDir: "${parameters.outdir}/pipeline_info")
     channel.of(given).collectFile(name: 'params.json', storeDir: "${parameters.outdir}/pipeline_info")
 
     emit:

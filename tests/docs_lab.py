@@ -213,6 +213,8 @@ def _of_nextflow(words: list[str]) -> list[str]:
             found.append(f"nextflow run: {word} is no option")
     if given.get("help", "full") not in ("true", "full", *properties(SCHEMA)):
         found.append(f"nextflow run --help: no parameter {given['help']}")
+    # Both have a default on a command line, and none in a launch form, which is what the schema is for.
+    given = {"outdir": "results", "state_dir": "cordon_state"} | given
     return found + [str(problem) for problem in check_parameters(given, SCHEMA)[1]]
 
 

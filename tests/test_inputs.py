@@ -15,7 +15,10 @@ from cordon.parameters import read_json
 from cordon.samplesheet import COLUMNS, FILES
 
 SCHEMA = ROOT / "nextflow_schema.json"
-PARAMETERS = {"input": "sheet.csv", "outdir": "out", "reference": "reference.fasta", "min_sites": 1}
+PARAMETERS = {
+    "input": "sheet.csv", "outdir": "out", "state_dir": "state", "reference": "reference.fasta",
+    "min_sites": 1, "callers": "haplotypecaller,deepvariant",
+}  # fmt: skip
 HEADER = "site,patient,sample,bam,bai,truth_vcf,confident_bed,role"
 CALLS = ("haplotypecaller_vcf", "deepvariant_vcf", "bcftools_vcf", "other_vcf")
 

@@ -25,7 +25,7 @@ SCHEMA = ROOT / "nextflow_schema.json"
     ],
 )
 def test_values_are_read_as_the_type_of_the_schema(name, value, typed):
-    values, problems = check_parameters({"outdir": "o", name: value}, read_json(SCHEMA))
+    values, problems = check_parameters({"outdir": "o", "state_dir": "s", name: value}, read_json(SCHEMA))
     assert problems == []
     assert values[name] == typed
     assert type(values[name]) is type(typed)
@@ -53,7 +53,7 @@ def test_values_are_read_as_the_type_of_the_schema(name, value, typed):
     ],
 )
 def test_values_that_are_wrong(name, value, expected):
-    _, problems = check_parameters({"outdir": "o", name: value}, read_json(SCHEMA))
+    _, problems = check_parameters({"outdir": "o", "state_dir": "s", name: value}, read_json(SCHEMA))
     assert [problem.where for problem in problems] == [f"--{name} {value}"]
     assert expected in problems[0].what
 
@@ -69,7 +69,7 @@ def test_values_that_are_wrong(name, value, expected):
         ({"site": "h"}, ["--site h: is given without --from_sarek."]),
         ({"labels": "resources"}, ["--labels resources: needs known alleles."]),
         ({"known_sites": "a.vcf"}, ["--known_sites: is given, but labels come from the samples' truth."]),
-        ({"ploidy": 1}, ["--ploidy 1: is not what deepvariant can call."]),
+        ({"ploidy": 1, "callers": "deepvariant"}, ["--ploidy 1: is not what deepvariant can call."]),
         ({"ploidy": 4, "callers": "haplotypecaller"}, []),
         ({"labels": "resources", "known_sites": "a.vcf,b.vcf"}, []),
         ({"public_variants": "p.parquet"}, ["--public_variants: is given, but there is no public start"]),
@@ -97,7 +97,7 @@ def test_values_that_are_wrong(name, value, expected):
     ],
 )
 def test_combinations(given, expected):
-    values, problems = check_parameters({"outdir": "o", **given}, read_json(SCHEMA))
+    values, problems = check_parameters({"outdir": "o", "state_dir": "s", **given}, read_json(SCHEMA))
     assert problems == []
     found = list(combination_problems(values))
     assert [str(problem)[: len(start)] for problem, start in zip(found, expected, strict=True)] == expected
@@ -105,11 +105,10 @@ def test_combinations(given, expected):
 
 def test_every_default_of_the_schema_is_valid_and_what_is_boolean_defaults_to_false_if_to_anything():
     schema = read_json(SCHEMA)
-    values, problems = check_parameters(
-        {name: rule["default"] for name, rule in properties(schema).items() if "default" in rule}, schema
-    )
-    assert problems == []
-    assert values["callers"] == "haplotypecaller,deepvariant"
+    defaults = {name: rule["default"] for name, rule in properties(schema).items() if "default" in rule}
+    values, problems = check_parameters(defaults, schema)
+    assert [problem.where for problem in problems] == ["--outdir", "--state_dir"]
+    assert values["labels"] == "truth"
     booleans = {name for name, rule in properties(schema).items() if rule["type"] == "boolean"}
     assert booleans == {"gvcf", "pcr_free", "per_layer", "gpu"}
     assert not any(values.get(name) for name in booleans)

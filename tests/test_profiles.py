@@ -53,23 +53,23 @@ LABELS = {
 )  # fmt: skip
 # Where a process' results are published, below --outdir.
 PUBLISHED = {
-    "AGGREGATE": ("/federation", "*.{json,jsonl}"),
-    "AUDIT_MODEL": ("/federation", "*.{json,safetensors}"),
-    "BCFTOOLS_CALL": ("/calls", "*.vcf.gz*"),
-    "DEEPVARIANT": ("/calls", "*.vcf.gz*"),
-    "DESCRIBE_CALLS": ("", "callset.json"),
-    "EVALUATE_SCORES": ("", "evaluation.json"),
-    "GATHER_CALLS": ("/calls", "*.vcf.gz*"),
-    "GATK4_GENOTYPEGVCFS": ("/calls", "*.vcf.gz*"),
-    "GATK4_HAPLOTYPECALLER": ("/calls", "*.vcf.gz*"),
-    "LABEL_VARIANTS": ("/variants", "*.parquet"),
-    "MULTIQC": ("/multiqc", "multiqc_report.html"),
-    "NORMALISE_RESOURCE": ("/calls", "*.summary.json"),
-    "NORMALISE_VARIANTS": ("/calls", "*.summary.json"),
-    "REPORT": ("", "*report.html"),
-    "SAMPLESHEET_FROM_SAREK": ("/pipeline_info", "samplesheet.csv"),
-    "SCORE_VARIANTS": ("/scored", "*.{vcf.gz,vcf.gz.tbi}"),
-    "TRAIN_SITE": ("/federation/sites", "*.json"),
+    "AGGREGATE": [("/federation", "*.{json,jsonl}")],
+    "AUDIT_MODEL": [("/federation", "*.{json,safetensors}")],
+    "BCFTOOLS_CALL": [("/calls", "*.vcf.gz*")],
+    "DEEPVARIANT": [("/calls", "*.vcf.gz*")],
+    "DESCRIBE_CALLS": [("", "callset.json")],
+    "EVALUATE_SCORES": [("", "evaluation.json")],
+    "GATHER_CALLS": [("/calls", "*.vcf.gz*")],
+    "GATK4_GENOTYPEGVCFS": [("/calls", "*.vcf.gz*")],
+    "GATK4_HAPLOTYPECALLER": [("/calls", "*.vcf.gz*")],
+    "LABEL_VARIANTS": [("/variants", "*.parquet")],
+    "MULTIQC": [("/multiqc", "multiqc_report.html")],
+    "NORMALISE_RESOURCE": [("/calls", "*.summary.json")],
+    "NORMALISE_VARIANTS": [("/calls", "*.summary.json")],
+    "REPORT": [("", "*report.html"), ("/pipeline_info", "software_versions.yml")],
+    "SAMPLESHEET_FROM_SAREK": [("/pipeline_info", "samplesheet.csv")],
+    "SCORE_VARIANTS": [("/scored", "*.{vcf.gz,vcf.gz.tbi}")],
+    "TRAIN_SITE": [("/federation/sites", "*.json")],
 }
 # What a process is told by `ext`.
 TOLD = {
@@ -215,17 +215,12 @@ def test_every_process_gets_what_it_asks_for_and_keeps_what_it_is_told(combined,
         assert f"task.exitStatus in {again} ? 'retry' : 'terminate'" in found["errorStrategy"], name
         assert found["shell"] == ["/bin/bash", "-euo", "pipefail"], name
         published = [
-            (
-                place["path"].replace("{ params.outdir }", '{ "${params.outdir}" }'),
-                place["pattern"],
-                place["mode"],
-            )
+            (place["path"].replace("{ params.outdir }", '{ "${params.outdir}" }'), place["pattern"])
             for place in found.get("publishDir", [])
         ]
-        below, pattern = PUBLISHED.get(name, (None, None))
-        assert published == ([(f'{{ "${{params.outdir}}{below}" }}', pattern, "copy")] if pattern else []), (
-            name
-        )
+        expected = [(f'{{ "${{params.outdir}}{below}" }}', files) for below, files in PUBLISHED.get(name, [])]
+        assert published == expected, name
+        assert all(place["mode"] == "copy" for place in found.get("publishDir", [])), name
         told = TOLD.get(name, set())
         if name == "GATK4_HAPLOTYPECALLER" and chosen & MADE_UP:
             told = told | {"java_options"}

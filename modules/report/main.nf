@@ -17,6 +17,7 @@ process REPORT {
     output:
     path 'report.html', emit: report
     path 'shareable_report.html', emit: shareable
+    path 'software_versions.yml', emit: software
     path 'versions.yml', topic: versions, emit: versions
 
     script:
@@ -28,9 +29,9 @@ process REPORT {
     def measured = trace ? "--trace ${trace}" : ''
     """
     printf '%s\\n' '${parameters.replace("'", "'\\''")}' > parameters.json
-    printf '%b' '${software.replace("'", "'\\''").replace('\n', '\\n')}' > software.yml
+    printf '%b' '${software.replace("'", "'\\''").replace('\n', '\\n')}' > software_versions.yml
     write_report.py \\
-        ${trained} ${certified} ${own} ${evaluated} ${measured} --callset ${callset} --versions software.yml \\
+        ${trained} ${certified} ${own} ${evaluated} ${measured} --callset ${callset} --versions software_versions.yml \\
         --parameters parameters.json ${args} --output report.html --shareable shareable_report.html
 
     cat <<-END_VERSIONS > versions.yml
@@ -42,6 +43,7 @@ process REPORT {
     stub:
     """
     touch report.html shareable_report.html
+    printf '%b' '${software.replace("'", "'\\''").replace('\n', '\\n')}' > software_versions.yml
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
