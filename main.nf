@@ -12,7 +12,7 @@ workflow CORDON {
     parameters // of the run, as nextflow_schema.json names them
 
     main:
-    // samples: [meta, bam]; given: [meta, caller, vcf]; pseudonyms: [meta, patient, sample]
+    // samples: [meta, bam]; given: [meta, caller, vcf]; pseudonyms: [meta, JSON of patient and sample]
     // truths: [meta, truth vcf, confident bed]; reference: [fasta, fai, dict]; aliases: table of contig names or []
     AGREE_ON_INPUTS(parameters)
     samples = AGREE_ON_INPUTS.out.samples

@@ -97,7 +97,8 @@ def main(rows: int) -> None:
         normal, table = folder / "normal.vcf.gz", folder / "rows.parquet"
         common = ("--sample", "s", "--reference", reference)
         run("normalise_variants", rows, "--vcf", vcf, *common, "--output", normal)
-        names = ("--site", "site", "--patient", "patient", "--pseudonym", "sample")
+        (folder / "who.json").write_text('{"patient": "patient", "sample": "sample"}')
+        names = ("--site", "site", "--pseudonyms", folder / "who.json")
         run(
             "encode_variants",
             rows,

@@ -12,9 +12,10 @@ from cordon.tables import PILEUP, VARIANTS, write_batches
 
 @command()
 @click.option("--site", required=True, help="The sample's site.")
-@click.option("--patient", required=True, help="Patient's pseudonym, as the table will name it.")
 @click.option("--sample", required=True, help="Sample as the files name it.")
-@click.option("--pseudonym", required=True, help="Sample's pseudonym, as the table will name it.")
+@click.option(
+    "--pseudonyms", type=EXISTING, required=True, help="JSON: the table's names of patient and sample."
+)
 @click.option("--bam", type=EXISTING, help="Normalised, indexed BAM; without it read features are missing.")
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
 @click.option("--calls", multiple=True, required=True, help="caller=normalised.vcf.gz; repeatable.")
@@ -23,9 +24,8 @@ from cordon.tables import PILEUP, VARIANTS, write_batches
 @click.option("--output", type=OUTPUT, required=True, help="Variant table (Parquet) to write.")
 def main(
     site: str,
-    patient: str,
     sample: str,
-    pseudonym: str,
+    pseudonyms: str,
     bam: str | None,
     reference: str,
     calls: tuple[str, ...],
@@ -36,7 +36,7 @@ def main(
     """Join the callers' candidates of a sample into one variant table with features."""
     paths = parse_calls(calls)
     batches = encode(
-        identity=Identity(site, patient, pseudonym),
+        identity=Identity.read(pseudonyms, site),
         sample=sample,
         bam=bam,
         reference=reference,

@@ -115,7 +115,7 @@ workflow AGREE_ON_INPUTS {
     emit:
     samples = rows.filter { meta, _row, _truth -> meta.reads }.map { meta, row, _truth -> [meta, file(row.bam)] }
     given = rows.flatMap { meta, row, _truth -> meta.given.collect { caller -> [meta, caller, file(row["${caller}_vcf"])] } }
-    pseudonyms = rows.map { meta, row, _truth -> [meta, row.patient_pseudonym, row.sample_pseudonym] }
+    pseudonyms = rows.map { meta, row, _truth -> [meta, groovy.json.JsonOutput.toJson([patient: row.patient_pseudonym, sample: row.sample_pseudonym])] }
     truths = rows
         .filter { meta, _row, _truth -> meta.labelled }
         .map { meta, row, truth -> truth ? [meta, file(row.truth_vcf), file(row.confident_bed)] : [meta, [], []] }

@@ -6,7 +6,7 @@ workflow REFINE {
     take:
     reads // [meta, bam, bai]
     calls // [meta, callers, vcfs, indices]
-    pseudonyms // [meta, patient, sample]
+    pseudonyms // [meta, JSON of patient and sample]
     truths // [meta, truth vcf, confident bed]; [meta, [], []] where labels come from known sites
     reference // [fasta, fai, dict]
     aliases // table of contig names or []

@@ -140,7 +140,7 @@ class Machine:
 
     def __init__(self, folder: Path, port: int) -> None:
         environment = os.environ | {
-            "CORDON_ADDRESS": f"127.0.0.1:{port}", "CORDON_VCPUS": "2", "CORDON_MEMORY": "2048",
+            "CORDON_ADDRESS": f"127.0.0.1:{port}", "CORDON_VCPUS": "1", "CORDON_MEMORY": "2048",
         }  # fmt: skip
         self.said: list[str] = []
         self._process = subprocess.Popen(

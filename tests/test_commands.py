@@ -262,7 +262,8 @@ def test_the_steps_of_a_run_say_the_same_in_lines_and_in_json(lab: Lab, both: Ca
     both("gather_calls", f"--vcf {folder}/raw.vcf.gz --output {folder}/whole.vcf.gz")
     got = both("normalise_variants", f"--vcf {folder}/whole.vcf.gz {about} --output {folder}/s1.vcf.gz")
     assert (got["sample"], got["kept"], got["split"]) == ("s1", 1, 0)
-    ids, calls = "--site a --patient p --pseudonym x", f"--calls bcftools={folder}/s1.vcf.gz"
+    who = lab.text("who.json", '{"patient": "p", "sample": "x"}')
+    ids, calls = f"--site a --pseudonyms {who}", f"--calls bcftools={folder}/s1.vcf.gz"
     line = f"{ids} --bam {folder}/s1.bam {about} {calls} --output {folder}/v.parquet"
     assert both("encode_variants", line) == {"sample": "s1", "candidates": 1, "callers": ["bcftools"]}
     line = f"--variants {folder}/v.parquet {about} --truth {truth} --confident {confident}"

@@ -86,7 +86,8 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
         raw, normalised = here(f"{caller}.raw.vcf.gz"), here(f"{caller}.vcf.gz")
         command("normalise_variants", "--vcf", raw, *about, "--output", normalised)
         calls += ["--calls", f"{caller}={normalised}"]
-    table, ids = here("variants.parquet"), ("--site", "north", "--patient", "p", "--pseudonym", "s")
+    (folder / "who.json").write_text('{"patient": "p", "sample": "s"}')
+    table, ids = here("variants.parquet"), ("--site", "north", "--pseudonyms", folder / "who.json")
     command("encode_variants", *ids, *about, "--bam", bam, *calls, "--output", table)
     by = ("--model", here("model.safetensors"), "--calibration", here("calibration.json"))
     called = ";".join(calls[1::2])

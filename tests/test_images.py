@@ -170,8 +170,9 @@ def test_encoding_adds_the_images_where_they_are_asked_for(lab, command):
     table = encoded(lab, calls, reads)
     assert table.schema.equals(VARIANTS)
     expected = images(lab, reads, *((p - 1, r, a) for p, r, a in alleles))
+    who = lab.text("who.json", '{"patient": "p", "sample": "pseudonym"}')
     command(
-        "encode_variants", "--site", "a", "--patient", "p", "--sample", "s1", "--pseudonym", "pseudonym",
+        "encode_variants", "--site", "a", "--sample", "s1", "--pseudonyms", str(who),
         "--reference", str(lab.reference), "--bam", str(lab.folder / "in.bam"), "--pileups",
         "--calls", f"bcftools={calls['bcftools']}", "--output", str(lab.folder / "v.parquet"),
     )  # fmt: skip

@@ -42,7 +42,7 @@ def run(command: str, *arguments: str):
 READS = "--sample s1 --reference reference.fasta --output out.bam --bam"
 CALLS = "--sample s1 --reference reference.fasta --output out.vcf.gz --vcf"
 SPLIT = "--reference reference.fasta --outdir out"
-ENCODE = "--site h --patient 0a --sample s1 --pseudonym 0b --reference reference.fasta --output out.parquet"
+ENCODE = "--site h --sample s1 --pseudonyms who.json --reference reference.fasta --output out.parquet"
 LABEL = "--variants table.parquet --sample s1 --reference reference.fasta --output out.parquet"
 INPUTS = "--samplesheet sheet.csv --reference reference.fasta --parameters parameters.json --output out.csv"
 INPUTS += f" --schema {ROOT}/nextflow_schema.json"
@@ -163,6 +163,12 @@ CASES = [
         {"x.fa": ">z\nAC\n"},
     ),
     Case(
+        "no pseudonym",
+        "encode_variants",
+        f"{ENCODE.replace('who', 'nobody')} --bam s1.bam --calls other=calls.vcf.gz",
+        "nobody.json: has no pseudonym of the sample",
+    ),
+    Case(
         "a caller that is none",
         "encode_variants",
         f"{ENCODE} --bam s1.bam --calls x=calls.vcf.gz",
@@ -275,7 +281,12 @@ def folder(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Path:
     lab.bed("all.bed", ("chr1", 0, 1500))
     pysam.tabix_compress(str(lab.reference), str(here / "whole.fa.gz"))
     (here / "cut.fa.gz").write_bytes(cut(here / "whole.fa.gz", 200))
-    lab.text("parameters.json", json.dumps({"outdir": "o", "min_sites": 1}))
+    lab.text(
+        "parameters.json",
+        json.dumps({"outdir": "o", "state_dir": "s", "min_sites": 1, "callers": "haplotypecaller,bcftools"}),
+    )
+    lab.text("who.json", '{"patient": "0a", "sample": "0b"}')
+    lab.text("nobody.json", '{"patient": "0a", "sample": ""}')
     monkeypatch.chdir(here)
     return here
 

@@ -211,13 +211,14 @@ def test_the_commands_lead_from_reads_to_a_scored_vcf(lab, command):
     files |= {name: lab.folder / name for name in names}
     row = f"s1,{files['l.parquet']},bcftools={files['s1.vcf.gz']}"
     files["s.csv"] = lab.text("s.csv", f"sample,variants,calls\n{row}\n")
+    files["who"] = lab.text("who.json", '{"patient": "p", "sample": "x"}')
     reference = lab.folder / "ref" / "reference.fasta"
     lines = """
         prepare_reference --reference {given} --outdir {folder}/ref
         normalise_reads --bam {raw} --sample s1 --reference {reference} --output {s1.bam}
         bcftools_call --bam {s1.bam} --sample s1 --reference {reference} --output {raw.vcf.gz}
         normalise_variants --vcf {raw.vcf.gz} --sample s1 --reference {reference} --output {s1.vcf.gz}
-        encode_variants --site a --patient p --sample s1 --pseudonym x --bam {s1.bam} --reference {reference} --calls bcftools={s1.vcf.gz} --output {v.parquet}
+        encode_variants --site a --sample s1 --pseudonyms {who} --bam {s1.bam} --reference {reference} --calls bcftools={s1.vcf.gz} --output {v.parquet}
         label_variants --variants {v.parquet} --sample s1 --truth {truth} --confident {confident} --reference {reference} --output {l.parquet}
         calibrate_scores --model {model} --variants {l.parquet} --site a --output {c.json}
         score_variants --model {model} --calibration {c.json} --samples {s.csv} --reference {reference} --truth_sensitivity 0.990 --outdir {folder}

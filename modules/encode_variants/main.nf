@@ -1,12 +1,13 @@
 // The union of the callers' alleles, each as a row of fixed public features. Without reads (`bam` []) those that
-// need them are missing; `frequencies` is a normalised VCF with INFO/AF, or [].
+// need them are missing; `frequencies` is a normalised VCF with INFO/AF, or []. The pseudonyms come in by standard input,
+// as JSON: a script that held them beside the sample's name would undo them wherever scripts are shown (ps, Tower).
 process ENCODE_VARIANTS {
     tag "${meta.id}"
     label 'process_single'
     container "cordon-python:${workflow.manifest.version}"
 
     input:
-    tuple val(meta), val(patient), val(pseudonym), path(bam), path(bai), val(callers), path(vcfs), path(indices)
+    tuple val(meta), '-', path(bam), path(bai), val(callers), path(vcfs), path(indices)
     tuple path(fasta), path(fai), path(dict)
     tuple path(frequencies), path(frequencies_index)
 
@@ -20,8 +21,9 @@ process ENCODE_VARIANTS {
     def reads = bam ? "--bam ${bam}" : ''
     def resource = frequencies ? "--frequencies ${frequencies}" : ''
     """
+    cat > pseudonyms.json
     encode_variants.py \\
-        --site ${meta.site} --patient ${patient} --sample ${meta.id} --pseudonym ${pseudonym} \\
+        --site ${meta.site} --sample ${meta.id} --pseudonyms pseudonyms.json \\
         --reference ${fasta} ${reads} ${calls} ${resource} ${args} --output ${meta.id}.variants.parquet
 
     cat <<-END_VERSIONS > versions.yml

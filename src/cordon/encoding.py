@@ -17,6 +17,7 @@ from cordon.candidates import Candidates, union
 from cordon.errors import UserError
 from cordon.features import CALLERS, FEATURES, features
 from cordon.images import Images
+from cordon.parameters import read_json
 from cordon.reads import open_alignments
 from cordon.steps import Steps, silent
 from cordon.tables import PILEUP, VARIANTS
@@ -31,6 +32,20 @@ class Identity:
     site: str
     patient: str
     sample: str
+
+    @classmethod
+    def read(cls, path: StrPath, site: str) -> Identity:
+        """The pseudonyms in a JSON file, ``{"patient": ..., "sample": ...}``.
+
+        Raises UserError where it has none: they come in a file, since others see command lines.
+        """
+        found = read_json(path)
+        for name in ("patient", "sample"):
+            if not isinstance(found.get(name), str) or not found[name]:
+                raise UserError(
+                    f'{path}: has no pseudonym of the {name}. Write {{"patient": "...", "sample": "..."}}.'
+                )
+        return cls(site, found["patient"], found["sample"])
 
 
 def encode(

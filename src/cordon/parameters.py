@@ -9,12 +9,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from cordon.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
 
 StrPath = str | os.PathLike[str]
 Json = Mapping[str, Any]
@@ -44,6 +44,10 @@ def check_parameters(given: Json, schema: Json) -> tuple[dict[str, Any], list[Pr
     Command-line values may come as strings; they are read as the type that the schema says. A null is a
     parameter that was not given. A value with a problem is absent from the result.
     """
+    from jsonschema import (
+        Draft202012Validator,
+    )  # takes a second to import, and tasks read JSON by `read_json`
+
     rules = properties(schema)
     values: dict[str, Any] = {name: rule["default"] for name, rule in rules.items() if "default" in rule}
     problems: list[Problem] = []
