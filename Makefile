@@ -62,8 +62,9 @@ pictures: setup-dev ## Pictures of the demo's report for the documentation, in d
 	@mkdir -p docs/pictures
 	CORDON_PICTURES=$(CURDIR)/docs/pictures $(VENV)/bin/python -m pytest --quiet tests/test_demo.py -k pictures
 
+# Three at a time on two cores: those that play federations mostly wait.
 test: setup-dev ## All tests; those that need Docker, Slurm or a browser say why they skip
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-quick: setup-dev ## The tests without pipelines, federations, statistics and stress
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile -m "not statistical and not pipeline and not federation and not stress"
