@@ -12,7 +12,9 @@ workflow FEDERATE {
     main:
     state = file(parameters.state_dir).toAbsolutePath().toString()
     shared = parameters.transport_dir ? file(parameters.transport_dir, checkIfExists: true).toAbsolutePath().toString() : "${state}/transport"
-    transport = parameters.transport == 'files' ? shared : ''
+    // The tasks of a consortium that plays here may run on different nodes, where 127.0.0.1 is not the aggregator's.
+    way = parameters.transport ?: (parameters.scheduler && !parameters.aggregator ? 'files' : 'tls')
+    transport = way == 'files' ? shared : ''
     record = channel.value([])
     ledger = channel.value([])
     certificate = channel.value([])

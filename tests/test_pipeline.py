@@ -178,7 +178,7 @@ def test_schema_and_configuration_agree_on_names_and_defaults():
     configured = dict(re.findall(r"^    (\w+) = (.+)$", block, re.MULTILINE))
     assert set(configured) == set(defaults)
     profiles = "".join((ROOT / "modules" / name).read_text() for name in ("profiles.config", "test.config"))
-    not_pinned = {"outdir", *re.findall(r"^ *params\.(\w+) = ", profiles, re.MULTILINE)}
+    not_pinned = {"outdir", "transport", *re.findall(r"^ *params\.(\w+) = ", profiles, re.MULTILINE)}
     assert {"simulate_sites", "scheduler", "gpu", "callers", "rounds"} < not_pinned
     for name, value in configured.items():
         if name == "state_dir":  # where the run was launched; no constant

@@ -93,6 +93,7 @@ MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 COMBINATIONS = [
     *ENGINES,
     *map(",".join, zip(SCHEDULERS, itertools.cycle(ENGINES), strict=False)),
+    *(f"{grid},apptainer,gpu" for grid in ("sge", "lsf", "pbspro")),
     "slurm,docker",
     *(f"{scheduler},singularity,{other}" for scheduler in ("slurm", "k8s") for other in OTHERS),
     *(f"local,{other}" for other in OTHERS),
@@ -158,6 +159,10 @@ def combined(tmp_path_factory) -> dict[str, dict[str, Settings]]:
     for profile in WITH_A_SITE:
         asked[f"{profile} --site_config"] = {"profile": profile, "parameters": {"site_config": "site.config"}}
         asked[f"{profile} -c"] = {"profile": profile, "files": [str(folder / "site.config")]}
+    words = {"cluster_options": "-A lab", "gpu_options": "--gpus=a100:1"}
+    asked["slurm,singularity,gpu with words of the site's"] = {
+        "profile": "slurm,singularity,gpu", "parameters": words,
+    }  # fmt: skip
     return settings(folder, asked)
 
 
@@ -226,7 +231,30 @@ def test_every_process_gets_what_it_asks_for_and_keeps_what_it_is_told(combined,
             told = told | {"java_options"}
         assert {*found.get("ext", {})} == told, name
         gpus = {"DEEPVARIANT", "TRAIN_SITE", "AUDIT_MODEL", "CALIBRATE_SCORES", "SCORE_VARIANTS"}
-        assert found.get("accelerator") == (1 if "gpu" in chosen and name in gpus else None), name
+        gpu = "gpu" in chosen and name in gpus
+        assert found.get("accelerator") == (1 if gpu else None), name
+        # Grids hear of a GPU by these words alone.
+        (grid,) = (chosen & {*GRIDS} if gpu else set()) or {None}
+        account = "--account=genomics" if "example" in chosen else ""
+        assert found["clusterOptions"] == [
+            " ".join(filter(None, (account, asks_for_a_gpu(grid, cpus, size)))) for size in sizes
+        ], name
+
+
+def asks_for_a_gpu(grid: str | None, cpus: int, gigabytes: int) -> str:
+    return {
+        None: "",
+        "slurm": "--gres=gpu:1",
+        "sge": "-l gpu=1",
+        "lsf": "-gpu num=1",
+        "pbspro": f"-l select=1:ncpus={cpus}:mem={gigabytes * 1024}mb:ngpus=1",
+    }[grid]
+
+
+def test_a_site_says_what_its_jobs_are_given_and_how_a_gpu_is_asked_for(combined):
+    found = combined["slurm,singularity,gpu with words of the site's"]
+    assert found["DEEPVARIANT"]["clusterOptions"] == ["-A lab --gpus=a100:1"] * 3
+    assert found["REPORT"]["clusterOptions"] == ["-A lab"] * 3
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -279,7 +307,7 @@ def test_what_a_site_writes_is_added_and_takes_nothing_else_away(combined, way, 
     assert joint_selectors()
     for name, label in LABELS.items():
         expected = one[name] | {
-            "clusterOptions": f"of {label}", "machineType": f"m-{name}", "penv": "mpi",
+            "clusterOptions": [f"of {label}"] * 3, "machineType": f"m-{name}", "penv": "mpi",
             "ext": one[name].get("ext", {}) | {"note": f"of {name}"},
         }  # fmt: skip
         if name.startswith("GATK4_"):

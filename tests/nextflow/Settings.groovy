@@ -3,7 +3,7 @@
 //
 // usage: Settings.groovy ASKED.json FOUND.json
 // ASKED: project, launch (folders), processes {name: labels}, configurations {name: {profile, parameters, files}}
-// FOUND: {configuration: {process: {setting: value}}}; cpus, memory and time are lists, by attempt from 1 to 3; what else
+// FOUND: {configuration: {process: {setting: value}}}; cpus, memory, time and clusterOptions are lists, by attempt from 1 to 3; what else
 // is a closure is given as its text. '' is the whole configuration but for its selectors.
 import groovy.json.JsonOutput
 import groovy.json.JsonSlurper
@@ -40,9 +40,12 @@ Map resources(Map configuration, ProcessConfig found) {
         def task = found.createTaskConfig()
         task.put('attempt', attempt)
         task.setContext([task: task, params: configuration.params])
-        [cpus: task.getCpus(), memory: task.getMemory()?.toString(), time: task.getTime()?.toString()]
+        [
+            cpus: task.getCpus(), memory: task.getMemory()?.toString(), time: task.getTime()?.toString(),
+            clusterOptions: task.getClusterOptionsAsString() ?: '',
+        ]
     }
-    ['cpus', 'memory', 'time'].collectEntries { name -> [name, attempts*.get(name)] }
+    ['cpus', 'memory', 'time', 'clusterOptions'].collectEntries { name -> [name, attempts*.get(name)] }
 }
 
 // `value` as JSON has it: closures as their text, sizes and durations as they are written.
