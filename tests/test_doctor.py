@@ -179,3 +179,56 @@ def test_people_read_a_line_a_finding_and_what_to_do(programs):
     assert "\n    Install a JDK" in result.output
     assert "would stop a run" in result.output
     assert result.exit_code == 2
+
+
+NODES = "short*|idle|3|4:00:00\nlong|mixed|2|7-00:00:00\nbroken|drained|1|infinite"
+
+
+@pytest.mark.parametrize(
+    ("sinfo", "written", "expected"),
+    [
+        ("all|idle|4|infinite", "", {"nodes": ("ok", "4 idle")}),
+        ("all|down*|2|infinite\\nall|drained|1|infinite", "", {"nodes": ("failed", "2 down*")}),
+        ("all|idle*|2|infinite", "", {"nodes": ("failed", "2 idle*")}),
+        (NODES, "queue = 'long'", {"nodes": ("warning", "1 drained"), "queue long": ("ok", "takes jobs")}),
+        (NODES, 'queue = "short"', {"queue short": ("failed", "jobs of 4 hours at most")}),
+        (NODES, "queue = 'short'\nresourceLimits = [time: 4.h]", {"queue short": ("ok", "takes jobs")}),
+        (NODES, "queue = 'gpu'", {"queue gpu": ("failed", "is no partition of this Slurm")}),
+        (NODES, "queue = 'broken,long'", {"queue broken": ("failed", "no node"), "queue long": ("ok", "")}),
+        (NODES, "cluster_options = '--account=lab'", {"account lab": ("failed", "none of Slurm's")}),
+        (NODES, "cluster_options = '-A ours'", {}),
+    ],
+)
+def test_a_slurm_that_takes_no_job_of_the_sites_is_found(programs, tmp_path, sinfo, written, expected):
+    program(programs, "sinfo", "printf '" + sinfo.replace("\n", "\\n") + "\\n'")
+    program(programs, "sbatch", "true")
+    program(programs, "sacctmgr", "echo ours")
+    (tmp_path / "site.config").write_text(written)
+    found = told("--profile", "slurm", "--site_config", tmp_path / "site.config")
+    for what, (status, words) in expected.items():
+        assert found[what][0] == status, found
+        assert words in found[what][1]
+    assert ("account lab" in found) == ("lab" in written)
+    assert "account ours" not in found
+
+
+@pytest.mark.parametrize(
+    ("written", "what", "words"),
+    [
+        ("env.HTTPS_PROXY = 'http://me:secret@proxy:3128'", "site_config", "holds a password"),
+        ("process.executor = 'slurm'", "site_config", "sets process.executor to slurm alone"),
+        ("env.HTTPS_PROXY = 'http://proxy:3128'", "Seqera Platform", "public cloud"),
+        ("tower.endpoint = 'https://tower.hospital/api'", None, ""),
+        ("process.executor = 'slurm'\nparams.scheduler = 'slurm'\ntower { endpoint = 'x' }", None, ""),
+    ],
+)
+def test_what_a_sites_file_gives_away_is_found(programs, tmp_path, monkeypatch, written, what, words):
+    monkeypatch.setenv("TOWER_ACCESS_TOKEN", "token")
+    (tmp_path / "site.config").write_text(written)
+    found = told("--site_config", tmp_path / "site.config")
+    faults = {name for name in found if name in ("site_config", "Seqera Platform")}
+    assert what in faults if what else not faults
+    if what:
+        assert words in found[what][1]
+    monkeypatch.delenv("TOWER_ACCESS_TOKEN")
+    assert "Seqera Platform" not in told("--site_config", tmp_path / "site.config")

@@ -17,6 +17,7 @@ import pysam
 import pytest
 from pysam import bcftools
 
+from cordon.tables import LABELLED, read_table
 from report_lab import Page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -203,7 +204,7 @@ def test_version_is_one_everywhere():
 
 def real_options(folder: Path, na12878: Path, model: Path) -> list[str]:
     """Options that score the shared NA12878 reads with ``model``."""
-    sheet = f"{SHEET}\nhospital,NA12878,NA12878,{na12878}/NA12878.chr20_10mb.bam,,"
+    sheet = f"{SHEET}\nhospital,Doe-1952,NA12878,{na12878}/NA12878.chr20_10mb.bam,,"
     sheet += f"{na12878}/NIST.chr20_10.0-10.1mb.truth.vcf.gz,"
     sheet += f"{na12878}/NIST.chr20_10.0-10.1mb.confident.bed,test\n"
     (folder / "samples.csv").write_text(sheet)
@@ -214,6 +215,13 @@ def real_options(folder: Path, na12878: Path, model: Path) -> list[str]:
         "--input", "samples.csv", "--reference", str(reference), "--intervals", "regions.bed",
         "--scoring_model", str(model), "--scatter", "3",
     ]  # fmt: skip
+
+
+def shown(folder: Path) -> str:
+    """What a run in ``folder`` shows to whoever may see its tasks (ps, a scheduler, Tower): scripts, tags, trace."""
+    scripts = [path.read_text() for path in (folder / "work").rglob(".command.sh")]
+    assert len(scripts) > 10
+    return "\n".join([*scripts, (folder / "results" / "pipeline_info" / "trace.txt").read_text()])
 
 
 def check_scored_vcf(path: Path, rows: int) -> None:
@@ -291,6 +299,10 @@ def test_a_cram_is_called_in_parts_and_its_calls_are_taken_again_from_sareks_lay
         assert places == sorted(set(places)) or end == "bcftools.vcf.gz"
         assert places[-1] > 10_040_000
     counts = json.loads((calls / "NA12878.haplotypecaller.summary.json").read_text())
+    table = read_table(tmp_path / "results" / "variants" / "NA12878.labelled.parquet", LABELLED)
+    pseudonyms = {*table["patient"].to_pylist(), *table["sample"].to_pylist()}
+    assert len(pseudonyms) == 2
+    assert not [name for name in ("Doe-1952", *pseudonyms) if name in shown(tmp_path)]
     first = scored_alleles(tmp_path / "results" / "scored" / "NA12878.scored.vcf.gz", {"haplotypecaller"})
     assert len(first) == counts["kept"] > 50
 

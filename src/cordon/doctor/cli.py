@@ -20,14 +20,15 @@ MARKS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), FAILED: ("✗", "red")}
 
 @command(short_help="See what would stop a first run here.")
 @click.option("--profile", default="", metavar="A,B", help="What the run will be given as -profile.")
+@click.option("--site_config", type=EXISTING, help="The site's own configuration.")
 @click.option("--reference", type=FILE, help="The reference genome (FASTA).")
 @click.option("--state_dir", type=GivenPath(file_okay=False, path_type=Path), help="Where ledgers are kept.")
 @click.option("--site_key", type=FILE, help="This site's private key.")
 @click.option("--aggregator", metavar="HOST:PORT", help="The aggregator's address.")
 @click.option("--aggregator_policy", type=EXISTING, help="The attestation that it must satisfy.")
 @click.option("--aggregator_ca", type=EXISTING, help="Instead: its root certificate.")
-def doctor(profile: str, reference: Path | None, state_dir: Path | None, site_key: Path | None,
-           aggregator: str | None, aggregator_policy: str | None,
+def doctor(profile: str, site_config: str | None, reference: Path | None, state_dir: Path | None,
+           site_key: Path | None, aggregator: str | None, aggregator_policy: str | None,
            aggregator_ca: str | None) -> Facts:  # fmt: skip
     """Check this site before its first run, and say what to do about what is missing.
 
@@ -40,7 +41,9 @@ def doctor(profile: str, reference: Path | None, state_dir: Path | None, site_ke
     from cordon.doctor import files, network, programs
 
     def findings() -> Iterator[Finding]:
-        yield from programs.programs(profile)
+        written = Path(site_config).read_text() if site_config else ""
+        yield from programs.programs(profile, written)
+        yield from files.site_config(written, profile)
         if reference is not None:
             yield files.reference(reference)
         if state_dir is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -28,6 +29,29 @@ def reference(path: Path) -> Finding:
     if not first.startswith(b">"):
         return failed("reference", f"{path}: no FASTA (it begins with {first[:20]!r})", remedy)
     return ok("reference", f"{path}: begins with contig {first[1:].split()[0].decode(errors='replace')}")
+
+
+def site_config(written: str, profile: str) -> Iterator[Finding]:
+    """What a site's file gives away, and where a platform's token goes (``written`` is the file's text)."""
+    if re.search(r"://[^/\s'\"@:]+:[^/\s'\"@]+@", written):
+        yield failed(
+            "site_config",
+            "holds a password in an address; Nextflow shows it to Seqera Platform with every task",
+            "Keep it in a file of your own, and read that in process.beforeScript (docs/hpc.md).",
+        )
+    executor = re.search(r"\bexecutor\s*=\s*['\"]([\w-]+)['\"]", written)
+    if executor and executor[1] not in ("local", *profile.split(",")) and "scheduler" not in written:
+        yield failed(
+            "site_config",
+            f"sets process.executor to {executor[1]} alone",
+            f"Start with -profile {executor[1]}, or add params.scheduler = '{executor[1]}'.",
+        )
+    if os.environ.get("TOWER_ACCESS_TOKEN") and not re.search(r"\bendpoint\s*=", written):
+        yield warning(
+            "Seqera Platform",
+            "a token is set: a mere -with-tower sends it to the public cloud, past TOWER_API_ENDPOINT",
+            "For a house's own: -with-tower \"$TOWER_API_ENDPOINT\", or tower.endpoint in the site's file.",
+        )
 
 
 def state(folder: Path) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 
+from cordon.doctor.cluster import slurm
 from cordon.doctor.finding import Finding, failed, ok, warning
 
 TIMEOUT = 60
@@ -22,7 +23,7 @@ ENGINES = {
     "local": ("gatk", "HaplotypeCaller", "--version"),
 }
 SCHEDULERS = {
-    "slurm": ("sinfo", "--noheader", "--format=%P %T %l"),
+    "slurm": ("sinfo", "--noheader", "--format=%P|%T|%D|%l"),
     "sge": ("qstat", "-help"),
     "lsf": ("lsid",),
     "pbspro": ("qstat", "--version"),
@@ -33,8 +34,8 @@ SCHEDULERS = {
 SUBMITS = {"slurm": "sbatch", "sge": "qsub", "lsf": "bsub", "pbspro": "qsub"}
 
 
-def programs(profile: str) -> Iterator[Finding]:
-    """Findings about what a run under ``profile`` starts with."""
+def programs(profile: str, written: str = "") -> Iterator[Finding]:
+    """Findings about what a run under ``profile`` starts with; ``written`` is the text of the site's file."""
     chosen = profile.split(",")
     yield _java()
     yield _nextflow()
@@ -50,6 +51,8 @@ def programs(profile: str) -> Iterator[Finding]:
     for name in (name for name in SCHEDULERS if name in chosen):
         remedy = "Run Nextflow on a node from which jobs are submitted, or load the scheduler's module."
         yield _answers(f"scheduler {name}", SCHEDULERS[name], remedy)
+        if name == "slurm" and (said := _said(SCHEDULERS[name])) is not None:
+            yield from slurm(written, said.splitlines())
         if name in SUBMITS and shutil.which(SUBMITS[name]) is None:
             yield failed(f"scheduler {name}", f"{SUBMITS[name]} is not on PATH", remedy)
 
