@@ -218,7 +218,7 @@ def real_options(folder: Path, na12878: Path, model: Path) -> list[str]:
 
 
 def shown(folder: Path) -> str:
-    """What a run in ``folder`` shows to whoever may see its tasks (ps, a scheduler, Tower): scripts, tags, trace."""
+    """What a run in ``folder`` shows to whoever may see its tasks (ps, Tower): scripts, tags, trace."""
     scripts = [path.read_text() for path in (folder / "work").rglob(".command.sh")]
     assert len(scripts) > 10
     return "\n".join([*scripts, (folder / "results" / "pipeline_info" / "trace.txt").read_text()])
