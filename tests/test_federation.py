@@ -128,6 +128,34 @@ def test_a_supernode_killed_in_a_round_does_not_stop_the_others(consortium):
     assert models.load(three.folder / "north" / "model.safetensors").hash == model.hash
 
 
+def test_a_site_that_is_cancelled_and_started_again_does_not_end_a_run_that_needs_it(consortium):
+    """Of two sites, of which a round needs both: the SuperLink lets the one in again when it has lapsed."""
+    two = consortium("north", "south")
+    for site in ("north", "south"):
+        two.start(site, deadline=200)
+    cancelled = []
+
+    def cancel_after_the_first_round(line: str) -> None:
+        if line.startswith("round 1 of") and not cancelled:
+            two._processes["south"].kill()
+            cancelled.append(two._processes["south"].wait())
+            two.start("south", deadline=200)
+
+    model, record = two.aggregate(plan(4), say=cancel_after_the_first_round, round_deadline=200.0)
+
+    assert [two.finish(site) for site in ("north", "south")] == [0, 0]
+    decisions = [{site["site"]: site["decision"] for site in entry["sites"]} for entry in record.rounds]
+    both = dict.fromkeys(("north", "south"), "accepted")
+    assert decisions[0] == decisions[-1] == both
+    # What a site gave in a round that lacked its quorum is spent; it gives nothing for that round again.
+    lost = [round for round in decisions if round != both]
+    assert len(lost) <= 2
+    assert all(round["south"] == "missing" for round in lost)
+    rounds = [row["round"] for row in two.reserved("north")]
+    assert sorted(set(rounds)) == rounds
+    assert models.load(two.folder / "south" / "model.safetensors").hash == model.hash
+
+
 HOSTILE = {
     "no-noise": ("no noise", "less noise than declared"),
     "no-clip": ("no clip", "its gradients were not clipped"),

@@ -32,7 +32,8 @@ from cordon.pretraining import PublicStart, chosen
 from cordon.steps import duration
 
 FAREWELL_DEADLINE = 20.0
-# A SuperNode that was cut off is let in again when its last heartbeat, of one minute, has lapsed.
+# A SuperNode that was cut off is let in again when its last heartbeat, of one minute, has lapsed. A round
+# that lacks its quorum waits for sites for so long, or for --round_deadline where that is longer.
 RETURN_DEADLINE = 90.0
 Say = Callable[[str], None]
 
@@ -140,6 +141,11 @@ class Aggregation:
         began = time.monotonic()
         self._refuse_banned()
         active = [site for site in self._sites if site.name not in self._ended]
+        if not self._quorum_is_here(exchange):
+            raise Unreachable(
+                f"round {number}: too few sites came back within {self._patience:g} s, and {self._quorum} "
+                "are needed. See their own logs; raise --round_deadline where their jobs wait longer."
+            )
         tip = self._ledger.tip
         tasks_ = {
             site: Task(self.plan, number, site.declared_patients, self.parameters, tip).to_records()
@@ -167,10 +173,38 @@ class Aggregation:
                 "own budgets that too few are left for a round"
             )
             return
+        # A site that was cut off may be on its way back: what the others gave in this round is spent, but the
+        # run is not lost.
+        away = sum(reply is None and not fault for reply, fault in answers.values())
+        if accepted + away >= self._quorum and self._quorum_is_here(exchange):
+            self._say(
+                f"round {number}: {accepted} usable updates, which move nothing; the next round is tried"
+            )
+            return
         raise Unreachable(
             f"round {number}: {accepted} usable updates, and {self._quorum} are needed. "
             + " ".join(f"{d.site}: {d.decision}, {d.reason}." for d in decisions if d.reason)
         )
+
+    @property
+    def _patience(self) -> float:
+        """Seconds in which a site that was cut off may come back."""
+        return max(RETURN_DEADLINE, self._limits.round_deadline)
+
+    def _quorum_is_here(self, exchange: Exchange) -> bool:
+        """Whether as many sites as a round needs are connected, at the latest when patience ends."""
+        active = {site for site in self._sites if site.name not in self._ended}
+        needed = min(self._quorum, len(active))
+        deadline = time.monotonic() + self._patience
+        told = False
+        while (online := len(exchange.online().keys() & active)) < needed:
+            if not told:
+                self._say(f"{online} of the {needed} sites that a round needs are here; others may return")
+                told = True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL)
+        return True
 
     def _refuse_banned(self) -> None:
         """End the part of sites that are banned, also of those that an operator banned just now."""
