@@ -15,7 +15,7 @@ TORCH ?= $(if $(wildcard $(VENV)/.installed-cuda),cuda,cpu)
 export PYTHON TORCH
 RUNTIME := $(VENV)/.installed-$(TORCH)
 DEVELOPMENT := $(VENV)/.installed-$(TORCH)-dev
-SETUP := $(RUNTIME) .tools/nextflow/.installed .tools/gatk/.installed
+SETUP := $(RUNTIME) .tools/nextflow/.installed .tools/nextflow/.classes .tools/gatk/.installed .tools/gatk/.classes
 # What is on PATH already comes first; what was fetched here stands behind it.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH):$(CURDIR)/tools/bin
 LOCK := UV_CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/uv pip compile --quiet --no-cache --universal --fork-strategy fewest \
@@ -92,6 +92,10 @@ $(RUNTIME): requirements.lock pyproject.toml tools/environment containers/pinned
 
 $(DEVELOPMENT): requirements-dev.lock $(RUNTIME)
 	@tools/environment $(VENV) requirements-dev.lock $(TORCH) --add
+	@touch $@
+
+.tools/%/.classes: .tools/%/.installed tools/classes
+	@if compgen -G ".tools/$*/*.jar" >/dev/null; then tools/classes $*; fi
 	@touch $@
 
 .tools/%/.installed: tools/%/jars.lock

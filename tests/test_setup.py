@@ -136,3 +136,39 @@ def test_nothing_is_fetched_where_something_is_missing(tmp_path: Path) -> None:
     assert "C compiler: no-such-compiler is not there" in done.stderr
     assert not (clone / ".venv").exists()
     assert not (clone / ".tools").exists()
+
+
+def started(command: Path, asked: str, folder: Path) -> tuple[str, int]:
+    """What a Java program says, and how many of its classes come from the archive beside its jars."""
+    log = folder / "loaded"
+    done = subprocess.run(
+        [command, asked], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder,
+        env=os.environ | {"JAVA_TOOL_OPTIONS": f"-Xlog:class+load:file={log}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    said = [line for line in done.stdout.splitlines() if not line.startswith("Picked up")]
+    return "\n".join(said), log.read_text().count("shared objects file (top)")
+
+
+def kept_classes(tool: str) -> Path:
+    archive = ROOT / ".tools" / tool / "classes.jsa"
+    if not archive.exists():
+        pytest.skip(f"{tool} is not from this tree's own jars")
+    return archive
+
+
+@pytest.mark.parametrize(("tool", "asked"), [("nextflow", "-version"), ("gatk", "--version")])
+def test_a_tool_starts_from_the_classes_that_were_kept(tmp_path: Path, tool: str, asked: str) -> None:
+    kept_classes(tool)
+    assert started(ROOT / "tools" / "bin" / tool, asked, tmp_path)[1] > 1000
+
+
+def test_classes_of_other_jars_are_left_aside_without_a_word(tmp_path: Path) -> None:
+    """As after an update of the jars: Java compares their times and sizes."""
+    archive = kept_classes("nextflow")
+    program = tmp_path / "tools" / "bin" / "nextflow"
+    program.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "tools" / "bin" / "nextflow", program)
+    shutil.copytree(archive.parent, tmp_path / ".tools" / "nextflow", copy_function=shutil.copyfile)
+    said, kept = started(program, "-version", tmp_path)
+    assert (said, kept) == (started(ROOT / "tools" / "bin" / "nextflow", "-version", tmp_path)[0], 0)
