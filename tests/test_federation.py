@@ -233,6 +233,7 @@ def test_without_an_aggregator_a_site_ends_at_its_deadline_and_says_where_to_loo
     one.start("north", deadline=5.0)
     assert one.finish("north") == 6
     assert f"no task from the aggregator at 127.0.0.1:{one.port} within 5 s" in one.log("north")
+    assert "where tasks run on several nodes, give --transport files" in one.log("north")
     assert not (one.folder / "north" / "model.safetensors").exists()
 
 

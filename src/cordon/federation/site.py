@@ -235,11 +235,18 @@ class _Visit:
             raise Unreachable(
                 f"no task from the aggregator at {self.address} within {self.join_deadline:g} s; "
                 f"{self.workdir / 'supernode.log'} says what the SuperNode saw. Check the address, the key's "
-                "enrolment and the aggregator."
+                f"enrolment and the aggregator.{self._elsewhere}"
             )
         # A SuperNode that died is refused until its last heartbeat has lapsed.
         self.say(f"SuperNode {node.pid} ended with status {node.exit_status()}; trying again")
         time.sleep(RESTART_PAUSE)
+
+    @property
+    def _elsewhere(self) -> str:
+        """What to do where the aggregator may run on another node than this task."""
+        if self.proxy is not None or not self.address.startswith("127."):
+            return ""
+        return " 127.0.0.1 is this node alone: where tasks run on several nodes, give --transport files."
 
     def leave_if_over(self) -> None:
         """Leaving where the stay is over, and Unreachable where it was for nothing."""
