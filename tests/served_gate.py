@@ -7,6 +7,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -45,9 +46,14 @@ class Recorder:
 
 
 class ServedGate:
-    """A gate with its own key at ``127.0.0.1:port``, in front of a `Recorder`."""
+    """A gate with its own key at ``127.0.0.1:port``, in front of a `Recorder`.
 
-    def __init__(self, bounds: Bounds, **options: Any) -> None:
+    With ``timeless`` no time goes by for it but what `pass_time` lets pass: then its deadlines are events,
+    which a busy machine neither hastens nor delays.
+    """
+
+    def __init__(self, bounds: Bounds, *, timeless: bool = False, **options: Any) -> None:
+        self._timeless, self._now, self._thawed = timeless, 1000.0, 0.0
         self.identity = listener.Identity.made("127.0.0.1", ())
         self.upstream = Recorder()
         self.upstream_url = ""
@@ -59,15 +65,45 @@ class ServedGate:
 
     def __enter__(self) -> ServedGate:
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Servers end by looking at their clocks.
+        self._timeless, self._thawed = False, time.monotonic()
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(60)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time go by for a timeless gate; what falls due is done when this returns."""
+        if not self._timeless:
+            return
+        over = threading.Event()
+
+        def later(turns: int) -> None:
+            if turns:
+                self._loop.call_soon(later, turns - 1)
+            else:
+                over.set()
+
+        def go() -> None:
+            self._now += seconds
+            later(20)
+
+        self._loop.call_soon_threadsafe(go)
+        assert over.wait(60) or not self._thread.is_alive()
+
+    def reached(self, condition: Callable[[], Any]) -> None:
+        """Wait until something has come to the gate, or to the server behind it."""
+        patience = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < patience
+            time.sleep(0.01)
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        if self._timeless:
+            self._loop.time = self._time  # type: ignore[method-assign]
         inner = socket.create_server(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{inner.getsockname()[1]}"
         config = uvicorn.Config(self.upstream, log_config=None, log_level="critical", lifespan="off")
@@ -82,10 +118,14 @@ class ServedGate:
             app = self.app or Gate(client, self._bounds, **self._options)
             with listener.bound("127.0.0.1", 0) as bound:
                 self.port = bound.getsockname()[1]
-                self._loop.call_later(0.2, self._ready.set)
+                # It listens already; who connects before it accepts is kept waiting.
+                self._loop.call_soon(self._ready.set)
                 await listener.serve(app, bound, self.identity.context(), self._bounds, self._stop.wait())
         server.should_exit = True
         await serving
+
+    def _time(self) -> float:
+        return self._now if self._timeless else self._now + time.monotonic() - self._thawed
 
     @property
     def trust(self) -> ssl.SSLContext:
@@ -112,7 +152,7 @@ class ServedGate:
             return client.get("/health").json() == {"status": "ok"}
 
 
-def everything(connection: ssl.SSLSocket, silence: float = 2.0) -> bytes:
+def everything(connection: socket.socket, silence: float = 60.0) -> bytes:
     """What comes until the other side ends the connection, or says nothing for ``silence`` seconds."""
     connection.settimeout(silence)
     received = b""
@@ -122,6 +162,17 @@ def everything(connection: ssl.SSLSocket, silence: float = 2.0) -> bytes:
     except OSError:
         pass
     return received
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the other side has ended the connection, as far as is known here and now."""
+    connection.settimeout(0.0)
+    try:
+        return not connection.recv(65536)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False
+    except OSError:
+        return True
 
 
 def _no_signals() -> Any:

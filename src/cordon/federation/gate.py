@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
@@ -66,19 +67,21 @@ class Gate:
     """An ASGI application that passes a SuperNode's calls on to ``upstream`` and refuses all others.
 
     ``enrolled`` holds the public keys by their PEM: other keys are refused before their body is read;
-    with None the SuperLink alone decides. ``evidence`` makes the answer (JSON) for a nonce of 32 bytes.
+    with None the SuperLink alone decides. ``evidence`` makes the answer (JSON) for a nonce of 32 bytes;
+    ``clock``, in seconds, is what clients' rates are counted by.
     """
 
     def __init__(
         self, upstream: httpx.AsyncClient, bounds: Bounds, *,
         enrolled: Enrolled | None = None, evidence: Callable[[bytes], str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._upstream = upstream
         self._bounds = bounds
         self._enrolled = enrolled
         self._evidence = evidence
-        self._clients = Rate(bounds.rate, bounds.burst)
-        self._evidence_calls = Rate(bounds.evidence_rate, bounds.evidence_burst)
+        self._clients = Rate(bounds.rate, bounds.burst, clock)
+        self._evidence_calls = Rate(bounds.evidence_rate, bounds.evidence_burst, clock)
         # Each piece of evidence is a call of the firmware, which answers one at a time.
         self._firmware = ThreadPoolExecutor(bounds.evidence_at_once)
 
