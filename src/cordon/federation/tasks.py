@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from flwr.supercore.retry import RetryInvoker
     from flwr.supercore.runtime import RuntimeHttpClient
 
-START_DEADLINE = 60.0
+# Who waits hears at once of a process that ends; an emulated or overloaded machine takes minutes to start it.
+START_DEADLINE = 300.0
 POLL = 0.1
 LOST = "the SuperLink, the gate or the relay ended"
 
