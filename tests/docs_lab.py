@@ -30,12 +30,12 @@ SCHEMA = read_json(ROOT / "nextflow_schema.json")
 # `run`: of Nextflow's own documentation, with how many values each takes.
 NEXTFLOW = {
     "-ansi-log": 1, "-c": 1, "-latest": 0, "-params-file": 1, "-profile": 1, "-r": 1, "-resume": 0,
-    "-stub": 0, "-with-tower": 0, "-work-dir": 1,
+    "-stub": 0, "-with-tower": 1, "-work-dir": 1,
 }  # fmt: skip
 # What a reader has, or needs for a step, beside what is here.
 PROGRAMS = {
-    "aws", "cd", "chown", "cp", "docker", "export", "gcloud", "git", "grep", "ls", "python3", "sha256sum",
-    "ssh-keygen", "tar", "truncate", "umask", "vault-client",
+    "aws", "cd", "chown", "cp", "docker", "export", "gcloud", "git", "grep", "ls", "python3", "sbatch",
+    "sha256sum", "ssh-keygen", "tar", "truncate", "umask", "vault-client",
 }  # fmt: skip
 # A place for what the reader fills in, or leaves out.
 OMITTED = {"…", "..."}
