@@ -65,8 +65,20 @@ def jobs(folder: Path) -> int:
     return sum("[SLURM] submitted process" in line for line in log.splitlines())
 
 
+SITE = """
+process {
+    withName: 'BCFTOOLS_CALL' { memory = 3.GB }
+    withLabel: 'process_federation' { time = 30.h }
+}
+"""
+
+
 def test_slurm_gives_the_same_bytes_as_this_machine(runs, slurm):
-    run = runs.run("slurm", "local,slurm", "--audit", "none", SLURM_CONF=slurm)
+    """And its jobs are what the labels say, or what a site's own file says, which takes nothing else away."""
+    runs.place("slurm").mkdir(exist_ok=True)
+    (runs.place("slurm") / "site.config").write_text(SITE)
+    given = ("--audit", "none", "--site_config", "site.config")
+    run = runs.run("slurm", "local,slurm", *given, SLURM_CONF=slurm)
     assert run.returncode == 0, run.stdout
     folder = runs.place("slurm")
     assert jobs(folder) == len(tasks(folder)) > 30
@@ -77,9 +89,11 @@ def test_slurm_gives_the_same_bytes_as_this_machine(runs, slurm):
         (process,) = (process for process in LABELS if f"_{process}_(" in name)
         cores, sizes, times = RESOURCES[LABELS[process]]
         cores = 1 if process == "GATK4_HAPLOTYPECALLER" else cores  # a made-up patient's
-        days, hours = divmod(times[0], 24)
-        limit = f"{days}-00:00:00" if days else f"{hours:02}:00:00"
-        assert granted == [cores, sizes[0] * 1024, limit], name
+        size = 3 if process == "BCFTOOLS_CALL" else sizes[0]
+        days, hours = divmod(30 if LABELS[process] == "process_federation" else times[0], 24)
+        limit = f"{days}-{hours:02}:00:00" if days else f"{hours:02}:00:00"
+        assert granted == [cores, size * 1024, limit], name
+    assert list((folder / "results" / "calls").glob("*.bcftools.vcf.gz"))
 
 
 def slurm_jobs(configuration: str) -> list[tuple[str, int, int, str]]:
