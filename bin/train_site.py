@@ -24,6 +24,13 @@ SHARED = GivenPath(file_okay=False, path_type=Path)
 @click.option("--key", required=True, type=EXISTING, help="This site's private key.")
 @click.option("--epsilon", required=True, type=float, help="This site's own budget, over all runs.")
 @click.option("--delta", required=True, type=float, help="Of that budget.")
+@click.option(
+    "--privacy_unit",
+    type=click.Choice(("patient", "variant")),
+    default="patient",
+    show_default=True,
+    help="What that budget protects; a plan of another unit is refused.",
+)
 @click.option("--state", required=True, type=FOLDER, help="Outlives runs: the ledger.")
 @click.option("--plan", "plan_file", type=EXISTING, help="The plan agreed on; any other is refused.")
 @click.option("--join_deadline", default=600.0, show_default=True, help="Longest silence (seconds).")
@@ -33,7 +40,7 @@ SHARED = GivenPath(file_okay=False, path_type=Path)
 @click.option("--output", required=True, type=OUTPUT, help="The final model (safetensors).")
 @click.option("--status", required=True, type=OUTPUT, help="What this site spent (JSON).")
 def main(site: str, sites: str, variants: tuple[str, ...], address: str, certificate: str | None,
-         policy: str | None, key: str, epsilon: float, delta: float, state: str,
+         policy: str | None, key: str, epsilon: float, delta: float, privacy_unit: str, state: str,
          plan_file: str | None, join_deadline: float, walltime: float, transport_dir: Path | None,
          progress_file: str | None, output: str, status: str) -> Facts:  # fmt: skip
     """Train on this site's variants under its own ledger, and write the model that comes of it."""
@@ -58,7 +65,7 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
         participant = Participant(
             site, lambda plan: Units.read(tables, unit=plan.unit, architecture=plan.model), FEATURES,
             declared_patients=find_site(Path(sites), site).declared_patients, ledger=ledger, say=tell.say,
-            agreed=read_plan(Path(plan_file)) if plan_file else None,
+            agreed=read_plan(Path(plan_file)) if plan_file else None, unit=privacy_unit,
         )  # fmt: skip
         model = join(
             participant, address=address, certificate=Path(certificate) if certificate else None,

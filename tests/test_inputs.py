@@ -291,15 +291,27 @@ def elsewhere(run) -> dict[str, str]:
     """Parameters of a site whose aggregator is elsewhere."""
     run.lab.text("ca.crt", "x")
     certificate = str(run.lab.folder / "ca.crt")
-    return {"aggregator": "host:9092", "site_key": "site.key", "aggregator_ca": certificate}
+    run.lab.text("plan.json", "{}")
+    plan = str(run.lab.folder / "plan.json")
+    return {"aggregator": "host:9092", "site_key": "site.key", "aggregator_ca": certificate, "plan": plan}
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ("aggregator=host:9092 aggregator_ca=HERE", "--aggregator host:9092: knows a site by its key"),
-        ("aggregator=host:9092 site_key=k", "is not to be trusted unseen. Give --aggregator_policy"),
-        ("aggregator=host:9092 site_key=k aggregator_ca=HERE aggregator_policy=HERE", "by two ways."),
+        (
+            "aggregator=host:9092 aggregator_ca=HERE plan=HERE",
+            "--aggregator host:9092: knows a site by its key",
+        ),
+        (
+            "aggregator=host:9092 site_key=k plan=HERE",
+            "is not to be trusted unseen. Give --aggregator_policy",
+        ),
+        (
+            "aggregator=host:9092 site_key=k plan=HERE aggregator_ca=HERE aggregator_policy=HERE",
+            "by two ways.",
+        ),
+        ("aggregator=host:9092 site_key=k aggregator_ca=HERE", "and none is agreed on. Give --plan"),
         ("aggregator_evidence=guest", "--aggregator_evidence guest: needs the policy"),
         ("aggregator_policy=HERE", "Add --aggregator_evidence guest."),
         ("aggregator_policy=HERE aggregator_evidence=emulator", "Add --aggregator_evidence guest."),

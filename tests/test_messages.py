@@ -387,10 +387,11 @@ def asked(participant, task_message, number, tip):
     ("agreed", "message"),
     [
         ({"agreed": replace(PLAN, unit="variant")}, "plan is not the one that was agreed"),
+        ({"unit": "variant"}, "unit of privacy is one patient, and s's is one variant"),
         ({"agreed": replace(PLAN, noise_multiplier=9.0)}, "plan is not the one that was agreed"),
         ({"declared_patients": 5}, "holds 4 declared patients for s, the site declared 5"),
     ],
-    ids=["unit", "noise", "declared patients"],
+    ids=["unit", "the site's own unit", "noise", "declared patients"],
 )
 def test_a_plan_or_a_declaration_that_was_not_agreed_is_refused_and_spends_nothing(
     agreed, message, tmp_path, task_message

@@ -147,6 +147,11 @@ def _trust_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     if elsewhere and not values.get("site_key"):
         what = "knows a site by its key, and none is given."
         yield Problem(f"--aggregator {elsewhere}", what, "Give --site_key.")
+    if elsewhere and not values.get("plan") and not values.get("scoring_model"):
+        what = "could ask for any plan that the budget allows, and none is agreed on."
+        yield Problem(
+            f"--aggregator {elsewhere}", what, "Give --plan, the plan.json that the sites agreed on."
+        )
     if elsewhere and bool(policy) == bool(certificate):
         what = "is to be trusted by two ways." if policy else "is not to be trusted unseen."
         remedy = "Give --aggregator_policy, or --aggregator_ca of an aggregator without attestation."

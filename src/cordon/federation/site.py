@@ -45,15 +45,17 @@ class Participant:
 
     ``load_units`` makes the privacy units for a plan's model and kind of unit, and is asked again where a
     task's plan has others: rows grouped by one unit are never trained on under the name of another.
-    Where the site agreed on a plan beforehand (``agreed``), it trains by no other. ``outcome`` is the
+    Its own terms bound every plan: the kind of ``unit`` that its budget is counted in, if one is named, and
+    where the site agreed on a plan beforehand (``agreed``), it trains by no other. ``outcome`` is the
     aggregator's last word, when it came.
     """
 
     def __init__(
         self, name: str, load_units: Callable[[Plan], Units], features: tuple[str, ...], *,
         declared_patients: int, ledger: SiteLedger, say: Say, agreed: Plan | None = None,
+        unit: str | None = None,
     ) -> None:  # fmt: skip
-        self.name = name
+        self.name, self._unit = name, unit
         self._load_units = load_units
         # The units of the last task, and what they were made for: the model and the kind of unit.
         self._units: tuple[tuple[str, str], Units] | None = None
@@ -100,6 +102,11 @@ class Participant:
         if self._agreed is not None and plan != replace(self._agreed, run=plan.run):
             raise FederationError(
                 "the aggregator's plan is not the one that was agreed. Agree on one plan.json."
+            )
+        if self._unit is not None and plan.unit != self._unit:
+            raise FederationError(
+                f"the plan's unit of privacy is one {plan.unit}, and {self.name}'s is one {self._unit}. "
+                "Agree on one (--privacy_unit). Nothing was reserved and nothing was sent."
             )
         if not 1 <= task.round <= plan.rounds:
             raise FederationError(
