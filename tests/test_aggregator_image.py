@@ -206,7 +206,7 @@ def answered(evidence: Callable[[], object], seconds: float = 60.0) -> object:
             time.sleep(1)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_vm_proves_itself_and_finds_its_encrypted_ledger_again_after_a_power_cut(folder: Path) -> None:
     emulator = Emulator.at(folder / "emulator")
     policy = Policy.read(emulator.write_policy(folder / "policy.toml"))
