@@ -242,16 +242,19 @@ def test_killed_at_any_line_the_run_goes_on_and_every_update_counts_once(attempt
     # The end is where a run that is over could be forgotten: its last lines are always among them.
     last = sorted(times, key=lambda line: times[line][-1])[-3:]
     chosen = seeded.sample(sorted(times), min(DEATHS, len(times))) + last
+    died = 0
     for death, line in enumerate(chosen):
         folder = tmp_path / f"death{death}"
-        assert (
-            attempt(folder, times[line][-1] if line in last else seeded.choice(times[line])) == killed.KILLED
-        )
+        status = attempt(folder, times[line][-1] if line in last else seeded.choice(times[line]))
+        # Noise decides how many lines a run has: one that was shorter than the first has ended by then.
+        assert status == killed.KILLED or over(folder)
+        died += status == killed.KILLED
         # It may die again, at some line of what is left; where less is left than that, it ends.
         while not over(folder):
             point = seeded.randrange(1, 2 * len(lines.read_text().split()))
             assert attempt(folder, point) in (0, killed.KILLED), line
         check(folder, line)
+    assert died >= len(chosen) - len(last)
 
 
 def over(folder: Path) -> bool:
