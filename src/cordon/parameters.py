@@ -44,9 +44,8 @@ def check_parameters(given: Json, schema: Json) -> tuple[dict[str, Any], list[Pr
     Command-line values may come as strings; they are read as the type that the schema says. A null is a
     parameter that was not given. A value with a problem is absent from the result.
     """
-    from jsonschema import (
-        Draft202012Validator,
-    )  # takes a second to import, and tasks read JSON by `read_json`
+    # It takes a second to import, and tasks read JSON by `read_json`.
+    from jsonschema import Draft202012Validator
 
     rules = properties(schema)
     values: dict[str, Any] = {name: rule["default"] for name, rule in rules.items() if "default" in rule}

@@ -31,6 +31,7 @@ SCHEDULERS = {
     "k8s": ("kubectl", "version", "--client"),
     "google-batch": ("gcloud", "--version"),
 }
+ACCOUNTS = ("sacctmgr", "--noheader", "--parsable2", "show", "associations", "format=account")
 SUBMITS = {"slurm": "sbatch", "sge": "qsub", "lsf": "bsub", "pbspro": "qsub"}
 
 
@@ -52,7 +53,7 @@ def programs(profile: str, written: str = "") -> Iterator[Finding]:
         remedy = "Run Nextflow on a node from which jobs are submitted, or load the scheduler's module."
         yield _answers(f"scheduler {name}", SCHEDULERS[name], remedy)
         if name == "slurm" and (said := _said(SCHEDULERS[name])) is not None:
-            yield from slurm(written, said.splitlines())
+            yield from slurm(written, said.splitlines(), (_said(ACCOUNTS) or "").split())
         if name in SUBMITS and shutil.which(SUBMITS[name]) is None:
             yield failed(f"scheduler {name}", f"{SUBMITS[name]} is not on PATH", remedy)
 
