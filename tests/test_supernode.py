@@ -12,7 +12,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from cordon.federation import supernode
 from cordon.federation.arrivals import FIRST, LAST, awaiting
-from cordon.federation.supernode import IDLE, POLL, SOONEST, Pace
+from cordon.federation.supernode import IDLE, POLL, SOONEST, Paced
 
 
 class Clock:
@@ -33,7 +33,7 @@ class Clock:
 
 def test_an_idle_supernode_waits_as_long_again_as_it_has_waited():
     clock = Clock()
-    pace = Pace(clock.sleep, clock)
+    pace = Paced(clock.sleep, clock)
     for _ in range(7):
         pace.sleep(IDLE)
     assert clock.slept == [SOONEST, SOONEST, 2 * SOONEST, 4 * SOONEST, 8 * SOONEST, IDLE, IDLE]
@@ -41,7 +41,7 @@ def test_an_idle_supernode_waits_as_long_again_as_it_has_waited():
 
 def test_what_it_waits_for_its_own_answer_is_short_and_then_it_asks_soon_again():
     clock = Clock()
-    pace = Pace(clock.sleep, clock)
+    pace = Paced(clock.sleep, clock)
     for seconds in (IDLE, IDLE, IDLE, 0.5, 0.01, IDLE):
         pace.sleep(seconds)
     assert clock.slept[3:] == [POLL, 0.01, SOONEST]
@@ -49,7 +49,7 @@ def test_what_it_waits_for_its_own_answer_is_short_and_then_it_asks_soon_again()
 
 def test_a_slow_superlink_is_asked_less():
     clock = Clock(slow=1.0)
-    pace = Pace(clock.sleep, clock)
+    pace = Paced(clock.sleep, clock)
     for _ in range(3):
         pace.sleep(IDLE)
     assert clock.slept == [SOONEST, 1 + SOONEST, IDLE]
@@ -74,7 +74,7 @@ def test_flower_runs_at_this_pace(monkeypatch):
     monkeypatch.setattr(FleetHttpClient, "PullObject", own)
     monkeypatch.setattr(cli, "flower_supernode", run)
     supernode.main()
-    assert isinstance(found["pace"], Pace)
+    assert isinstance(found["pace"], Paced)
     assert found["pull"] is not own
 
 

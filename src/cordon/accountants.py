@@ -154,23 +154,37 @@ def calibrate_noise(
     def cost(noise: float) -> float:
         return of_events([Event(noise, sampling_rate, steps, mechanism)], delta)
 
-    if cost(LEAST_NOISE) <= epsilon:
-        return LEAST_NOISE
-    # Bisection keeps too little noise below and enough above, whatever the curve between them.
-    below, above = LEAST_NOISE, 1.0
-    while (spent := cost(above)) > epsilon:
+    # The bracket keeps too little noise below and enough above, whatever the curve between them.
+    below = above = 1.0
+    most = spent = cost(1.0)
+    while spent > epsilon:
         if above == MOST_NOISE:
             raise UserError(
                 f"no noise keeps {steps} steps within epsilon {epsilon} at delta {delta}. "
                 "Raise epsilon, or lower the number of steps."
             )
-        below, above = above, min(2.0 * above, MOST_NOISE)
+        below, most, above = above, spent, min(2.0 * above, MOST_NOISE)
+        spent = cost(above)
+    while most <= epsilon:
+        if below == LEAST_NOISE:
+            return LEAST_NOISE
+        above, spent, below = below, most, max(0.5 * below, LEAST_NOISE)
+        most = cost(below)
+    # Between logarithms the curve is nearly straight: a line through the last two points finds the place in a
+    # few looks. Each fourth halves the bracket, where it is not.
+    last, looks = [(below, most), (above, spent)], 0
     while above > below * (1.0 + 1e-6) and spent < epsilon * (1.0 - 1e-4):
-        middle = math.sqrt(below * above)
+        middle, looks = math.sqrt(below * above), looks + 1
+        (noise, costs), (other, others) = last
+        if looks % 4 and costs != others and 0.0 < min(costs, others) and max(costs, others) < math.inf:
+            share = math.log(epsilon * (1.0 - 5e-5) / others) / math.log(others / costs)
+            aimed = other * math.exp(min(share * math.log(other / noise), 700.0))
+            middle = aimed if below < aimed < above else middle
         if (tried := cost(middle)) > epsilon:
             below = middle
         else:
             above, spent = middle, tried
+        last = [last[1], (middle, tried)]
     return above
 
 

@@ -20,8 +20,9 @@ from cordon.federation.audit import (
 )
 from cordon.federation.averaging import RULES, check_rule, combine, mean_of
 from cordon.federation.checkpoint import Checkpoint, Checkpoints
-from cordon.federation.exchange import POLL, Exchange
+from cordon.federation.exchange import Exchange
 from cordon.federation.messages import ANSWERED, STOPPED, Outcome, Task
+from cordon.federation.pace import brisk
 from cordon.federation.plan import Plan, Site, identity
 from cordon.federation.record import Record
 from cordon.federation.registry import BAN_AFTER, Registry
@@ -121,7 +122,7 @@ class Aggregation:
         left = 0 if self._spent_out else self.plan.rounds - self._rounds_over
         # A run that only lacks its end waits no longer than sites take to come back: some may have heard it.
         patience = self._limits.join_deadline if left else min(RETURN_DEADLINE, self._limits.join_deadline)
-        deadline = time.monotonic() + patience
+        deadline, pace = time.monotonic() + patience, brisk()
         shown = -1
         while (online := len(exchange.online().keys() & set(active))) < len(active):
             if online != shown:
@@ -129,7 +130,7 @@ class Aggregation:
                 shown = online
             if time.monotonic() > deadline:
                 break
-            time.sleep(POLL)
+            pace.wait()
         if left and online < self._limits.min_sites:
             raise Unreachable(
                 f"{online} of {len(active)} sites joined within {self._limits.join_deadline:g} s, and "
@@ -195,7 +196,7 @@ class Aggregation:
         """Whether as many sites as a round needs are connected, at the latest when patience ends."""
         active = {site for site in self._sites if site.name not in self._ended}
         needed = min(self._quorum, len(active))
-        deadline = time.monotonic() + self._patience
+        deadline, pace = time.monotonic() + self._patience, brisk()
         told = False
         while (online := len(exchange.online().keys() & active)) < needed:
             if not told:
@@ -203,7 +204,7 @@ class Aggregation:
                 told = True
             if time.monotonic() > deadline:
                 return False
-            time.sleep(POLL)
+            pace.wait()
         return True
 
     def _refuse_banned(self) -> None:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from cordon.federation.audit import Answer
 from cordon.federation.messages import MalformedMessage, Reply
+from cordon.federation.pace import brisk
 from cordon.federation.plan import Site
 from cordon.federation.tasks import LOST, LinkLost, noticing_loss
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
     from flwr.serverapp import Grid
-
-POLL = 0.1
 
 
 class Exchange:
@@ -74,7 +73,7 @@ class Exchange:
         ids = {key: node for key, node in pushed if key}
         replies: dict[int, Message] = {}
         self._until = time.monotonic() + deadline
-        over = False
+        over, pace = False, brisk()
         # Once more after the deadline: one reply that is awaited until then must not cost the others.
         while len(replies) < len(ids) and not over:
             over = self.late()
@@ -83,7 +82,7 @@ class Exchange:
                 # An error made by the SuperLink names another sender: what it answers is what counts.
                 replies[ids[message.metadata.reply_to_message_id]] = message
             self.check()
-            time.sleep(POLL)
+            pace.wait()
         return replies
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cordon.errors import BudgetExceeded, FederationError, Leaving, Quarantined, Unreachable
 from cordon.federation.messages import ANSWERED, RECEIVED, STOPPED, TRAINED, Outcome, Reply, Task
+from cordon.federation.pace import brisk
 from cordon.federation.plan import Plan
 from cordon.federation.processes import DEALT_WITH, Process, supernode, way_out
 from cordon.federation.stay import Stay
@@ -226,13 +227,14 @@ class _Visit:
         """Answer tasks until the outcome is known, the SuperNode ends, or the stay is over."""
         node, tasks = supernode(self.address, certificate, self.key, self.workdir, self.proxy)
         self.say(f"SuperNode {node.pid} connects to {self.address}")
-        answered = 0
+        answered, pace = 0, brisk()
         with node, closing(tasks):
             while not (self._done or self._late or node.exit_status() is not None):
                 if answer(tasks, self._handle, refused=REFUSED):
                     self._quiet_since, self._heard = time.monotonic(), True
                     answered += 1
-                time.sleep(POLL)
+                    pace.found()
+                pace.wait()
             if answered and self._done and time.monotonic() - self._quiet_since < DELIVERY:
                 _await_delivery(node, answered)
                 time.sleep(COLLECTION)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from cordon.federation.arrivals import awaiting
+from cordon.federation.pace import Pace
 
 # What Flower sleeps (seconds) where the SuperLink has nothing for it. Its shorter sleeps wait for our answer.
 IDLE = 3.0
@@ -17,30 +18,26 @@ SOONEST = 0.25
 POLL = 0.1
 
 
-class Pace:
+class Paced:
     """Takes the place of ``time`` in Flower's loop, whose sleeps it shortens.
 
-    Without a message the SuperNode waits as long again as it has waited already, `SOONEST` at least and what
-    Flower would at most: a message is late by no more than the time that it took to come, and a SuperLink
-    that answers slowly is asked less. When a site asks tells nothing of what it holds.
+    Without a message the SuperNode waits as long again as it has waited already, and what Flower would at
+    most. When a site asks tells nothing of what it holds.
     """
 
     def __init__(
         self, sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._sleep, self._clock = sleep, clock
-        self._since: float | None = None
+        self._sleep = sleep
+        self._idle = Pace(soonest=SOONEST, longest=IDLE, share=1.0, sleep=sleep, clock=clock)
 
     def sleep(self, seconds: float) -> None:
         """Wait where Flower would for ``seconds``."""
         if seconds < IDLE:
-            self._since = None
+            self._idle.found()
             self._sleep(min(seconds, POLL))
-            return
-        now = self._clock()
-        if self._since is None:
-            self._since = now
-        self._sleep(min(max(now - self._since, SOONEST), seconds))
+        else:
+            self._idle.wait()
 
 
 def main() -> None:
@@ -50,7 +47,7 @@ def main() -> None:
     from flwr.supernode.fleet_http_client import FleetHttpClient
 
     # Flower has no options for it.
-    start_client_internal.time = Pace()  # type: ignore[assignment, attr-defined]
+    start_client_internal.time = Paced()  # type: ignore[assignment, attr-defined]
     FleetHttpClient.PullObject = awaiting(FleetHttpClient.PullObject)  # type: ignore[method-assign]
     flower_supernode()
 
