@@ -26,10 +26,15 @@ def half(mean):
     return NOISE_SCALE(mean) / 2
 
 
+def nine_tenths(mean):
+    return NOISE_SCALE(mean) * 0.9
+
+
 CLIPPED_SUM, NOISE_SCALE = PrivateMean.clipped_sum, PrivateMean.noise_scale
 BUGS = {
     "no noise": (NoiseStream, "take", silent),
     "half of the noise": (PrivateMean, "noise_scale", half),
+    "a tenth less noise": (PrivateMean, "noise_scale", nine_tenths),
     "no clip": ("cordon.clipping.clip_factors", lambda norms, clip: torch.ones_like(norms)),
     "rows clipped, not patients": (PrivateMean, "clipped_sum", by_row),
     "no sampling": (Randomness, "poisson_sample", lambda random, units, rate: np.arange(units)),

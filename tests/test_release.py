@@ -81,7 +81,7 @@ def test_a_planted_bug_in_training_is_refused(evidence, monkeypatch, bug):
     fault = first_fault(evidence)
     assert fault is not None
     assert fault.name == "step bound"
-    assert "this refutes the plan's epsilon 4" in fault.reason
+    assert "this refutes the plan's epsilon 3." in fault.reason
 
 
 def test_an_epsilon_stated_at_half_is_refused(evidence):

@@ -176,7 +176,7 @@ def calibrate_noise(
     while above > below * (1.0 + 1e-6) and spent < epsilon * (1.0 - 1e-4):
         middle, looks = math.sqrt(below * above), looks + 1
         (noise, costs), (other, others) = last
-        if looks % 4 and costs != others and 0.0 < min(costs, others) and max(costs, others) < math.inf:
+        if looks % 4 and costs != others and min(costs, others) > 0.0 and max(costs, others) < math.inf:
             share = math.log(epsilon * (1.0 - 5e-5) / others) / math.log(others / costs)
             aimed = other * math.exp(min(share * math.log(other / noise), 700.0))
             middle = aimed if below < aimed < above else middle

@@ -131,10 +131,10 @@ def some(units: Units, most: int, source: np.random.Generator) -> Units:
 
 
 def _step(plan: Plan) -> Check:
-    question = "Is there as much noise, beside the most that one unit can do, as the plan declares?"
+    question = "Are noise and sampling what the plan declares, beside the most that one unit can do?"
     bound = step_bound.audit_step(plan, features=len(FEATURES))
     verdict = "refutes" if bound.exceeds else "does not refute"
-    reason = f"{bound.statement()}; this {verdict} the plan's {plan.statement(plan.epsilon)}"
+    reason = f"{bound.statement()}; this {verdict} the plan's {plan.statement(bound.declared)}, by PLD"
     return Check("step bound", question, not bound.exceeds, reason, bound.to_dict())
 
 

@@ -1,28 +1,32 @@
-"""The tight audit of one step: how much noise the release shows, beside the most that one unit can move it.
+"""The tight audit of one step: what it releases, beside the most that one unit can do, as against its plan.
 
-The real sampling and the real release run many times on canaries only, half of which are in the data (Nasr et
-al. 2023, arXiv:2302.07956): units at the privacy unit's full number of rows, all of one gradient
-(`cordon.auditing.gradient_canaries`). How well a threshold on the release tells the canaries that are in from
-those that are not bounds the noise from above, and so epsilon from below, for one step and by composition
-for all steps of a plan.
+The real sampling and the real release run many times on canaries only, half of which are in the data: units
+at the privacy unit's full number of rows, all of one gradient (`cordon.auditing.gradient_canaries`). At the
+plan's noise, a release along coordinates of no canary in the data is noise alone, which bounds its scale from
+above. With the noise all but turned off, a release shows which canaries are in a step, and how far each moves
+it: lower bounds of the sampling rate and of that shift. Together they bound epsilon from below, for one step
+and by composition for all steps of a plan.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import betaincinv
-from scipy.stats import laplace, norm
+from scipy.stats import chi2, gamma, norm
 
 from cordon.accountants import (
     ADJACENCY,
     GAUSSIAN,
     LEAST_NOISE,
     MOST_NOISE,
+    NORMS,
     ROUNDING,
     Event,
     at_least,
@@ -40,16 +44,17 @@ Floats = npt.NDArray[np.float64]
 
 # Canaries in the data, and as many that are not, at most: each has a coordinate of its own.
 MOST_CANARIES = 128
-# Trials where none are asked for, unless they took more steps than so many.
-TRIALS, MOST_STEPS = 1_000_000, 20_000
-# Thresholds that the first half of the trials chooses from.
-THRESHOLDS = 200
+# Draws of the noise, and of whether a unit is in a step, where none are asked for. Where units are sampled so
+# rarely that fewer than SAMPLED would be in, the latter are more, in so many steps at most.
+TRIALS, SAMPLED, MOST_STEPS = 100_000, 5_000, 5_000
+# The noise, in clips, beside which no canary is overlooked.
+QUIET = 1e-3
 # What `epsilon_pld` may round up, relative: taken off, for it is a lower bound that is asked for.
 ROUNDED_UP = 1e-3
 ASSUMPTIONS = (
-    "noise of the declared family and of one scale, independent between coordinates and steps; a unit is in "
-    "a step with the declared probability; the steps of a plan are alike; the cost of an adaptive clip's "
-    "counts is left out"
+    "noise of the declared family and of one scale in each number, independent between numbers and steps; "
+    "the steps of a plan are alike; a unit's parts in several layers count as one; the cost of an adaptive "
+    "clip's counts is left out"
 )
 
 
@@ -58,16 +63,16 @@ class StepBound:
     """Epsilon of the whole plan is at least ``epsilon_lower`` at ``delta``, with ``confidence``.
 
     ``effective_noise`` is the upper bound that was shown for the noise's scale over the most that a sampled
-    unit moves the sum; ``declared_noise`` is what it should be. A threshold is passed without a unit with
-    probability at most ``false_positives``, and with it with at least ``power``, both from ``trials`` trials.
+    unit moves the sum, ``sampling_rate`` the lower bound for how often a unit is in a step. What they should
+    be, ``declared_noise`` and the plan's rate, costs ``declared`` by PLD; the plan claims ``claimed``.
     """
 
     epsilon_lower: float
+    declared: float
     claimed: float
     effective_noise: float
     declared_noise: float
-    false_positives: float
-    power: float
+    sampling_rate: float
     trials: int
     confidence: float
     delta: float
@@ -77,8 +82,8 @@ class StepBound:
 
     @property
     def exceeds(self) -> bool:
-        """Whether the claimed epsilon is refuted."""
-        return self.epsilon_lower > self.claimed
+        """Whether a step betrays more than the declared noise and sampling do."""
+        return self.epsilon_lower > min(self.declared, self.claimed)
 
     def statement(self) -> str:
         """The bound, rounded down, with everything that must stand beside it."""
@@ -95,13 +100,13 @@ class StepBound:
 def audit_step(
     plan: Plan, *, features: int, confidence: float = 0.999, trials: int | None = None
 ) -> StepBound:
-    """The bound from ``trials`` trials with a unit and as many without, on a model of so many ``features``.
+    """The bound from ``trials`` draws of the noise and as many of the sampling, on a model of ``features``.
 
-    ``trials`` is TRIALS by default, or what MOST_STEPS steps give: more bring the bound nearer to epsilon.
-    Right code exceeds the claim with a probability of at most 1 - ``confidence``. What is audited is what a
-    step of ``cordon.training.descend`` does: `draw` and ``PrivateMean.release``, for a plan of any clip and
-    mechanism; what is made of releases is post-processing. UserError where there are too few trials, or
-    delta is too small to be told from rounding.
+    More trials bring it nearer to epsilon; without a number they are TRIALS, and more where units are rarely
+    sampled. Right code exceeds what it declares with a probability of at most 1 - ``confidence``. What is
+    audited is what a step of ``cordon.training.descend`` does: `draw` and ``PrivateMean.release``, for a plan
+    of any clip and mechanism; what is made of releases is post-processing. UserError where there are too few
+    trials, or delta is too small to be told from rounding.
     """
     if (trials is not None and trials < 100) or not 0 < confidence < 1:
         raise UserError(
@@ -111,45 +116,67 @@ def audit_step(
     if plan.delta < 2.0 * ROUNDING * plan.rounds * plan.local_steps:
         # There the accountant gives an upper bound that is not tight.
         raise UserError(f"delta {plan.delta:g} is too small for a lower bound. Use a larger one.")
-    with_unit, without = observe(plan, features, trials)
-    # The threshold comes from the first half of the trials, the bound from the second.
-    half = len(with_unit) // 2
-    error = (1.0 - confidence) / 2.0
-    threshold = _threshold(plan, with_unit[:half], without[:half], error)
-    judged = with_unit[half:], without[half:]
-    false_positives = float(_proportion(int((judged[1] > threshold).sum()), judged[1].size, error)[1])
-    power = float(_proportion(int((judged[0] > threshold).sum()), judged[0].size, error)[0])
-    shift = float(shown_shift(plan.mechanism, plan.sampling_rate, false_positives, power))
+    error = (1.0 - confidence) / 3.0
+    scale = noise_at_most(observe_noise(plan, features, trials or TRIALS), plan.mechanism, error)
+    seen = observe_canaries(plan, features, trials or max(TRIALS, math.ceil(SAMPLED / plan.sampling_rate)))
+    rate, shift = rate_at_least(seen, error), shift_at_least(seen, error)
+    effective = scale / shift if shift > 0 else math.inf
+    declared = declared_noise(plan)
     return StepBound(
-        epsilon_lower=_epsilon(plan, shift), claimed=plan.epsilon,
-        effective_noise=1.0 / shift if shift > 0 else math.inf, declared_noise=_declared_noise(plan),
-        false_positives=false_positives, power=power, trials=judged[0].size, confidence=confidence,
-        delta=plan.delta, unit=plan.unit, mechanism=plan.mechanism,
+        epsilon_lower=_epsilon(plan, effective, rate) * (1.0 - ROUNDED_UP),
+        declared=_epsilon(plan, declared, plan.sampling_rate), claimed=plan.epsilon,
+        effective_noise=effective, declared_noise=declared, sampling_rate=rate, trials=seen.size,
+        confidence=confidence, delta=plan.delta, unit=plan.unit, mechanism=plan.mechanism,
     )  # fmt: skip
 
 
-def observe(plan: Plan, features: int, trials: int | None) -> tuple[Floats, Floats]:
-    """What steps release along canaries that are in the data, and along others that are not, in clips.
+def observe_noise(plan: Plan, features: int, trials: int) -> list[Floats]:
+    """What steps release, in clips, along coordinates of no canary in the data, ``trials`` numbers or more.
 
-    Two arrays [steps, canaries], of ``trials`` numbers or a few more each (None: as for `audit_step`).
+    Two arrays [steps, coordinates]: the first half of the canaries are in the data, and then the second one,
+    so that each coordinate is looked at.
     """
+    found = []
+    for half in (0, 1):
+        gradients, directions = _canaries(plan, features)
+        present = np.array_split(directions, 2)[half]
+        free = np.setdiff1d(np.arange(gradients.parameters), present)
+        steps = math.ceil(trials / 2 / len(free))
+        found.append(np.array([released[free] for released in islice(_steps(plan, features, half), steps)]))
+    return found
+
+
+def observe_canaries(plan: Plan, features: int, trials: int) -> Floats:
+    """How far steps move, in clips, along canaries that are in the data: an array [steps, canaries].
+
+    ``trials`` numbers or a few more, beside next to no noise. A canary that lies in several layers moves by
+    what its parts, in the norm that the mechanism's noise hides, come to.
+    """
+    _, directions = _canaries(plan, features)
+    present = np.array_split(directions, 2)[0]
+    order = NORMS[plan.mechanism]
+    steps = min(math.ceil(trials / len(present)), MOST_STEPS)
+    found = islice(_steps(plan, features, 0, quiet=True), steps)
+    return np.array([np.linalg.norm(released[present], order, axis=1) for released in found])
+
+
+def _steps(plan: Plan, features: int, half: int, *, quiet: bool = False) -> Iterator[Floats]:
+    """What steps release, in clips, [parameters], one after the other; half of the canaries are in the data."""
     gradients, directions = _canaries(plan, features)
     count = len(directions) // 2
     settings = plan.settings_for(count)
     rows = settings.max_variants
-    marks = np.repeat(np.arange(1, count + 1), rows)[:, None].astype(np.float32)
+    marks = np.repeat(np.arange(1, count + 1) + half * count, rows)[:, None].astype(np.float32)
     units = Units(marks, np.zeros(len(marks), np.float32), np.arange(0, len(marks) + 1, rows))
     random = Randomness()
     mean = private_mean(gradients, settings, random)
+    if quiet:
+        mean.clip.noise_multiplier = QUIET
     shape = block_shape(settings, gradients.most_rows)
-    found = []
-    steps = math.ceil(trials / count) if trials else min(math.ceil(TRIALS / count), MOST_STEPS)
-    for _ in range(steps):
+    while True:
         clip = mean.clip.norm
         released = mean.release(draw(units, settings, random, shape), gradients.parameters)
-        found.append(released.mean.numpy()[directions].sum(1) * settings.expected_batch / clip)
-    along = np.array(found)
-    return along[:, :count], along[:, count:]
+        yield released.mean.numpy() * (settings.expected_batch / clip)
 
 
 def _canaries(plan: Plan, features: int) -> tuple[CanaryGradients, npt.NDArray[np.int64]]:
@@ -173,42 +200,37 @@ def _canaries(plan: Plan, features: int) -> tuple[CanaryGradients, npt.NDArray[n
     return CanaryGradients(sizes, places, length=LENGTH * plan.clip_norm, column=0), directions
 
 
-def _threshold(plan: Plan, with_unit: Floats, without: Floats, error: float) -> float:
-    """The threshold that shows the largest shift on these trials."""
-    candidates = np.quantile(np.concatenate([with_unit, without], axis=None), np.linspace(0, 1, THRESHOLDS))
-    passed = [
-        trials.size - np.searchsorted(np.sort(trials, axis=None), candidates, side="right")
-        for trials in (with_unit, without)
-    ]
-    power = _proportion(passed[0], with_unit.size, error)[0]
-    false_positives = _proportion(passed[1], without.size, error)[1]
-    shifts = shown_shift(plan.mechanism, plan.sampling_rate, false_positives, power)
-    return float(candidates[np.argmax(shifts)])
+def noise_at_most(found: Sequence[Floats], mechanism: str, error: float) -> float:
+    """The upper bound of the noise's scale from draws [steps, coordinates], wrong with probability ``error``.
 
-
-def _proportion(count: Any, trials: int, error: float) -> tuple[Floats, Floats]:
-    """Bounds of a probability from below and above, each wrong with ``error`` (Clopper and Pearson 1934)."""
-    count = np.asarray(count, dtype=np.float64)
-    lower = np.where(count > 0, betaincinv(np.maximum(count, 1), trials - count + 1, error), 0.0)
-    upper = betaincinv(count + 1, np.maximum(trials - count, 1), 1.0 - error)
-    return lower, np.where(count < trials, upper, 1.0)
-
-
-def shown_shift(mechanism: str, rate: float, false_positives: Any, power: Any) -> Floats:
-    """The least shift, in scales of the noise, of a sampled unit that explains ``power``; -inf for any.
-
-    A unit that is in with probability q has power (1 - q) a + q F(F^-1(a) + shift) at a false positive rate
-    of a, at most, F the noise's distribution: thresholds are the best tests for a log-concave density. That
-    a canary along several coordinates moves each by less shows no more. inf where no shift can be it.
+    It is the least of what all numbers show together, and what those of each coordinate show: a unit may lie
+    along the one that has the least noise.
     """
-    of_noise = norm if mechanism == GAUSSIAN else laplace
-    false_positives = np.asarray(false_positives, dtype=np.float64)
-    when_in = (np.asarray(power) - (1.0 - rate) * false_positives) / rate
-    shift = of_noise.ppf(np.clip(when_in, 0.0, 1.0)) - of_noise.ppf(false_positives)
-    return np.where(when_in > false_positives, shift, -np.inf)
+    power = 2 if mechanism == GAUSSIAN else 1
+    sums = np.concatenate([(np.abs(numbers) ** power).sum(axis=0) for numbers in found])
+    draws = np.concatenate([np.full(numbers.shape[1], len(numbers)) for numbers in found])
+    totals = np.append(sums, sums.sum()), np.append(draws, draws.sum())
+    wrong = np.append(np.full(len(sums), error / 2 / len(sums)), error / 2)
+    # A sum of squares over the variance is chi-square, one of Laplace draws' sizes over the scale gamma.
+    least = chi2.ppf(wrong, totals[1]) if mechanism == GAUSSIAN else gamma.ppf(wrong, totals[1])
+    return float(np.min((totals[0] / least) ** (1 / power)))
 
 
-def _declared_noise(plan: Plan) -> float:
+def rate_at_least(seen: Floats, error: float) -> float:
+    """The lower bound of the rate at which canaries are in a step (Clopper and Pearson 1934)."""
+    count = int((seen > 0.5).sum())
+    return float(betaincinv(count, seen.size - count + 1, error)) if count else 0.0
+
+
+def shift_at_least(seen: Floats, error: float) -> float:
+    """The lower bound of how far, on average, a canary that is in a step moves it, in clips."""
+    moved = seen[seen > 0.5]
+    if len(moved) < 2:
+        return 0.0
+    return float(moved.mean() - norm.isf(error) * max(moved.std(), QUIET) / math.sqrt(len(moved)))
+
+
+def declared_noise(plan: Plan) -> float:
     """The noise multiplier that is left for the gradient."""
     from cordon.clipping import split_noise
 
@@ -217,11 +239,10 @@ def _declared_noise(plan: Plan) -> float:
     return split_noise(plan.noise_multiplier, plan.mechanism, plan.quantile_share)[0]
 
 
-def _epsilon(plan: Plan, shift: float) -> float:
-    """The epsilon of all steps of the plan, were the shift no more than this many scales of the noise."""
-    if shift <= 1.0 / MOST_NOISE:
+def _epsilon(plan: Plan, noise: float, rate: float) -> float:
+    """The epsilon of all steps of the plan by PLD, were there so much noise and units sampled so often."""
+    if noise >= MOST_NOISE or not rate:
         return 0.0
     # Less noise than can be accounted costs no less than the least that can.
-    noise = max(1.0 / shift, LEAST_NOISE)
-    event = Event(noise, plan.sampling_rate, plan.rounds * plan.local_steps, plan.mechanism)
-    return epsilon_pld([event], plan.delta) * (1.0 - ROUNDED_UP)
+    event = Event(max(noise, LEAST_NOISE), rate, plan.rounds * plan.local_steps, plan.mechanism)
+    return epsilon_pld([event], plan.delta)
