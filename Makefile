@@ -45,7 +45,7 @@ docs: setup-dev ## This documentation as a web site, in build/docs; fetches noth
 	$(VENV)/bin/python -m sphinx --builder html --nitpicky --fail-on-warning --keep-going --fresh-env --jobs auto --quiet --doctree-dir build/doctrees docs build/docs
 	@echo "Documentation: build/docs/index.html"
 
-images: setup ## The container images, each with its size and its SBOM in dist/sbom; needs Docker. Some: IMAGES="python gatk4"
+images: setup-dev ## The container images, each with its size and its SBOM in dist/sbom; needs Docker. Some: IMAGES="python gatk4"
 	@for image in $(IMAGES); do \
 	    case $$image in \
 	        train-cuda) tag=cordon-train:$(VERSION)-cuda; containers/python/build train-cuda $$tag ;; \
@@ -54,7 +54,7 @@ images: setup ## The container images, each with its size and its SBOM in dist/s
 	    $(VENV)/bin/python containers/sbom.py $$tag dist/sbom/cordon-$$image.cdx.json; \
 	done
 
-bundle: setup ## What a machine without a network needs, in dist. Parts of it: BUNDLE="python gatk4 aggregator local"
+bundle: setup-dev ## What a machine without a network needs, in dist. Parts of it: BUNDLE="python gatk4 aggregator local"
 	@tools/bundle dist/cordon-$(VERSION)-bundle $(BUNDLE)
 	@tar -C dist -cf dist/cordon-$(VERSION)-bundle.tar cordon-$(VERSION)-bundle
 

@@ -161,7 +161,7 @@ def observe_canaries(plan: Plan, features: int, trials: int) -> Floats:
 
 
 def _steps(plan: Plan, features: int, half: int, *, quiet: bool = False) -> Iterator[Floats]:
-    """What steps release, in clips, [parameters], one after the other; half of the canaries are in the data."""
+    """What each step releases, in clips, [parameters]; one half of the canaries is in the data."""
     gradients, directions = _canaries(plan, features)
     count = len(directions) // 2
     settings = plan.settings_for(count)
