@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from cordon.commands import collect_seldom
 from cordon.errors import FederationError
 from cordon.peers import sender
 
@@ -58,6 +59,7 @@ def with_own_bundle(start_run: Callable[..., Any]) -> Callable[..., Any]:
 
 def main() -> None:
     """Run flower-superlink, its application behind `OwnUser`."""
+    collect_seldom()
     import uvicorn
     from flwr.superlink.cli import flower_superlink
     from flwr.superlink.servicer.control import control_handlers

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from cordon.commands import collect_seldom
 from cordon.federation.arrivals import awaiting
 from cordon.federation.pace import Pace
 
@@ -42,6 +43,7 @@ class Paced:
 
 def main() -> None:
     """Run flower-supernode at this pace."""
+    collect_seldom()
     from flwr.supernode import start_client_internal
     from flwr.supernode.cli import flower_supernode
     from flwr.supernode.fleet_http_client import FleetHttpClient
