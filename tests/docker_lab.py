@@ -1,11 +1,13 @@
-"""What tests of container images share: Docker's command, and images that are built once."""
+"""What tests of container images share: Docker's command, images that are built once, bundles of them."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,3 +45,12 @@ def image(name: str) -> str:
 def about(tag: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(docker("image", "inspect", tag).stdout)[0]
     return found
+
+
+def bundled(out: Path, *parts: str) -> Path:
+    """The offline bundle of ``parts``, in the folder ``out``, which is made."""
+    quickly = os.environ | {"ZSTD_CLEVEL": "1"}
+    command = [ROOT / "tools" / "bundle", out, *parts]
+    done = subprocess.run(command, env=quickly, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out

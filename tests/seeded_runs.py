@@ -38,8 +38,8 @@ class SeededRuns:
     def place(self, name: str) -> Path:
         return self.folder / name
 
-    def command(self, name: str, profile: str, *options: str) -> list[str]:
-        """What starts the run ``name``, in its own folder, which is made ready for it."""
+    def command(self, name: str, profile: str, *options: str, pipeline: Path = ROOT) -> list[str]:
+        """What starts the run ``name`` of ``pipeline``, in its own folder, which is made ready for it."""
         state = self.place(name) / "results" / "state"
         if not state.exists():
             shutil.copytree(self.folder / "given", state)
@@ -51,7 +51,8 @@ class SeededRuns:
             # A scheduler is asked again soon: a job here is over in seconds.
             "executor { pollInterval = '1 sec'; queueStatInterval = '2 sec' }\n"
         )
-        return nextflow_command("-c", "seeded.config", *COHORT, *options, profile=f"test,{profile}")
+        given = ("-c", "seeded.config", *COHORT, *options)
+        return nextflow_command(*given, profile=f"test,{profile}", pipeline=pipeline)
 
     def run(
         self, name: str, profile: str, *options: str, **variables: str

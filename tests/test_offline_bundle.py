@@ -1,9 +1,7 @@
-"""The offline bundle: checked before anything of it is used, and enough to run without a network."""
+"""The offline bundle: checked before anything of it is used. A run from one: test_same_results.py."""
 
 from __future__ import annotations
 
-import gzip
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,15 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from docker_lab import image
-
-
-def bundled(out: Path, *parts: str) -> Path:
-    quickly = os.environ | {"ZSTD_CLEVEL": "1"}
-    command = [ROOT / "tools" / "bundle", out, *parts]
-    done = subprocess.run(command, env=quickly, text=True, capture_output=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out
+from docker_lab import bundled
 
 
 @pytest.fixture(scope="module")
@@ -63,34 +53,3 @@ def test_what_is_no_part_of_a_bundle_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(command, text=True, capture_output=True)
     assert done.returncode == 2
     assert "gtak4 is no part of a bundle" in done.stderr
-
-
-@pytest.mark.pipeline
-@pytest.mark.timeout(1800)
-def test_a_consortium_runs_from_the_bundle_where_no_route_leads_out(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("a network namespace and a second Docker daemon need root")
-    if any(shutil.which(tool) is None for tool in ("dockerd", "unshare", "ip", "zstd")):
-        pytest.skip("dockerd, unshare, ip or zstd is not on this machine")
-    for name in ("python", "train", "gatk4"):
-        image(name)
-    bundle = bundled(tmp_path / "bundle", "python", "train", "gatk4")
-    work = tmp_path / "work"
-    work.mkdir()
-    alone = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    command = [*alone, ROOT / "tests" / "offline", bundle, work]
-    try:
-        done = subprocess.run(command, text=True, capture_output=True)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-        results = work / "cordon" / "results"
-        scored = sorted((results / "scored").glob("*.vcf.gz"))
-        assert len(scored) == 4
-        assert all("CORDON=" in gzip.decompress(path.read_bytes()).decode() for path in scored)
-        assert (results / "report.html").exists()
-        assert {path.name for path in (bundle / "sbom").iterdir()} == {
-            "cordon-python.cdx.json", "cordon-train.cdx.json", "cordon-gatk4.cdx.json",
-        }  # fmt: skip
-    finally:
-        # Images and layers of a second daemon are more than a temporary folder should keep.
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(bundle, ignore_errors=True)

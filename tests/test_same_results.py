@@ -1,12 +1,13 @@
 """Where a run's tasks are run changes nothing: on this machine, on a real Slurm, in real containers.
 
 Slurm is one node on this machine (tests/slurm), each task an sbatch job. The containers are those that
-`make images` builds. Noise comes of a seed, by a test double, or no two runs could be compared
-(tests/test_seeded_double.py shows that another seed makes other noise).
+`make images` builds, out of an offline bundle. Noise comes of a seed, by a test double, or no two runs could
+be compared (tests/test_seeded_double.py shows that another seed makes other noise).
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ import pytest
 from cordon.accountants import epsilon_rdp
 from cordon.federation.plan import Plan
 from cordon.ledger import ChainedLog
-from docker_lab import image
+from docker_lab import bundled, image
 from seeded_runs import PATIENTS, SITES, SeededRuns
 from test_pipeline import ROOT, environment, tasks
 from test_profiles import LABELS, RESOURCES
@@ -192,11 +193,39 @@ def test_a_run_that_slurm_kills_at_its_time_limit_is_resumed_and_accounted_right
         assert spent["epsilon_rdp"] <= plan.epsilon
 
 
-def test_containers_give_the_same_bytes_as_this_machine(runs):
+@pytest.mark.timeout(1800)
+def test_containers_from_a_bundle_give_the_same_bytes_where_no_route_leads_out(runs, tmp_path):
     """With the audit, which changes nothing about the model that it lets out."""
-    for name in ("python", "train", "gatk4"):
+    if os.geteuid() != 0:
+        pytest.skip("a network namespace and a second Docker daemon need root")
+    if any(shutil.which(tool) is None for tool in ("dockerd", "unshare", "ip", "zstd")):
+        pytest.skip("dockerd, unshare, ip or zstd is not on this machine")
+    images = ("python", "train", "gatk4")
+    for name in images:
         image(name)
-    run = runs.run("docker", "docker", "--audit_trainings", "16")
-    assert run.returncode == 0, run.stdout
-    assert runs.scored("docker") == runs.scored("local")
-    assert (runs.place("docker") / "results" / "federation" / "certificate.json").exists()
+    bundle, work = bundled(tmp_path / "bundle", *images), tmp_path / "work"
+    work.mkdir()
+    place = runs.place("bundle")
+    place.mkdir()
+    alone = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    command = runs.command("bundle", "docker", "--audit_trainings", "16", pipeline=work / "cordon")
+    try:
+        run = subprocess.run(
+            [*alone, ROOT / "tests" / "offline", bundle, work, *command], cwd=place, env=environment(),
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stdout[-6000:]
+        assert {path.name for path in (bundle / "sbom").iterdir()} == {
+            f"cordon-{name}.cdx.json" for name in images
+        }
+    finally:
+        # Images and layers of a second daemon are more than a temporary folder should keep.
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(bundle, ignore_errors=True)
+    scored = runs.scored("bundle")
+    assert scored == runs.scored("local")
+    assert len([name for name in scored if name.endswith(".vcf.gz")]) == PATIENTS * len(SITES)
+    results = place / "results"
+    assert all(b"CORDON=" in gzip.decompress(scored[name]) for name in scored if name.endswith(".vcf.gz"))
+    assert (results / "report.html").exists()
+    assert (results / "federation" / "certificate.json").exists()
