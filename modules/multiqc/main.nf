@@ -29,7 +29,7 @@ process MULTIQC {
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
         cordon: \$(python3 -c "import cordon; print(cordon.__version__)")
-        multiqc: \$(multiqc --version | sed 's/.*version //')
+        multiqc: \$(python3 -c "from importlib.metadata import version; print(version('multiqc'))")
     END_VERSIONS
     """
 
