@@ -14,10 +14,11 @@ def without_calls(reads, caller) {
 
 workflow CALL {
     take:
-    samples // [meta, bam]
-    given // [meta, caller, vcf]: calls that the user brings
+    samples // [meta, called, bam]
+    given // [meta, caller, called, vcf]: calls that the user brings
     reference // [fasta, fai, dict]
     aliases // table of contig names or []
+    private_errors // folder of errors that name somebody, or ''
     parameters // of the run
 
     main:
@@ -26,7 +27,7 @@ workflow CALL {
     in_parts = channel.empty()
     called = channel.empty()
 
-    NORMALISE_READS(samples, reference, aliases)
+    NORMALISE_READS(samples, reference, aliases, private_errors)
     reads = NORMALISE_READS.out.reads
     versions = NORMALISE_READS.out.versions
 
@@ -68,7 +69,9 @@ workflow CALL {
         called = called.mix(DEEPVARIANT.out.calls.map { meta, vcf, _index -> [meta, 'deepvariant', vcf] })
     }
 
-    NORMALISE_VARIANTS(called.mix(given), reference, aliases)
+    // Who is called here is named as in the reads that were normalised.
+    named = called.map { meta, caller, vcf -> [meta, caller, groovy.json.JsonOutput.toJson([sample: meta.id]), vcf] }
+    NORMALISE_VARIANTS(named.mix(given), reference, aliases, private_errors)
 
     // Callers finish in any order; sorted, a resumed run finds its tasks again.
     calls = NORMALISE_VARIANTS.out.calls
