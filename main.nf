@@ -12,8 +12,8 @@ workflow CORDON {
     parameters // of the run, as nextflow_schema.json names them
 
     main:
-    // samples: [meta, called, bam]; given: [meta, caller, called, vcf]; truths: [meta, called, truth vcf, confident bed],
-    // where called is JSON of the sample's name in the files; pseudonyms: [meta, JSON of patient and sample]
+    // samples: [meta, names, bam]; given: [meta, caller, names, vcf]; truths: [meta, names, truth vcf, confident bed],
+    // where names is JSON of the sample's name in the files; pseudonyms: [meta, JSON of patient and sample]
     // private_errors: folder of errors that name somebody, or '' where all may be told; reference: [fasta, fai, dict]; aliases: table of contig names or []
     AGREE_ON_INPUTS(parameters)
     samples = AGREE_ON_INPUTS.out.samples

@@ -1,3 +1,4 @@
+include { named } from './inputs'
 include { NORMALISE_READS } from './normalise_reads/main'
 include { SPLIT_INTERVALS } from './split_intervals/main'
 include { GATK4_HAPLOTYPECALLER } from './gatk4/haplotypecaller/main'
@@ -14,8 +15,8 @@ def without_calls(reads, caller) {
 
 workflow CALL {
     take:
-    samples // [meta, called, bam]
-    given // [meta, caller, called, vcf]: calls that the user brings
+    samples // [meta, names, bam]
+    given // [meta, caller, names, vcf]: calls that the user brings
     reference // [fasta, fai, dict]
     aliases // table of contig names or []
     private_errors // folder of errors that name somebody, or ''
@@ -69,9 +70,9 @@ workflow CALL {
         called = called.mix(DEEPVARIANT.out.calls.map { meta, vcf, _index -> [meta, 'deepvariant', vcf] })
     }
 
-    // Who is called here is named as in the reads that were normalised.
-    named = called.map { meta, caller, vcf -> [meta, caller, groovy.json.JsonOutput.toJson([sample: meta.id]), vcf] }
-    NORMALISE_VARIANTS(named.mix(given), reference, aliases, private_errors)
+    // What is called here names the sample as the normalised reads do.
+    own = called.map { meta, caller, vcf -> [meta, caller, named(meta.id, [:]), vcf] }
+    NORMALISE_VARIANTS(own.mix(given), reference, aliases, private_errors)
 
     // Callers finish in any order; sorted, a resumed run finds its tasks again.
     calls = NORMALISE_VARIANTS.out.calls

@@ -38,7 +38,7 @@ def named_files(samplesheet) {
         .unique()
 }
 
-// Whether what a samplesheet holds stays out of scripts, tags and error texts. They are sent to whom Nextflow reports to.
+// Whether what a samplesheet holds stays out of scripts, tags and error texts: by default where these are sent elsewhere.
 def private_names(parameters) {
     def tower = nextflow.Global.session.config.tower
     def reports = (tower && tower.enabled) || System.getenv('TOWER_WORKFLOW_ID')
@@ -46,7 +46,7 @@ def private_names(parameters) {
 }
 
 // What a task is told by standard input: a sample's name in its files, and the paths that they have for good.
-def called(sample, files) {
+def named(sample, files) {
     groovy.json.JsonOutput.toJson([sample: sample] + files)
 }
 
@@ -128,16 +128,16 @@ workflow AGREE_ON_INPUTS {
     emit:
     samples = rows
         .filter { meta, _row, _truth -> meta.reads }
-        .map { meta, row, _truth -> [meta, called(row.sample, [bam: row.bam]), file(row.bam)] }
+        .map { meta, row, _truth -> [meta, named(row.sample, [bam: row.bam]), file(row.bam)] }
     given = rows.flatMap { meta, row, _truth ->
-        meta.given.collect { caller -> [meta, caller, called(row.sample, [vcf: row["${caller}_vcf"]]), file(row["${caller}_vcf"])] }
+        meta.given.collect { caller -> [meta, caller, named(row.sample, [vcf: row["${caller}_vcf"]]), file(row["${caller}_vcf"])] }
     }
     pseudonyms = rows.map { meta, row, _truth -> [meta, groovy.json.JsonOutput.toJson([patient: row.patient_pseudonym, sample: row.sample_pseudonym])] }
     truths = rows
         .filter { meta, _row, _truth -> meta.labelled }
         .map { meta, row, truth ->
             def files = truth ? [truth: row.truth_vcf, confident: row.confident_bed] : [:]
-            [meta, called(row.sample, files), truth ? file(row.truth_vcf) : [], truth ? file(row.confident_bed) : []]
+            [meta, named(row.sample, files), truth ? file(row.truth_vcf) : [], truth ? file(row.confident_bed) : []]
         }
     private_errors = private_errors
     aliases = aliases

@@ -7,7 +7,7 @@ workflow REFINE {
     reads // [meta, bam, bai]
     calls // [meta, callers, vcfs, indices]
     pseudonyms // [meta, JSON of patient and sample]
-    truths // [meta, called, truth vcf, confident bed]; no files ([]) where labels come from known sites
+    truths // [meta, names, truth vcf, confident bed]; no files ([]) where labels come from known sites
     reference // [fasta, fai, dict]
     aliases // table of contig names or []
     private_errors // folder of errors that name somebody, or ''

@@ -237,11 +237,11 @@ def real_options(folder: Path, na12878: Path, model: Path) -> list[str]:
 
 def shown(folder: Path) -> str:
     """What the runs in ``folder`` show to whoever is told of their tasks (Tower): scripts, what tasks said,
-    and the last run's trace with its tags."""
+    Nextflow's logs, and the last run's trace with its tags."""
     names = (".command.sh", ".command.out", ".command.err", ".command.log")
     files = [path for name in names for path in (folder / "work").rglob(name)]
     assert len(files) > 40
-    said = [path.read_text() for path in files]
+    said = [path.read_text() for path in [*files, *folder.glob(".nextflow.log*")]]
     return "\n".join([*said, (folder / "results" / "pipeline_info" / "trace.txt").read_text()])
 
 
@@ -432,6 +432,7 @@ def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(t
         assert f"{site} trained one model with other sites" in report.text
         assert own not in (results / "shareable_report.html").read_text()
     assert not re.search(r"north-p\d", shown(tmp_path / "north"))
+    assert re.search(r"NORMALISE_READS \(south-p\d", shown(tmp_path / "south"))
 
 
 @contextmanager
