@@ -12,8 +12,9 @@ workflow CORDON {
     parameters // of the run, as nextflow_schema.json names them
 
     main:
-    // samples: [meta, bam]; given: [meta, caller, vcf]; pseudonyms: [meta, JSON of patient and sample]
-    // truths: [meta, truth vcf, confident bed]; reference: [fasta, fai, dict]; aliases: table of contig names or []
+    // samples: [meta, names, bam]; given: [meta, caller, names, vcf]; truths: [meta, names, truth vcf, confident bed],
+    // where names is JSON of the sample's name in the files; pseudonyms: [meta, JSON of patient and sample]
+    // private_errors: folder of errors that name somebody, or '' where all may be told; reference: [fasta, fai, dict]; aliases: table of contig names or []
     AGREE_ON_INPUTS(parameters)
     samples = AGREE_ON_INPUTS.out.samples
     given = AGREE_ON_INPUTS.out.given
@@ -21,12 +22,13 @@ workflow CORDON {
     truths = AGREE_ON_INPUTS.out.truths
     reference = AGREE_ON_INPUTS.out.reference
     aliases = AGREE_ON_INPUTS.out.aliases
+    private_errors = AGREE_ON_INPUTS.out.private_errors
 
     // reads: [meta, bam, bai]; calls: [meta, callers, vcfs, indices]
-    CALL(samples, given, reference, aliases, parameters)
+    CALL(samples, given, reference, aliases, private_errors, parameters)
 
     // variants: [meta, parquet]
-    REFINE(CALL.out.reads, CALL.out.calls, pseudonyms, truths, reference, aliases, parameters)
+    REFINE(CALL.out.reads, CALL.out.calls, pseudonyms, truths, reference, aliases, private_errors, parameters)
 
     // model: safetensors; record: federation.json; ledger: the aggregator's decisions
     FEDERATE(REFINE.out.variants, AGREE_ON_INPUTS.out.sites, parameters)

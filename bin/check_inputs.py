@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING, FOLDER, OUTPUT, Facts, GivenPath, command, facts
+from cordon.commands import EXISTING, FOLDER, OUTPUT, PRIVATE_ERRORS, Facts, GivenPath, command, facts
 from cordon.inputs import Places, check_inputs, read_staged
 from cordon.progress import shown
 
@@ -25,6 +25,8 @@ from cordon.progress import shown
 @click.option("--federation_slots", type=click.IntRange(min=1), help="Tasks that can run at the same time.")
 @click.option("--executor", help="Nextflow's executor, where the configuration names one.")
 @click.option("--output", type=OUTPUT, required=True, help="Checked samplesheet (CSV) to write.")
+@click.option("--names", type=OUTPUT, help="CSV to write: samples and patients, and their pseudonyms.")
+@PRIVATE_ERRORS
 def main(
     samplesheet: str,
     sites: str | None,
@@ -40,6 +42,7 @@ def main(
     federation_slots: int | None,
     executor: str | None,
     output: str,
+    names: str | None,
 ) -> Facts:
     """Check samplesheet, sites, reference and parameters; write the samplesheet with all defaults."""
     folder = (base or Path(samplesheet).parent).absolute()
@@ -57,6 +60,7 @@ def main(
         aliases=aliases,
         state=state,
         output=output,
+        names=names,
         steps=shown,
     )
     sites = len({row["site"] for row in checked})

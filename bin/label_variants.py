@@ -5,7 +5,17 @@ from __future__ import annotations
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, Facts, command, each, facts
+from cordon.commands import (
+    EXISTING,
+    GIVEN,
+    OUTPUT,
+    PRIVATE_ERRORS,
+    Facts,
+    command,
+    each,
+    facts,
+    name_in_files,
+)
 from cordon.errors import UserError
 from cordon.known_sites import FEWEST, label_by_known_sites
 from cordon.labels import label_variants
@@ -15,6 +25,7 @@ from cordon.progress import shown
 @command()
 @click.option("--variants", type=EXISTING, required=True, help="Variant table (Parquet) of one sample.")
 @click.option("--sample", required=True, help="The sample's name in the truth VCF.")
+@GIVEN
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
 @click.option("--aliases", type=EXISTING, help="Table of contig names, for truth VCF and confident BED.")
 @click.option("--truth", type=EXISTING, help="VCF of the sample's real alleles.")
@@ -26,9 +37,11 @@ from cordon.progress import shown
     help="Normalised, indexed VCF of known alleles, in place of a truth set; repeatable.",
 )
 @click.option("--output", type=OUTPUT, required=True, help="Labelled table (Parquet) to write.")
+@PRIVATE_ERRORS
 def main(
     variants: str,
     sample: str,
+    given: str | None,
     reference: str,
     aliases: str | None,
     truth: str | None,
@@ -46,6 +59,7 @@ def main(
         rows = [{"variants": variants, "fewest": FEWEST, "kind": kind} for kind in few]
         return each("unlabelled", line, rows) + found
     if truth and confident and not known_sites:
+        sample = name_in_files(given, sample, truth=truth, confident=confident)
         files = {"reference": reference, "truth": truth, "confident": confident, "aliases": aliases}
         label_variants(variants, output, sample=sample, **files, steps=shown)
         told = "{variants}: labelled by {truth} inside {confident}"

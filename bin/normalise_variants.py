@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, Facts, command
+from cordon.commands import EXISTING, GIVEN, OUTPUT, PRIVATE_ERRORS, Facts, command, name_in_files
 from cordon.progress import shown
 from cordon.variants import normalise_variants, write_statistics
 
@@ -13,16 +13,19 @@ from cordon.variants import normalise_variants, write_statistics
 @command()
 @click.option("--vcf", type=EXISTING, required=True, help="VCF, gVCF or BCF.")
 @click.option("--reference", type=EXISTING, required=True, help="FASTA with its .fai.")
-@click.option("--sample", help="Sample whose alleles are kept.")
+@click.option("--sample", help="Sample whose alleles are kept, as the VCF to write names it.")
+@GIVEN
 @click.option("--sites_only", is_flag=True, help="Keep every allele, without genotypes, with INFO/AF alone.")
 @click.option("--aliases", type=EXISTING, help="Table of contig names: one contig a line, tabs between.")
 @click.option("--summary", type=OUTPUT, help="JSON of what was changed and left out.")
 @click.option("--statistics", type=OUTPUT, help="What `bcftools stats` says of the output.")
 @click.option("--output", type=OUTPUT, required=True, help="bgzip VCF to write; its .tbi comes beside it.")
+@PRIVATE_ERRORS
 def main(
     vcf: str,
     reference: str,
     sample: str | None,
+    given: str | None,
     sites_only: bool,
     aliases: str | None,
     summary: str | None,
@@ -33,7 +36,13 @@ def main(
     if sites_only == (sample is not None):
         raise click.UsageError("A file is a sample's or a resource's. Give either --sample or --sites_only.")
     done = normalise_variants(
-        vcf=vcf, reference=reference, sample=sample, output=output, aliases=aliases, steps=shown
+        vcf=vcf,
+        reference=reference,
+        sample=sample,
+        named=name_in_files(given, sample, vcf=vcf),
+        output=output,
+        aliases=aliases,
+        steps=shown,
     )
     if summary:
         done.write(summary)

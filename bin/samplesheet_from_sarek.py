@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING_FOLDER, OUTPUT, Facts, command, each, facts
+from cordon.commands import EXISTING_FOLDER, OUTPUT, PRIVATE_ERRORS, Facts, command, each, facts
 from cordon.samplesheet import CALLS
 from cordon.sarek import samplesheet_from_sarek
 
@@ -16,6 +16,7 @@ from cordon.sarek import samplesheet_from_sarek
 @click.option("--site", required=True, help="The hospital whose samples these are.")
 @click.option("--callers", default="haplotypecaller,deepvariant", show_default=True, help="Calls to take.")
 @click.option("--output", type=OUTPUT, required=True, help="Samplesheet (CSV) to write.")
+@PRIVATE_ERRORS
 def main(sarek: str, folder: str | None, site: str, callers: str, output: str) -> Facts:
     """Write the samplesheet of a results folder of nf-core/sarek."""
     wanted = callers.split(",")

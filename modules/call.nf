@@ -1,3 +1,4 @@
+include { named } from './inputs'
 include { NORMALISE_READS } from './normalise_reads/main'
 include { SPLIT_INTERVALS } from './split_intervals/main'
 include { GATK4_HAPLOTYPECALLER } from './gatk4/haplotypecaller/main'
@@ -14,10 +15,11 @@ def without_calls(reads, caller) {
 
 workflow CALL {
     take:
-    samples // [meta, bam]
-    given // [meta, caller, vcf]: calls that the user brings
+    samples // [meta, names, bam]
+    given // [meta, caller, names, vcf]: calls that the user brings
     reference // [fasta, fai, dict]
     aliases // table of contig names or []
+    private_errors // folder of errors that name somebody, or ''
     parameters // of the run
 
     main:
@@ -26,7 +28,7 @@ workflow CALL {
     in_parts = channel.empty()
     called = channel.empty()
 
-    NORMALISE_READS(samples, reference, aliases)
+    NORMALISE_READS(samples, reference, aliases, private_errors)
     reads = NORMALISE_READS.out.reads
     versions = NORMALISE_READS.out.versions
 
@@ -68,7 +70,9 @@ workflow CALL {
         called = called.mix(DEEPVARIANT.out.calls.map { meta, vcf, _index -> [meta, 'deepvariant', vcf] })
     }
 
-    NORMALISE_VARIANTS(called.mix(given), reference, aliases)
+    // What is called here names the sample as the normalised reads do.
+    own = called.map { meta, caller, vcf -> [meta, caller, named(meta.id, [:]), vcf] }
+    NORMALISE_VARIANTS(own.mix(given), reference, aliases, private_errors)
 
     // Callers finish in any order; sorted, a resumed run finds its tasks again.
     calls = NORMALISE_VARIANTS.out.calls

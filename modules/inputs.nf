@@ -38,6 +38,18 @@ def named_files(samplesheet) {
         .unique()
 }
 
+// Whether what a samplesheet holds stays out of scripts, tags and error texts: by default where these are sent elsewhere.
+def private_names(parameters) {
+    def tower = nextflow.Global.session.config.tower
+    def reports = (tower && tower.enabled) || System.getenv('TOWER_WORKFLOW_ID')
+    parameters.private_names == null ? reports as boolean : "${parameters.private_names}" != 'false'
+}
+
+// What a task is told by standard input: a sample's name in its files, and the paths that they have for good.
+def named(sample, files) {
+    groovy.json.JsonOutput.toJson([sample: sample] + files)
+}
+
 // The files of the user's that calling and labelling parameters name and that are there.
 def parameter_files(parameters) {
     [parameters.intervals, parameters.allele_frequencies, parameters.known_sites]
@@ -53,7 +65,8 @@ workflow AGREE_ON_INPUTS {
 
     main:
     check_profiles()
-    file(parameters.state_dir).mkdirs()
+    private_errors = private_names(parameters) ? file(parameters.state_dir).toAbsolutePath().resolve('private_errors').toString() : ''
+    file(private_errors ?: parameters.state_dir).mkdirs()
     versions = channel.empty()
     aliases = parameters.contig_aliases ? file(parameters.contig_aliases, checkIfExists: true) : []
     if ((parameters.simulate_sites as int) > 0) {
@@ -70,7 +83,7 @@ workflow AGREE_ON_INPUTS {
     else {
         if (parameters.from_sarek) {
             sarek = given(parameters.from_sarek, 'from_sarek')
-            SAMPLESHEET_FROM_SAREK([sarek, sarek.toAbsolutePath().toString()], parameters.site ?: error('--site is missing. Name the hospital whose samples --from_sarek holds.'))
+            SAMPLESHEET_FROM_SAREK([sarek, sarek.toAbsolutePath().toString()], parameters.site ?: error('--site is missing. Name the hospital whose samples --from_sarek holds.'), private_errors)
             versions = versions.mix(SAMPLESHEET_FROM_SAREK.out.versions)
             samplesheet = SAMPLESHEET_FROM_SAREK.out.samplesheet
         }
@@ -82,19 +95,19 @@ workflow AGREE_ON_INPUTS {
     }
 
     CHECK_INPUTS(
-        samplesheet.map { sheet -> [sheet, sheet.parent.toString()] },
-        sites,
-        reference,
         samplesheet.map { sheet ->
             def files = named_files(sheet).collect { path -> [path.toString(), path] } + parameter_files(parameters)
-            [files.collect { file -> file[0] }, files.collect { file -> file[1] }]
+            def told = [groovy.json.JsonOutput.toJson(parameters), sheet.parent.toString()] + files.collect { file -> file[0] }
+            [sheet, told.join('\n') + '\n', files.collect { file -> file[1] }]
         },
-        groovy.json.JsonOutput.toJson(parameters),
+        sites,
+        reference,
         file("${projectDir}/nextflow_schema.json"),
         file("${projectDir}/modules/check_inputs/schema_input.json"),
         file("${projectDir}/modules/check_inputs/schema_sites.json"),
         aliases,
         file(parameters.state_dir).toAbsolutePath().toString(),
+        private_errors,
     )
     PREPARE_REFERENCE(reference)
 
@@ -106,19 +119,27 @@ workflow AGREE_ON_INPUTS {
             def brought = callers.findAll { caller -> row["${caller}_vcf"] }
             def truth = row.truth_vcf && !(resources && row.role == 'train')
             def meta = [
-                id: row.sample, site: row.site, patient: row.patient, role: row.role,
+                id: private_errors ? row.sample_pseudonym : row.sample, site: row.site, role: row.role,
                 reads: row.bam ? true : false, given: brought, labelled: truth || (resources && row.role == 'train'),
             ]
             [meta, row, truth]
         }
 
     emit:
-    samples = rows.filter { meta, _row, _truth -> meta.reads }.map { meta, row, _truth -> [meta, file(row.bam)] }
-    given = rows.flatMap { meta, row, _truth -> meta.given.collect { caller -> [meta, caller, file(row["${caller}_vcf"])] } }
+    samples = rows
+        .filter { meta, _row, _truth -> meta.reads }
+        .map { meta, row, _truth -> [meta, named(row.sample, [bam: row.bam]), file(row.bam)] }
+    given = rows.flatMap { meta, row, _truth ->
+        meta.given.collect { caller -> [meta, caller, named(row.sample, [vcf: row["${caller}_vcf"]]), file(row["${caller}_vcf"])] }
+    }
     pseudonyms = rows.map { meta, row, _truth -> [meta, groovy.json.JsonOutput.toJson([patient: row.patient_pseudonym, sample: row.sample_pseudonym])] }
     truths = rows
         .filter { meta, _row, _truth -> meta.labelled }
-        .map { meta, row, truth -> truth ? [meta, file(row.truth_vcf), file(row.confident_bed)] : [meta, [], []] }
+        .map { meta, row, truth ->
+            def files = truth ? [truth: row.truth_vcf, confident: row.confident_bed] : [:]
+            [meta, named(row.sample, files), truth ? file(row.truth_vcf) : [], truth ? file(row.confident_bed) : []]
+        }
+    private_errors = private_errors
     aliases = aliases
     sites = sites
     reference = PREPARE_REFERENCE.out.reference

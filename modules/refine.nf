@@ -7,9 +7,10 @@ workflow REFINE {
     reads // [meta, bam, bai]
     calls // [meta, callers, vcfs, indices]
     pseudonyms // [meta, JSON of patient and sample]
-    truths // [meta, truth vcf, confident bed]; [meta, [], []] where labels come from known sites
+    truths // [meta, names, truth vcf, confident bed]; no files ([]) where labels come from known sites
     reference // [fasta, fai, dict]
     aliases // table of contig names or []
+    private_errors // folder of errors that name somebody, or ''
     parameters // of the run
 
     main:
@@ -30,7 +31,7 @@ workflow REFINE {
 
     unread = calls.filter { meta, _callers, _vcfs, _indices -> !meta.reads }.map { meta, callers, vcfs, indices -> [meta, [], [], callers, vcfs, indices] }
     ENCODE_VARIANTS(pseudonyms.join(reads.join(calls).mix(unread)), reference, by_frequency)
-    LABEL_VARIANTS(ENCODE_VARIANTS.out.variants.join(truths), reference, known_sites, aliases)
+    LABEL_VARIANTS(ENCODE_VARIANTS.out.variants.join(truths), reference, known_sites, aliases, private_errors)
     unlabelled = ENCODE_VARIANTS.out.variants.filter { meta, _table -> !meta.labelled }
 
     emit:

@@ -153,6 +153,7 @@ def test_one_parts_failure_costs_that_part_alone(tmp_path):
 
 
 def test_a_bad_samplesheet_is_refused_with_every_problem_before_any_caller_starts(tmp_path):
+    """Nextflow shows the failed task's script and what it said; with private names no cell is in them."""
     given = stub_site(tmp_path)
     (tmp_path / "samples.csv").write_text(
         f"{SHEET}\n"
@@ -160,11 +161,23 @@ def test_a_bad_samplesheet_is_refused_with_every_problem_before_any_caller_start
         "north,north-1,north-1,north-1.bam,,north-1.vcf.gz,north-1.bed,train\n"
         "east,east-1,east-1,missing.bam,,,,train\n"
     )
-    run = nextflow(tmp_path, *given, "--epsilon", "0", "--callers", "haplotypecaller,bcftools")
+    given += ["--epsilon", "0", "--callers", "haplotypecaller,bcftools"]
+    run = nextflow(tmp_path, *given)
     assert run.returncode != 0
     for expected in ("samples.csv, row 3", "samples.csv, row 4", "east", "missing.bam", "epsilon"):
         assert expected in run.stdout
     assert "HAPLOTYPECALLER" not in run.stdout
+    private = nextflow(tmp_path, *given, "--private_names", "true", "-work-dir", "private")
+    assert private.returncode != 0
+    for expected in (
+        "samples.csv, row 3, column sample: Keep one row",
+        "row 4, column bam: Correct the path",
+    ):
+        assert expected in private.stdout
+    assert not re.findall(r"(?:north|east)-1|missing\.bam|\.vcf\.gz|\.bed", private.stdout)
+    kept = tmp_path / "cordon_state" / "private_errors" / "check_inputs.txt"
+    assert str(kept) in private.stdout
+    assert "missing.bam does not exist. Correct the path" in kept.read_text()
 
 
 def test_schema_and_configuration_agree_on_names_and_defaults():
@@ -179,7 +192,12 @@ def test_schema_and_configuration_agree_on_names_and_defaults():
     configured = dict(re.findall(r"^    (\w+) = (.+)$", block, re.MULTILINE))
     assert set(configured) == set(defaults)
     profiles = "".join((ROOT / "modules" / name).read_text() for name in ("profiles.config", "test.config"))
-    not_pinned = {"outdir", "transport", *re.findall(r"^ *params\.(\w+) = ", profiles, re.MULTILINE)}
+    not_pinned = {
+        "outdir",
+        "transport",
+        "private_names",
+        *re.findall(r"^ *params\.(\w+) = ", profiles, re.MULTILINE),
+    }
     assert {"simulate_sites", "scheduler", "gpu", "callers", "rounds"} < not_pinned
     for name, value in configured.items():
         if name == "state_dir":  # where the run was launched; no constant
@@ -221,10 +239,21 @@ def real_options(folder: Path, na12878: Path, model: Path) -> list[str]:
 
 
 def shown(folder: Path) -> str:
-    """What a run in ``folder`` shows to whoever may see its tasks (ps, Tower): scripts, tags, trace."""
-    scripts = [path.read_text() for path in (folder / "work").rglob(".command.sh")]
-    assert len(scripts) > 10
-    return "\n".join([*scripts, (folder / "results" / "pipeline_info" / "trace.txt").read_text()])
+    """What the runs in ``folder`` show to whoever is told of their tasks (Tower): scripts, what tasks said,
+    Nextflow's logs, and the last run's trace with its tags."""
+    names = (".command.sh", ".command.out", ".command.err", ".command.log")
+    files = [path for name in names for path in (folder / "work").rglob(name)]
+    assert len(files) > 40
+    said = [path.read_text() for path in [*files, *folder.glob(".nextflow.log*")]]
+    return "\n".join([*said, (folder / "results" / "pipeline_info" / "trace.txt").read_text()])
+
+
+def who_is_who(folder: Path) -> dict[str, str]:
+    """Pseudonyms by sample of a run with private names in ``folder``; the file is its owner's alone."""
+    path = folder / "results" / "pipeline_info" / "private_names.csv"
+    assert path.stat().st_mode & 0o777 == 0o600
+    with path.open() as file:
+        return {row["sample"]: row["sample_pseudonym"] for row in csv.DictReader(file)}
 
 
 def check_scored_vcf(path: Path, rows: int) -> None:
@@ -275,21 +304,27 @@ def scored_alleles(path: Path, callers: set[str]) -> set[tuple[str, int, str, st
 def test_a_cram_is_called_in_parts_and_its_calls_are_taken_again_from_sareks_layout(
     tmp_path, na12878, na12878_reference
 ):
-    """Real GATK, and the double of DeepVariant; then the same calls brought along, without the reads."""
+    """Real GATK, and the double of DeepVariant; then the same calls brought along, without the reads. Both
+    with private names: no task shows what sample, patient and their files are called."""
     given = real_options(tmp_path, na12878, untrained_model(tmp_path / "model.safetensors"))
     bam = f"{na12878}/NA12878.chr20_10mb.bam"
-    pysam.view("-C", "-T", str(na12878_reference), "-o", str(tmp_path / "x.cram"), bam, catch_stdout=False)
-    sheet = (tmp_path / "samples.csv").read_text()
-    (tmp_path / "samples.csv").write_text(sheet.replace(bam, "x.cram"))
+    cram = str(tmp_path / "Jane_Doe.cram")
+    pysam.view("-C", "-T", str(na12878_reference), "-o", cram, bam, catch_stdout=False)
+    sheet = (tmp_path / "samples.csv").read_text().replace(bam, "Jane_Doe.cram")
+    for path in sorted(na12878.glob("NIST.*")):
+        (tmp_path / path.name.replace("NIST", "Jane_Doe")).symlink_to(path)
+    (tmp_path / "samples.csv").write_text(sheet.replace(f"{na12878}/NIST", "Jane_Doe"))
     (tmp_path / "regions.bed").write_text("20\t9999999\t10050000\n")
     double = ROOT / "tests" / "doubles" / "deepvariant" / "run_deepvariant"
     config = f"process {{ withName: 'DEEPVARIANT' {{ ext.command = '{double}' }} }}\n"
     (tmp_path / "double.config").write_text(config)
     given += ["-c", "double.config", "--contig_aliases", str(ROOT / "assets" / "contig_aliases.tsv")]
+    given += ["--private_names", "true"]
     called = nextflow(tmp_path, *given, "--gvcf", "--callers", "haplotypecaller,deepvariant,bcftools")
     assert called.returncode == 0, called.stdout
+    own = who_is_who(tmp_path)["NA12878"]
     parts = {task for task in tasks(tmp_path) if task.startswith("GATK4_HAPLOTYPECALLER")}
-    assert parts == {f"GATK4_HAPLOTYPECALLER (NA12878.000{number})" for number in (1, 2, 3)}
+    assert parts == {f"GATK4_HAPLOTYPECALLER ({own}.000{number})" for number in (1, 2, 3)}
     calls = tmp_path / "results" / "calls"
     for end in (
         "haplotypecaller.vcf.gz",
@@ -297,25 +332,31 @@ def test_a_cram_is_called_in_parts_and_its_calls_are_taken_again_from_sareks_lay
         "deepvariant.g.vcf.gz",
         "bcftools.vcf.gz",
     ):
-        lines = bcftools.view("-H", str(calls / f"NA12878.{end}")).splitlines()
+        lines = bcftools.view("-H", str(calls / f"{own}.{end}")).splitlines()
         places = [int(line.split("\t")[1]) for line in lines]
         assert places == sorted(set(places)) or end == "bcftools.vcf.gz"
         assert places[-1] > 10_040_000
-    counts = json.loads((calls / "NA12878.haplotypecaller.summary.json").read_text())
-    table = read_table(tmp_path / "results" / "variants" / "NA12878.labelled.parquet", LABELLED)
-    pseudonyms = {*table["patient"].to_pylist(), *table["sample"].to_pylist()}
-    assert len(pseudonyms) == 2
-    assert not [name for name in ("Doe-1952", *pseudonyms) if name in shown(tmp_path)]
-    first = scored_alleles(tmp_path / "results" / "scored" / "NA12878.scored.vcf.gz", {"haplotypecaller"})
+    counts = json.loads((calls / f"{own}.haplotypecaller.summary.json").read_text())
+    table = read_table(tmp_path / "results" / "variants" / f"{own}.labelled.parquet", LABELLED)
+    assert set(table["sample"].to_pylist()) == {own}
+    assert 0 < sum(label == 1 for label in table["label"].to_pylist()) < table.num_rows
+    scored = tmp_path / "results" / "scored" / f"{own}.scored.vcf.gz"
+    assert list(pysam.VariantFile(str(scored)).header.samples) == [own]
+    names = ("NA12878", "Doe-1952", "Jane_Doe", *set(table["patient"].to_pylist()))
+    assert not [name for name in names if name in shown(tmp_path)]
+    first = scored_alleles(scored, {"haplotypecaller"})
     assert len(first) == counts["kept"] > 50
 
     brought = ("haplotypecaller.vcf.gz", "deepvariant.g.vcf.gz")
+    (tmp_path / "names.txt").write_text("NA12878\n")
     for end in brought:
-        folder = tmp_path / "sarek" / "variant_calling" / end.split(".")[0] / "N"
+        folder = tmp_path / "sarek" / "variant_calling" / end.split(".")[0] / "Jane_Doe"
         folder.mkdir(parents=True)
-        (calls / f"NA12878.{end}").rename(folder / f"N.{end}")
+        renamed = ["-s", str(tmp_path / "names.txt"), "-o", str(folder / f"Jane_Doe.{end}")]
+        bcftools.reheader(*renamed, str(calls / f"{own}.{end}"), catch_stdout=False)
     wanted = {"haplotypecaller", "deepvariant"}
-    expected = scored_alleles(tmp_path / "results" / "scored" / "NA12878.scored.vcf.gz", wanted)
+    expected = scored_alleles(scored, wanted)
+    scored.unlink()
     given = [
         *given[2:],
         "--from_sarek",
@@ -328,13 +369,16 @@ def test_a_cram_is_called_in_parts_and_its_calls_are_taken_again_from_sareks_lay
     again = nextflow(tmp_path, *given)
     assert again.returncode == 0, again.stdout
     assert not any("CALLER" in task or "DEEPVARIANT" in task or "READS" in task for task in tasks(tmp_path))
-    found = scored_alleles(tmp_path / "results" / "scored" / "NA12878.scored.vcf.gz", wanted)
-    assert found == expected
+    assert who_is_who(tmp_path) == {"NA12878": own}
+    assert scored_alleles(scored, wanted) == expected
+    assert list(pysam.VariantFile(str(scored)).header.samples) == [own]
+    assert not [name for name in names if name in shown(tmp_path)]
 
 
 def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(tmp_path):
     """As in production: the aggregator is no part of the pipelines; a site has a key, a plan, an address,
-    and a policy that the aggregator satisfies (TEST ONLY here). One connects through a shared folder."""
+    and a policy that the aggregator satisfies (TEST ONLY here). One connects through a shared folder, and one
+    keeps its names private."""
     small = "--sites 2 --patients 2 --held_out 1 --length 30000 --outdir cohort"
     command(tmp_path, "simulate_cohort", small)
     command(
@@ -353,7 +397,8 @@ def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(t
         relayed(tmp_path / "shared", address),
     ):
         runs = {}
-        ways = {"north": "", "south": f"--transport files --transport_dir {tmp_path}/shared"}
+        shared = f"--transport files --transport_dir {tmp_path}/shared"
+        ways = {"north": "--private_names true", "south": shared}
         for site in ("north", "south"):
             folder = tmp_path / site
             folder.mkdir()
@@ -380,14 +425,17 @@ def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(t
     assert "session north-" not in relay
     for site in ("north", "south"):
         assert "AGGREGATE" not in " ".join(tasks(tmp_path / site))
-        scored = tmp_path / site / "results" / "scored" / f"{site}-p01.scored.vcf.gz"
+        own = who_is_who(tmp_path / site)[f"{site}-p01"] if site == "north" else f"{site}-p01"
+        scored = tmp_path / site / "results" / "scored" / f"{own}.scored.vcf.gz"
         assert record["model_hash"] in bcftools.view("-h", str(scored))
         results = tmp_path / site / "results"
-        own = json.loads((results / "federation" / "sites" / f"{site}.spent.json").read_text())
+        spent = json.loads((results / "federation" / "sites" / f"{site}.spent.json").read_text())
         report = Page((results / "report.html").read_text())
-        assert report.table("Sites' own ledgers")[site][0] == f"{own['epsilon_rdp']:.2f}"
+        assert report.table("Sites' own ledgers")[site][0] == f"{spent['epsilon_rdp']:.2f}"
         assert f"{site} trained one model with other sites" in report.text
-        assert f"{site}-p01" not in (results / "shareable_report.html").read_text()
+        assert own not in (results / "shareable_report.html").read_text()
+    assert not re.search(r"north-p\d", shown(tmp_path / "north"))
+    assert re.search(r"NORMALISE_READS \(south-p\d", shown(tmp_path / "south"))
 
 
 @contextmanager

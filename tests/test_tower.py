@@ -62,15 +62,18 @@ def test_the_example_of_a_params_file_is_one():
 
 @pytest.mark.pipeline
 @pytest.mark.timeout(600)
-def test_every_report_that_the_platform_shows_is_published(tmp_path):
-    """By a run that plays the whole consortium, or by a site's whose aggregator is elsewhere."""
-    whole = nextflow(tmp_path, "-stub", profile="demo,local")
+def test_every_report_that_the_platform_shows_is_published_and_no_name_is_told(tmp_path, monkeypatch):
+    """By a run that plays the whole consortium, or by a site's whose aggregator is elsewhere. The latter
+    reports to the platform, and so its names are private unasked."""
+    whole = nextflow(tmp_path, "-stub", "--private_names", "true", profile="demo,local")
     assert whole.returncode == 0, whole.stdout
     for name in ("site.key", "ca.crt"):
         (tmp_path / name).touch()
+    monkeypatch.setenv("NXF_PLUGINS_DIR", str(mute_plugin(tmp_path / "plugins")))
     joined = nextflow(
         tmp_path, "-stub", *stub_site(tmp_path), "--callers", "bcftools", "--aggregator", "host:9092",
         "--site_key", "site.key", "--aggregator_ca", "ca.crt", "--outdir", "joined",
+        "-with-tower", "https://tower.hospital.example/api",
     )  # fmt: skip
     assert joined.returncode == 0, joined.stdout
     published = {
@@ -85,7 +88,24 @@ def test_every_report_that_the_platform_shows_is_published(tmp_path):
     for kind in ("report.html", "certificate.json", "ledger.jsonl", "timeline.html"):
         assert any(path.endswith(kind) for path in shown)
     # What stays with a site is not among them.
-    assert not any("variants/" in path or "calls/" in path or "audit.json" in path for path in shown)
+    stays = ("variants/", "calls/", "scored/", "audit.json", "private_names.csv")
+    assert not [path for path in shown if any(name in path for name in stays)]
+    for folder in ("results", "joined"):
+        assert f"{folder}/pipeline_info/private_names.csv" in published
+    told = [path.read_text() for path in (tmp_path / "work").rglob(".command.sh")]
+    told += [
+        (tmp_path / folder / "pipeline_info" / "trace.txt").read_text() for folder in ("results", "joined")
+    ]
+    assert len(told) > 50
+    assert not re.findall(r"(?:north|south)-(?:\d|train|test)", "\n".join(told))
+
+
+def mute_plugin(folder: Path) -> Path:
+    """A folder of plugins with a double of nf-tower, which lets Nextflow start and sends nothing."""
+    manifest = folder / "nf-tower-1.9.3" / "classes" / "META-INF" / "MANIFEST.MF"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("Manifest-Version: 1.0\nPlugin-Id: nf-tower\nPlugin-Version: 1.9.3\n")
+    return folder
 
 
 def test_the_manifest_invents_no_place_and_names_the_license():

@@ -1,13 +1,16 @@
-// Sorted, duplicates marked, indexed; the sample is the one that the samplesheet names.
+// Sorted, duplicates marked, indexed; the sample is the one that the samplesheet names. That name comes in by standard
+// input, as JSON, and what is written names the sample `meta.id`. An error that names somebody goes to a file in the folder
+// `private_errors`, where there is one.
 process NORMALISE_READS {
     tag "${meta.id}"
     label 'process_low'
     container "cordon-python:${workflow.manifest.version}"
 
     input:
-    tuple val(meta), path(bam, stageAs: 'given/*')
+    tuple val(meta), '-', path(bam, stageAs: 'given/reads')
     tuple path(fasta), path(fai), path(dict)
     path aliases
+    val private_errors
 
     output:
     tuple val(meta), path("${meta.id}.bam"), path("${meta.id}.bam.bai"), emit: reads
@@ -16,10 +19,12 @@ process NORMALISE_READS {
     script:
     def args = task.ext.args ?: ''
     def renamed = aliases ? "--aliases ${aliases}" : ''
+    def kept = private_errors ? "--private_errors '${private_errors}/normalise_reads.${meta.id}.txt'" : ''
     """
+    cat > given.json
     normalise_reads.py \\
-        --bam ${bam} --sample ${meta.id} --reference ${fasta} --threads ${task.cpus} \\
-        ${renamed} ${args} --output ${meta.id}.bam
+        --bam ${bam} --sample ${meta.id} --given given.json --reference ${fasta} --threads ${task.cpus} \\
+        ${renamed} ${kept} ${args} --output ${meta.id}.bam
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

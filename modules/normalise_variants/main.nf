@@ -1,13 +1,14 @@
-// One biallelic, left-aligned record for each allele that the caller saw in the sample.
+// One biallelic, left-aligned record for each allele that the caller saw in the sample. Names as in NORMALISE_READS.
 process NORMALISE_VARIANTS {
     tag "${meta.id} ${caller}"
     label 'process_single'
     container "cordon-python:${workflow.manifest.version}"
 
     input:
-    tuple val(meta), val(caller), path(vcf, stageAs: 'given/*')
+    tuple val(meta), val(caller), '-', path(vcf, stageAs: 'given/calls')
     tuple path(fasta), path(fai), path(dict)
     path aliases
+    val private_errors
 
     output:
     tuple val(meta), val(caller), path("${meta.id}.${caller}.normalised.vcf.gz"), path("${meta.id}.${caller}.normalised.vcf.gz.tbi"), emit: calls
@@ -18,9 +19,11 @@ process NORMALISE_VARIANTS {
     script:
     def args = task.ext.args ?: ''
     def renamed = aliases ? "--aliases ${aliases}" : ''
+    def kept = private_errors ? "--private_errors '${private_errors}/normalise_variants.${meta.id}.${caller}.txt'" : ''
     """
+    cat > given.json
     normalise_variants.py \\
-        --vcf ${vcf} --sample ${meta.id} --reference ${fasta} ${renamed} ${args} \\
+        --vcf ${vcf} --sample ${meta.id} --given given.json --reference ${fasta} ${renamed} ${kept} ${args} \\
         --summary ${meta.id}.${caller}.summary.json --statistics ${meta.id}.${caller}.stats.txt \\
         --output ${meta.id}.${caller}.normalised.vcf.gz
 

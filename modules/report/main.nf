@@ -1,3 +1,4 @@
+// The parameters come in by standard input, as JSON.
 process REPORT {
     tag 'report.html'
     label 'process_single'
@@ -12,7 +13,7 @@ process REPORT {
     path callset
     path trace
     val software
-    val parameters
+    stdin
 
     output:
     path 'report.html', emit: report
@@ -28,7 +29,7 @@ process REPORT {
     def evaluated = evaluation ? "--evaluation ${evaluation}" : ''
     def measured = trace ? "--trace ${trace}" : ''
     """
-    printf '%s\\n' '${parameters.replace("'", "'\\''")}' > parameters.json
+    cat > parameters.json
     printf '%b' '${software.replace("'", "'\\''").replace('\n', '\\n')}' > software_versions.yml
     write_report.py \\
         ${trained} ${certified} ${own} ${evaluated} ${measured} --callset ${callset} --versions software_versions.yml \\

@@ -9,6 +9,7 @@ process SAMPLESHEET_FROM_SAREK {
     input:
     tuple path(sarek, stageAs: 'sarek'), val(folder)
     val site
+    val private_errors
 
     output:
     path 'samplesheet.csv', emit: samplesheet
@@ -16,8 +17,9 @@ process SAMPLESHEET_FROM_SAREK {
 
     script:
     def args = task.ext.args ?: ''
+    def kept = private_errors ? "--private_errors '${private_errors}/samplesheet_from_sarek.txt'" : ''
     """
-    samplesheet_from_sarek.py --sarek ${sarek} --folder '${folder}' --site ${site} ${args} --output samplesheet.csv
+    samplesheet_from_sarek.py --sarek ${sarek} --folder '${folder}' --site ${site} ${kept} ${args} --output samplesheet.csv
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

@@ -9,16 +9,20 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cordon.errors import CordonError, InputProblems, UserError
+from cordon.errors import CordonError, InputProblems, KeptBack, UserError
+from cordon.parameters import read_json
+from cordon.private_errors import kept_back
 
 INTERRUPTED = 130
 AS_JSON = "cordon.as_json"
+CALLED = "cordon.called"
 REMEDIES = {
     errno.ENOENT: "Check the path, or make the file first.",
     errno.EACCES: "Ask its owner for access, or give another place.",
@@ -77,6 +81,14 @@ FOLDER = GivenPath(file_okay=False)
 # A public key's digits, or a file of them: shells complete files.
 KEY = GivenPath(dir_okay=False)
 
+# For commands that read files of a patient's.
+PRIVATE_ERRORS = click.option(
+    "--private_errors", type=OUTPUT, help="Tell an error here, and elsewhere without what files hold."
+)
+GIVEN = click.option(
+    "--given", type=EXISTING, help="JSON: `sample`, as its files name it, and files' own paths by option."
+)
+
 
 @dataclass
 class Facts:
@@ -99,6 +111,22 @@ def facts(line: str, /, **values: Any) -> Facts:
 def each(name: str, line: str, rows: Sequence[Mapping[str, Any]]) -> Facts:
     """A list of ``rows`` under ``name``, told in a ``line`` each."""
     return Facts({name: [dict(row) for row in rows]}, [line.format(**row) for row in rows])
+
+
+def name_in_files(given: str | None, sample: str | None, **files: str | None) -> str | None:
+    """The sample's name in its files: that in the JSON file ``given``, without one ``sample``.
+
+    Errors then call ``files`` (path by option) as the JSON does: a task has them under names of its own. They
+    come in a file, since others see command lines. Raises UserError where the JSON names no sample.
+    """
+    if given is None:
+        return sample
+    said = read_json(given)
+    called = {path: str(said[option]) for option, path in files.items() if path and option in said}
+    click.get_current_context().meta[CALLED] = called
+    if not isinstance(said.get("sample"), str) or not said["sample"]:
+        raise UserError(f'{given}: names no sample. Write {{"sample": "..."}}.')
+    return str(said["sample"])
 
 
 def as_json() -> bool:
@@ -134,9 +162,11 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> None:
         wanted = ctx.meta[AS_JSON] = ctx.params.pop("as_json")
+        private = ctx.params.pop("private_errors", None)
         collect_seldom()
         try:
-            found = super().invoke(ctx) or Facts({})
+            with kept_back(private, _told) if private else nullcontext():
+                found = super().invoke(ctx) or Facts({})
             if wanted:
                 given = {} if self.verdict is None else {self.verdict: True}
                 _print(given | found.values)
@@ -193,7 +223,15 @@ def _plain(value: object) -> str:
 
 
 def _told(error: CordonError | OSError | KeyboardInterrupt) -> tuple[str, int]:
-    """An error's message and exit status."""
+    """An error's message, with files called as `name_in_files` was told, and exit status."""
+    message, status = _said(error)
+    if not isinstance(error, KeptBack):
+        for path, name in click.get_current_context().meta.get(CALLED, {}).items():
+            message = message.replace(path, name)
+    return message, status
+
+
+def _said(error: CordonError | OSError | KeyboardInterrupt) -> tuple[str, int]:
     if isinstance(error, CordonError):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):

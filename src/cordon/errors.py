@@ -4,6 +4,7 @@ CordonError                 exit status 1: our own fault unless a subclass says 
 ├── UserError               exit status 2: the input or the call is wrong; the message says what to do
 │   ├── InputProblems       several problems found in one pass, each with file, row and remedy
 │   └── BudgetExceeded      exit status 3: the next step would spend more epsilon than allowed
+├── KeptBack                any exit status: an error told without what the user's files hold
 ├── NotReleased             exit status 8: an audit found that a model must not leave
 └── FederationError         exit status 4: the federation could not go on
     ├── Quarantined         exit status 5: the aggregator refused this site's updates
@@ -35,7 +36,8 @@ class Problem:
     """One thing wrong with an input.
 
     ``where`` names file, and row and column where there are any; ``what`` says what is wrong;
-    ``remedy`` says what to do about it.
+    ``remedy`` says what to do about it. Only ``what`` may say what a sample, a patient or a file of theirs
+    is called, or what such a file holds: the others are told to Seqera Platform too.
     """
 
     where: str
@@ -51,15 +53,30 @@ class InputProblems(UserError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
+        super().__init__(self._listed(str(problem) for problem in self.problems))
+
+    def without_contents(self) -> str:
+        """The message without what is wrong: where, and what to do."""
+        return self._listed(f"{problem.where}: {problem.remedy}" for problem in self.problems)
+
+    def _listed(self, lines: Iterable[str]) -> str:
         count = len(self.problems)
         head = f"{count} problem{'s' if count != 1 else ''} in the input:"
-        super().__init__("\n".join([head, *(f"  - {problem}" for problem in self.problems)]))
+        return "\n".join([head, *(f"  - {line}" for line in lines)])
 
 
 class BudgetExceeded(UserError):
     """The next step would spend more epsilon than the budget allows; nothing was spent."""
 
     exit_code = 3
+
+
+class KeptBack(CordonError):
+    """Another error, told without what the user's files hold; its ``exit_code`` is the other's."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class NotReleased(CordonError):

@@ -196,7 +196,7 @@ def bed_faults(path: StrPath, genome: Genome) -> Iterator[Fault]:
 def _sample_faults(path: StrPath, header: pysam.AlignmentHeader, sample: str) -> Iterator[Fault]:
     names = sample_names(header)
     if not names:
-        remedy = f"Add one with `samtools addreplacerg -r ID:1 -r SM:{sample}`."
+        remedy = "Add one with `samtools addreplacerg -r ID:1 -r SM:NAME`, the row's sample as NAME."
         yield f"{path} has no read group with a sample name (@RG SM).", remedy
     elif names != [sample]:
         what = f"{path} holds sample {', '.join(names)} (@RG SM), the row says {sample}."

@@ -82,14 +82,16 @@ def check_inputs(
     sites_schema: StrPath | None = None,
     aliases: StrPath | None = None,
     state: StrPath | None = None,
+    names: StrPath | None = None,
     steps: Steps = silent,
 ) -> list[dict[str, str]]:
     """Check a run's inputs and write the samplesheet with absolute paths and every default filled in.
 
     ``input_schema`` and ``sites_schema`` are the sheets' schemas, by default those that ``schema`` names;
     ``aliases`` is a table of contig names. With ``state``, the folder with the site's salt, the samplesheet
-    gets the columns of PSEUDONYMS too. ``executor`` is Nextflow's, where the configuration names one.
-    Raises InputProblems with everything that is wrong; then nothing is written.
+    gets the columns of PSEUDONYMS too, and ``names``, a CSV of mode 0600, tells whose they are. ``executor``
+    is Nextflow's, where the configuration names one. Raises InputProblems with everything that is wrong;
+    then nothing is written.
     """
     rules = read_json(schema)
     values, problems = check_parameters(read_json(parameters), rules)
@@ -120,6 +122,8 @@ def check_inputs(
     salt = read_salt(state) if state is not None else None
     checked = [_checked(row, places, salt, scoring="scoring_model" in values) for row in rows]
     _write(checked, [*COLUMNS, *(PSEUDONYMS if salt else ())], output)
+    if names is not None and salt is not None:
+        _write(checked, ["site", "patient", "sample", *PSEUDONYMS], names, mode=0o600)
     return checked
 
 
@@ -269,8 +273,13 @@ def _checked(row: Row, places: Places, salt: Salt | None, *, scoring: bool) -> d
     return cells
 
 
-def _write(rows: Sequence[Mapping[str, str]], columns: Sequence[str], output: StrPath) -> None:
-    with written_beside(output) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def _write(
+    rows: Sequence[Mapping[str, str]], columns: Sequence[str], output: StrPath, mode: int | None = None
+) -> None:
+    with written_beside(output) as temporary:
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        if mode is not None:
+            temporary.chmod(mode)

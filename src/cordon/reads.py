@@ -35,6 +35,8 @@ DUPLICATE_MARKERS = (
 GROUPS_ONLY = b"required_fields=0x1001"
 # The name in an @SQ line of a header.
 SEQUENCE_NAME = re.compile(r"^(@SQ\t(?:.*\t)?SN:)([^\t\n]+)", re.MULTILINE)
+# The same of the sample in an @RG line.
+SAMPLE_NAME = re.compile(r"^(@RG\t(?:.*\t)?SM:)([^\t\n]+)", re.MULTILINE)
 # htslib's level of verbosity that shows errors but no warnings.
 ERRORS = 1
 
@@ -95,25 +97,28 @@ def normalise_reads(
     sample: str,
     reference: StrPath,
     output: StrPath,
+    named: str | None = None,
     threads: int = 1,
     aliases: StrPath | None = None,
     steps: Steps = silent,
 ) -> str:
     """Write the reads sorted, duplicate-marked and indexed (``output`` and ``output.bai``).
 
-    ``bam`` is a BAM or CRAM. ``aliases`` is a table of contig names (`cordon.contigs`): the header is
-    rewritten with the reference's, names inside SA, XA and OA tags stay as they are. Returns one line that
-    says what was done. The duplicate marking is samtools': collate, fixmate -m, sort, markdup; it is left
-    out where a @PG line shows that it was done, the sort where @HD says so and the records are in order.
-    Raises UserError on a wrong sample, reads without its read groups, another reference, or reads that
-    samtools cannot process.
+    ``bam`` is a BAM or CRAM. Its read groups must name the sample ``named`` (by default ``sample``); those
+    that are written name ``sample``. ``aliases`` is a table of contig names (`cordon.contigs`): the header
+    is rewritten with the reference's, names inside SA, XA and OA tags stay as they are. Returns one line
+    that says what was done. The duplicate marking is samtools': collate, fixmate -m, sort, markdup; it is
+    left out where a @PG line shows that it was done, the sort where @HD says so and the records are in
+    order. Raises UserError on a wrong sample, reads without its read groups, another reference, or reads
+    that samtools cannot process.
     """
     check_readable(bam)
     names = read_aliases(aliases)
+    named = named or sample
     try:
         with quiet(), pysam.AlignmentFile(os.fspath(bam), format_options=[GROUPS_ONLY]) as source:
             header, is_bam = source.header, bool(source.is_bam)
-            check_sample(header, bam, sample)
+            check_sample(header, bam, named)
             renamed = names.resolve(header.references, read_fai(f"{os.fspath(reference)}.fai"))
             check_contigs(header, bam, reference, renamed)
             check_groups(source, bam)
@@ -123,10 +128,11 @@ def normalise_reads(
     marked = duplicates_marked(header)
     with written_beside(output) as temporary, steps("normalising reads", 2 if marked else 5, "steps") as tick:
         given: StrPath = bam
-        if renamed:
+        rewritten = bool(renamed) or named != sample
+        if rewritten:
             given = temporary.with_suffix(".renamed.bam")
             source_bam = bam if is_bam else _decoded(bam, reference, renamed, temporary, threads)
-            _rename_contigs(source_bam, header, renamed, given, about=bam)
+            _rename(source_bam, header, renamed, sample, given, about=bam)
         if not marked:
             done = "sorted, duplicates marked"
             _mark_duplicates(given, temporary, common, bam, tick)
@@ -139,6 +145,7 @@ def normalise_reads(
             tick()
         if renamed:
             done += f", contigs renamed: {len(renamed)}"
+        if rewritten:
             for step in (Path(given), temporary.with_suffix(".decoded.bam")):
                 step.unlink(missing_ok=True)
         if not Path(f"{temporary}.bai").exists():
@@ -219,18 +226,25 @@ def _decoded(
     return decoded
 
 
-def _rename_contigs(
-    bam: StrPath, header: pysam.AlignmentHeader, renamed: Mapping[str, str], target: Path, about: StrPath
+def _rename(
+    bam: StrPath,
+    header: pysam.AlignmentHeader,
+    renamed: Mapping[str, str],
+    sample: str,
+    target: Path,
+    about: StrPath,
 ) -> None:
-    """A copy with other contig names in its header; the records, which hold numbers, are copied as blocks."""
+    """A copy whose header has other contig names, and the sample's; the records, which hold numbers and
+    read groups' ids, are copied as blocks."""
     lines = SEQUENCE_NAME.sub(lambda line: line[1] + renamed.get(line[2], line[2]), str(header))
+    lines = SAMPLE_NAME.sub(lambda line: line[1] + sample, lines)
     text = target.with_suffix(".header.sam")
     text.write_text(lines)
     try:
         with quiet(ERRORS):
             pysam.reheader("-P", str(text), os.fspath(bam), save_stdout=str(target))
     except pysam.SamtoolsError as error:
-        raise UserError(f"{about}: {cannot('rename its contigs', error)}") from error
+        raise UserError(f"{about}: {cannot('write its header anew', error)}") from error
     text.unlink()
 
 

@@ -78,7 +78,7 @@ def samplesheet_from_sarek(
             sample = _sample_name(files)
         except ValueError as error:
             problems.append(
-                Problem(f"{folder}, sample {files.name}", str(error), "Run this sample in sarek again.")
+                Problem(str(folder), f"sample {files.name}: {error}", "Run this sample in sarek again.")
             )
             continue
         paths = {"bam": files.reads, "bai": files.index}

@@ -111,27 +111,28 @@ def normalise_variants(
     reference: StrPath,
     sample: str | None,
     output: StrPath,
+    named: str | None = None,
     aliases: StrPath | None = None,
     steps: Steps = silent,
 ) -> Summary:
     """Write one record an allele that ``sample`` carries, left-aligned, sorted, with its tbi.
 
-    ``vcf`` is a VCF, gVCF or BCF. With ``sample`` None every allele of the file is kept, without genotypes
-    and with INFO/AF alone (a resource of known sites or allele frequencies). ``aliases`` is a table of
-    contig names (`cordon.contigs`). The splitting, aligning and merging are `bcftools norm`'s: fields with
-    Number=A, R and G follow their allele. Left out and counted: reference blocks, symbolic alleles, ``*``,
-    alleles with letters beyond ACGTN, alleles that the genotype does not hold (or a missing genotype),
-    exact duplicates, and sites (not a sample's calls) on contigs that the reference lacks. Memory does not
-    grow with the file. Raises UserError where REF disagrees with the reference, the sample is not in the
-    file, or the file is no VCF.
+    ``vcf`` is a VCF, gVCF or BCF, which names the sample ``named`` (by default ``sample``). With ``sample``
+    None every allele of the file is kept, without genotypes and with INFO/AF alone (a resource of known
+    sites or allele frequencies). ``aliases`` is a table of contig names (`cordon.contigs`). The splitting,
+    aligning and merging are `bcftools norm`'s: fields with Number=A, R and G follow their allele. Left out
+    and counted: reference blocks, symbolic alleles, ``*``, alleles with letters beyond ACGTN, alleles that
+    the genotype does not hold (or a missing genotype), exact duplicates, and sites (not a sample's calls)
+    on contigs that the reference lacks. Memory does not grow with the file. Raises UserError where REF
+    disagrees with the reference, the sample is not in the file, or the file is no VCF.
     """
     contigs = read_fai(f"{os.fspath(reference)}.fai")
-    picker = Picker(vcf, sample, contigs, read_aliases(aliases))
+    picker = Picker(vcf, named or sample, contigs, read_aliases(aliases), written=sample)
     counts = picker.counts
     with written_beside(output) as temporary, steps("normalising variants", 5, "steps") as tick:
-        picked, split, named, ordered = (
+        picked, split, kept, ordered = (
             temporary.with_suffix(f".{step}")
-            for step in ("picked.vcf", "split.vcf", "named.vcf", "ordered.bcf")
+            for step in ("picked.vcf", "split.vcf", "kept.vcf", "ordered.bcf")
         )
         with opened(_as_text(vcf, picked)) as lines, picked.open("wb") as target:
             picker.copy(lines, target)
@@ -141,13 +142,13 @@ def normalise_variants(
         counts["left_aligned"] = _norm(picked, split, *checked, about=about)["realigned"]
         picked.unlink()
         tick()
-        with split.open("rb") as lines, named.open("wb") as target:
+        with split.open("rb") as lines, kept.open("wb") as target:
             keep_alleles(lines, target, counts, carried=sample is not None)
         split.unlink()
         tick()
         scratch = ["-m", SORT_MEMORY, "-T", str(temporary.with_suffix(".sorting"))]
-        _bcftools(bcftools.sort, *scratch, "-Ob1", "-o", str(ordered), str(named), about=about)
-        named.unlink()
+        _bcftools(bcftools.sort, *scratch, "-Ob1", "-o", str(ordered), str(kept), about=about)
+        kept.unlink()
         tick()
         counts["duplicates_merged"] = _norm(ordered, temporary, "-d", "exact", about=about)["dup_removed"]
         for step in temporary.parent.iterdir():

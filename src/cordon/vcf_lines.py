@@ -48,14 +48,16 @@ def kind(allele: bytes) -> str:
 class Picker:
     """Copies the records of one sample (or the sites) on the reference's contigs, and counts the rest.
 
-    The copy has the reference's contigs in its header, in the reference's order, and depths by allele
-    declared as such; sites keep INFO/AF alone. ``counts`` has the names of `cordon.variants.Summary`.
+    The copy has the reference's contigs in its header, in the reference's order, depths by allele declared
+    as such, and ``written`` (by default ``sample``) as the sample's name; sites keep INFO/AF alone.
+    ``counts`` has the names of `cordon.variants.Summary`.
     """
 
     source: StrPath
     sample: str | None
     contigs: Contigs
     aliases: Aliases
+    written: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
     _names: dict[bytes, bytes | None] = field(default_factory=dict)
     _lengths: dict[bytes, int] = field(default_factory=dict)
@@ -121,7 +123,7 @@ class Picker:
         """The #CHROM line for what is kept; for sites it comes after a declaration of their one field."""
         if self.sample is None:
             return FREQUENCY + b"\t".join(columns[:8])
-        return b"\t".join(columns if self._column is None else [*columns[:9], columns[self._column]])
+        return b"\t".join([*columns[:9], (self.written or self.sample).encode()])
 
     def _records(self, lines: BinaryIO) -> Iterator[bytes]:
         counts = self.counts
