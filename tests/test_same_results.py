@@ -1,6 +1,6 @@
 """Where a run's tasks are run changes nothing: on this machine, on a real Slurm, in real containers.
 
-Slurm is one node on this machine (tests/slurm), each task an sbatch job. The containers are those that
+Slurm is two nodes on this machine (tests/slurm), each task an sbatch job. The containers are those that
 `make images` builds, out of an offline bundle. Noise comes of a seed, by a test double, or no two runs could
 be compared (tests/test_seeded_double.py shows that another seed makes other noise).
 """
@@ -86,7 +86,8 @@ def test_slurm_gives_the_same_bytes_as_this_machine(runs, slurm):
     assert runs.scored("slurm") == runs.scored("local")
     given = slurm_jobs(slurm)
     assert len(given) == jobs(folder)
-    for name, *granted in given:
+    nodes: dict[str, set[str]] = {}
+    for name, node, *granted in given:
         (process,) = (process for process in LABELS if f"_{process}_(" in name)
         cores, sizes, times = RESOURCES[LABELS[process]]
         cores = 1 if process == "GATK4_HAPLOTYPECALLER" else cores  # a made-up patient's
@@ -94,11 +95,14 @@ def test_slurm_gives_the_same_bytes_as_this_machine(runs, slurm):
         days, hours = divmod(30 if LABELS[process] == "process_federation" else times[0], 24)
         limit = f"{days}-{hours:02}:00:00" if days else f"{hours:02}:00:00"
         assert granted == [cores, size * 1024, limit], name
+        nodes.setdefault(LABELS[process], set()).add(node)
+    # Aggregator and sites are on different nodes, and found one another without being told how.
+    assert nodes["process_federation"] == {"node1", "node2"}
     assert list((folder / "results" / "calls").glob("*.bcftools.vcf.gz"))
 
 
-def slurm_jobs(configuration: str) -> list[tuple[str, int, int, str]]:
-    """Name, cores, MB and time limit of every job that Slurm was given."""
+def slurm_jobs(configuration: str) -> list[tuple[str, str, int, int, str]]:
+    """Name, node, cores, MB and time limit of every job that Slurm was given."""
     shown = subprocess.run(
         ["scontrol", "--oneliner", "show", "jobs"],
         env=os.environ | {"SLURM_CONF": configuration}, text=True, capture_output=True, check=True,
@@ -110,7 +114,7 @@ def slurm_jobs(configuration: str) -> list[tuple[str, int, int, str]]:
         megabytes = int(float(size[:-1]) * {"M": 1, "G": 1024}[size[-1]])
         # A tag with a space in it is two words.
         name = line.partition("JobName=")[2].partition(" UserId=")[0]
-        found.append((name, int(job["NumCPUs"]), megabytes, job["TimeLimit"]))
+        found.append((name, job["NodeList"], int(job["NumCPUs"]), megabytes, job["TimeLimit"]))
     return found
 
 
