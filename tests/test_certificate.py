@@ -58,6 +58,22 @@ class TestClaims:
             lab.decide(log, "c" * 64, number, decision="quarantined")
         assert lab.claims().passed
 
+    def test_a_site_of_which_nothing_arrived_counts(self, lab):
+        log = ChainedLog(lab.path)
+        for number in (1, 2, 3):
+            lab.decide(log, "c" * 64, number, decision="missing")
+        found = lab.claims()
+        assert found.passed
+        assert {item["holder"][0] for item in found.figures["recomputed"]} == {"a", "b", "c"}
+        lab.decide(log, "c" * 64, 1, run="an earlier one", decision="missing")
+        assert "come to epsilon" in lab.claims().reason
+
+    def test_what_was_asked_counts_where_the_aggregator_ended_before_it_judged(self, lab):
+        row = {"kind": "asked", "run": "a later one", "round": 1, "identity": "a" * 64, "site": "x",
+               "event": PLAN.event.to_dict()}  # fmt: skip
+        ChainedLog(lab.path).append(row)
+        assert "come to epsilon" in lab.claims().reason
+
     def test_events_that_are_not_the_plans_are_named(self, lab):
         other = replace(PLAN.event, noise_multiplier=PLAN.event.noise_multiplier * 2)
         lab.decide(ChainedLog(lab.path), "a" * 64, 4, event=other)
