@@ -261,8 +261,13 @@ def block_shape(settings: DPSGD, most_rows: int) -> tuple[int, int]:
     """
     expected = settings.expected_batch + 4 * math.sqrt(settings.expected_batch)
     units = max(1, min(math.ceil(expected), most_rows // settings.max_variants))
-    whole = LANES // math.gcd(LANES, settings.max_variants)
+    whole = least_block(settings) // settings.max_variants
     return math.ceil(units / whole) * whole, settings.max_variants
+
+
+def least_block(settings: DPSGD) -> int:
+    """The rows that a block has at least, however few were wanted."""
+    return math.lcm(LANES, settings.max_variants)
 
 
 def draw(units: Units, settings: DPSGD, random: Randomness, shape: tuple[int, int]) -> Iterator[Block]:

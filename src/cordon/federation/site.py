@@ -128,6 +128,7 @@ class Participant:
             )
         if task.round == answered:
             return Reply(ANSWERED, plan.run, task.round)
+        self._check_start(task)
         units = self._units_for(plan)
         first, began = self._asked.setdefault(plan.run, (task.round, time.monotonic()))
         try:
@@ -146,6 +147,17 @@ class Participant:
             + (f"; about {duration(each * more)} left" if more else "")
         )
         return Reply(TRAINED, plan.run, task.round, plan.event, trained.update)
+
+    def _check_start(self, task: Task) -> None:
+        """FederationError where the task's parameters are no model of the plan's."""
+        expected = initial_parameters(task.plan.model, len(self._features))
+        try:
+            check_parameters(task.parameters, expected=expected)
+        except ValueError as error:
+            raise FederationError(
+                f"the aggregator's model cannot be trained: {error}. Nothing was reserved. Use the same "
+                "version of Cordon at sites and aggregator."
+            ) from error
 
     def _units_for(self, plan: Plan) -> Units:
         """This site's units for ``plan``, those of the last task where it asked for the same."""
