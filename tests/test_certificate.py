@@ -9,9 +9,12 @@ from click.testing import CliRunner
 from certificate_lab import PLAN, Lab
 from cordon.auditing import certificate
 from cordon.auditing.checks import Check
+from cordon.auditing.claims import check_claims
+from cordon.chain import read_private_key
 from cordon.cli import main
 from cordon.errors import NotReleased, UserError
-from cordon.ledger import ChainedLog, key_path
+from cordon.ledger import ChainedLog, Tip, key_path, read_log
+from cordon.site_ledger import SiteLedger
 
 
 @pytest.fixture
@@ -73,6 +76,23 @@ class TestClaims:
                "event": PLAN.event.to_dict()}  # fmt: skip
         ChainedLog(lab.path).append(row)
         assert "come to epsilon" in lab.claims().reason
+
+    @pytest.mark.parametrize(
+        ("changes", "passes"),
+        [({}, True), ({"unit": "variant"}, False), ({"model": "mlp"}, False), ({"most_rows": 1}, False)],
+        ids=str,
+    )
+    def test_a_site_that_grouped_its_rows_otherwise_than_the_plan_is_named(
+        self, lab, tmp_path, changes, passes
+    ):
+        path = tmp_path / "site.sqlite"
+        held = SiteLedger(path, epsilon=50.0, delta=1e-5)
+        held.follow(PLAN.run, Tip(**lab.model.privacy["ledger"]))
+        held.reserve(PLAN.run, 1, PLAN.event, replace(PLAN.grouping(20), **changes))
+        held.mark_sent(PLAN.run, 1)
+        own, _ = read_log(path, read_private_key(key_path(path)).public_key())
+        found = check_claims(lab.model, PLAN, own)
+        assert (found.passed, "grouped otherwise than the plan says" in found.reason) == (passes, not passes)
 
     def test_events_that_are_not_the_plans_are_named(self, lab):
         other = replace(PLAN.event, noise_multiplier=PLAN.event.noise_multiplier * 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cordon.accountants import Event, epsilon_pld, epsilon_rdp
@@ -106,6 +106,11 @@ def _faults(
             )
         if any(event != plan.event for event in holder.of_run):
             yield f"{holder.holder[:12]} has events in the run that are not its plan's"
+    own = [row for row in chain.rows if row["kind"] == RESERVED and row["run"] == plan.run]
+    planned = plan.grouping(1)
+    said_of = {(int(row.get("declared_units", 0)), row.get("grouping")) for row in own}
+    if any(grouping != replace(planned, declared=declared).digest for declared, grouping in said_of):
+        yield "the site trained on units that were grouped otherwise than the plan says"
     yield from _tip_faults(said.get("ledger"), chain)
 
 

@@ -30,7 +30,8 @@ from cordon.errors import InputProblems, Problem, UserError
 from cordon.features import FEATURES
 from cordon.federation.averaging import MEAN, RULES
 from cordon.model import ARCHITECTURES, MOST_NUMBERS, width
-from cordon.training import CLIPPINGS, DPSGD, LANES, OPTIMISERS, UNITS, least_block
+from cordon.training import CLIPPINGS, DPSGD, LANES, OPTIMISERS, least_block
+from cordon.units import UNITS, Grouping
 
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # What a site takes from an aggregator that it does not trust: wide enough for every use, and narrow enough
@@ -168,7 +169,13 @@ class Plan:
             per_layer=self.per_layer,
             optimiser=self.optimiser,
             momentum=self.momentum,
+            unit=self.unit,
         )
+
+    def grouping(self, declared_patients: int) -> Grouping:
+        """How a site that declared so many patients groups its rows."""
+        most = self.settings_for(declared_patients).max_variants
+        return Grouping(self.unit, self.model, most, self.declared_units(declared_patients))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
