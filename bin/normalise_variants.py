@@ -16,6 +16,9 @@ from cordon.variants import normalise_variants, write_statistics
 @click.option("--sample", help="Sample whose alleles are kept.")
 @click.option("--sites_only", is_flag=True, help="Keep every allele, without genotypes, with INFO/AF alone.")
 @click.option("--aliases", type=EXISTING, help="Table of contig names: one contig a line, tabs between.")
+@click.option(
+    "--alone", is_flag=True, help="Refuse calls made together with other samples': this one is trained on."
+)
 @click.option("--summary", type=OUTPUT, help="JSON of what was changed and left out.")
 @click.option("--statistics", type=OUTPUT, help="What `bcftools stats` says of the output.")
 @click.option("--output", type=OUTPUT, required=True, help="bgzip VCF to write; its .tbi comes beside it.")
@@ -25,6 +28,7 @@ def main(
     sample: str | None,
     sites_only: bool,
     aliases: str | None,
+    alone: bool,
     summary: str | None,
     statistics: str | None,
     output: str,
@@ -33,7 +37,7 @@ def main(
     if sites_only == (sample is not None):
         raise click.UsageError("A file is a sample's or a resource's. Give either --sample or --sites_only.")
     done = normalise_variants(
-        vcf=vcf, reference=reference, sample=sample, output=output, aliases=aliases, steps=shown
+        vcf=vcf, reference=reference, sample=sample, output=output, aliases=aliases, alone=alone, steps=shown
     )
     if summary:
         done.write(summary)

@@ -18,9 +18,10 @@ process NORMALISE_VARIANTS {
     script:
     def args = task.ext.args ?: ''
     def renamed = aliases ? "--aliases ${aliases}" : ''
+    def alone = meta.role == 'train' ? '--alone' : ''
     """
     normalise_variants.py \\
-        --vcf ${vcf} --sample ${meta.id} --reference ${fasta} ${renamed} ${args} \\
+        --vcf ${vcf} --sample ${meta.id} --reference ${fasta} ${renamed} ${alone} ${args} \\
         --summary ${meta.id}.${caller}.summary.json --statistics ${meta.id}.${caller}.stats.txt \\
         --output ${meta.id}.${caller}.normalised.vcf.gz
 
