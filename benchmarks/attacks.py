@@ -28,7 +28,8 @@ from cordon.federation.messages import TRAINED, Reply
 from cordon.federation.plan import Plan, Site
 from cordon.ledger import ChainedLog
 from cordon.model import Model, Parameters, initial_parameters
-from cordon.training import Units, train
+from cordon.training import train
+from cordon.units import Units
 from hostile import TRAINING, UPDATES
 from utility import Data, read
 

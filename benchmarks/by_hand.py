@@ -33,7 +33,7 @@ from cordon.features import FEATURES
 from cordon.federation.plan import Plan
 from cordon.model import Model
 from cordon.tables import LABELLED, matrix, read_table
-from cordon.training import Units
+from cordon.units import Units
 
 EPSILON, DELTA = 8.0, 1e-5
 # By rows: an epoch a round, the best of four pairs of clip norm and learning rate on the demo's held-out

@@ -44,7 +44,8 @@ from cordon.federation.site import Participant
 from cordon.ledger import ChainedLog, Tip
 from cordon.model import Parameters, initial_parameters
 from cordon.site_ledger import SiteLedger
-from cordon.training import Units, train
+from cordon.training import train
+from cordon.units import Units
 from hostile import UPDATES
 
 CLAIM = "claims 10^9 rows"

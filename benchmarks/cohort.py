@@ -23,7 +23,7 @@ from cordon.features import FEATURES
 from cordon.federation.plan import Plan
 from cordon.model import Model, Parameters, initial_parameters
 from cordon.tables import LABELLED, matrix, read_table
-from cordon.training import Units
+from cordon.units import Units
 from cordon.verdicts import caller_scores
 
 

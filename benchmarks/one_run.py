@@ -25,7 +25,7 @@ from cordon.auditing.one_run import APPROXIMATE, GAUSSIAN_CURVE, epsilon_of, low
 from cordon.auditing.step_bound import audit_step
 from cordon.federation.plan import Plan
 from cordon.model import initial_parameters
-from cordon.training import Units
+from cordon.units import Units
 
 DELTA, FEATURES, PATIENTS, ROWS = 1e-5, 30, 50, 20
 # The noise by name: draws of scale 1, the scale for an epsilon, its delta and the estimators that hold.

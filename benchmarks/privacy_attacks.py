@@ -37,7 +37,7 @@ from cordon.features import FEATURES
 from cordon.federation.plan import Plan
 from cordon.model import initial_parameters
 from cordon.pretraining import fit
-from cordon.training import Units
+from cordon.units import Units
 from utility import DELTA, Data, read
 
 # The settings of docs/utility.md; without privacy the same ones, less noise and clip.

@@ -32,7 +32,8 @@ from cordon.images import WITH_IMAGES
 from cordon.mechanisms import Randomness
 from cordon.model import ARCHITECTURES, build, flattened
 from cordon.optimisers import SGD
-from cordon.training import DPSGD, Units, block_shape, draw
+from cordon.training import DPSGD, block_shape, draw
+from cordon.units import Units
 
 FEATURES = 45
 # The other paths take features alone.
@@ -98,6 +99,7 @@ def cordon(module: nn.Module, batch: Batch, *, sampled: bool = False) -> Step:
         batch.features.cpu().flatten(0, 1).repeat(POPULATION if sampled else 1, 1).numpy(),
         batch.labels.cpu().flatten().repeat(POPULATION if sampled else 1).numpy(),
         np.arange(0, batch.labels.numel() * (POPULATION if sampled else 1) + 1, batch.labels.shape[1]),
+        settings.unit,
     )
     blocks = [] if sampled else cut(batch, shape)
     position = flattened(module)

@@ -34,7 +34,7 @@ from cordon.labels import label_variants
 from cordon.model import Model, Parameters, initial_parameters
 from cordon.pretraining import fit
 from cordon.tables import LABELLED, VARIANTS, matrix, read_table, write_batches
-from cordon.training import Units
+from cordon.units import Units
 from cordon.variants import normalise_variants
 
 OF_REFERENCE = ("f_homopolymer", "f_repeat_unit", "f_repeat_length", "f_gc")

@@ -17,6 +17,9 @@ from cordon.variants import normalise_variants, write_statistics
 @GIVEN
 @click.option("--sites_only", is_flag=True, help="Keep every allele, without genotypes, with INFO/AF alone.")
 @click.option("--aliases", type=EXISTING, help="Table of contig names: one contig a line, tabs between.")
+@click.option(
+    "--alone", is_flag=True, help="Refuse calls made together with other samples': this one is trained on."
+)
 @click.option("--summary", type=OUTPUT, help="JSON of what was changed and left out.")
 @click.option("--statistics", type=OUTPUT, help="What `bcftools stats` says of the output.")
 @click.option("--output", type=OUTPUT, required=True, help="bgzip VCF to write; its .tbi comes beside it.")
@@ -28,6 +31,7 @@ def main(
     given: str | None,
     sites_only: bool,
     aliases: str | None,
+    alone: bool,
     summary: str | None,
     statistics: str | None,
     output: str,
@@ -42,6 +46,7 @@ def main(
         named=name_in_files(given, sample, vcf=vcf),
         output=output,
         aliases=aliases,
+        alone=alone,
         steps=shown,
     )
     if summary:

@@ -10,7 +10,8 @@ from cordon.accountants import GAUSSIAN, LAPLACE
 from cordon.commands import EXISTING, FOLDER, Facts, command
 from cordon.federation.averaging import MEAN, RULES, check_rule
 from cordon.model import ARCHITECTURES
-from cordon.training import CLIPPINGS, OPTIMISERS, UNITS
+from cordon.training import CLIPPINGS, OPTIMISERS
+from cordon.units import UNITS
 
 NOISES = {"gaussian": GAUSSIAN, "laplace": LAPLACE}
 

@@ -51,7 +51,7 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
     from cordon.federation.site import Participant, join
     from cordon.federation.stay import Stay
     from cordon.site_ledger import SiteLedger
-    from cordon.training import Units
+    from cordon.units import Units
 
     if (certificate is None) == (policy is None):
         raise UserError(

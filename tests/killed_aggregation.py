@@ -75,7 +75,7 @@ class Room:
 
 
 def _units(plan: Plan) -> Any:
-    from cordon.training import Units
+    from cordon.units import Units
 
     source = np.random.default_rng(0)
     features = source.normal(size=(40, 3)).astype(np.float32)

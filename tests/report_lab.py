@@ -178,15 +178,19 @@ LEDGER = "".join(
         {"kind": "enrolled", "site": "north", "hash": "aa"},
         *(
             {
-                "kind": "decision", "site": site, "hash": "bb77",
+                "kind": "decision", "site": site, "identity": f"of {site}", "run": "r", "round": number,
+                "hash": "bb77",
                 "events": [
                     {"mechanism": "Poisson-sampled Gaussian", "noise_multiplier": 1.375, "sampling_rate": 0.5,
-                     "steps": 10, "unit": "patient"}
+                     "steps": 10}
                 ],
             }
-            for site in ("north", "south", "north")
+            for site, number in (("north", 1), ("south", 1), ("north", 2))
         ),
-        {"kind": "decision", "site": "late", "hash": "bb78", "events": []},
+        {
+            "kind": "decision", "site": "late", "identity": "of late", "run": "r", "round": 1,
+            "hash": "bb78", "events": [],
+        },
     )
 )  # fmt: skip
 VERSIONS = '"CORDON:CALL":\n    gatk4: 4.6.2.0\n"CORDON:SCORE":\n    cordon: 0.1.0\n'

@@ -26,6 +26,7 @@ from cordon.federation.noise_checks import reference
 from cordon.federation.plan import Plan, Site, identity
 from cordon.ledger import ChainedLog
 from cordon.model import initial_parameters
+from cordon.spending import accounts
 
 PLAN = Plan(
     run="run-1", model="logistic", unit="patient", epsilon=8.0, delta=1e-5, rounds=3, local_steps=2,
@@ -192,6 +193,65 @@ def test_an_answer_that_was_lost_is_missing_and_counts_as_spent(log):
     assert lost.decision == MISSING
     assert "lost on its way" in lost.reason
     assert judge.spent(SITE)[0] == epsilon_rdp([PLAN.event], 1e-5)
+
+
+@pytest.mark.parametrize("lost", [None, Reply(ANSWERED, "run-1", 2), "fault"], ids=str)
+def test_a_site_that_was_asked_is_charged_once_also_where_nothing_arrived(log, lost):
+    """Whether its reply is late or lost: it may have trained, and its update may be anywhere."""
+    judge = auditor(log)
+    for number in (1, 2, 3):
+        judge.ask(number, [SITE])
+        given = lost if number == 2 else reply(number)
+        decision = judge.judge(SITE, number, *((None, "broken") if given == "fault" else (given,)))
+        assert decision.epsilon_rdp == epsilon_rdp([PLAN.event] * number, 1e-5)
+        assert decision.decision == (ACCEPTED if number != 2 else QUARANTINED if lost == "fault" else MISSING)
+    assert judge.spent(SITE)[0] == judge.of_model() == epsilon_rdp([PLAN.event] * 3, 1e-5)
+    (account,) = accounts(log)
+    assert account.rounds[-1].epsilon_rdp == epsilon_rdp([PLAN.event] * 3, 1e-5)
+    assert [row.round for row in account.rounds] == [1, 2, 3]
+
+
+def test_a_site_that_was_missing_is_not_over_budget_in_the_rounds_that_were_planned(log):
+    judge = auditor(log, replace(PLAN, epsilon=budget_for(3)))
+    for number in (1, 2, 3):
+        assert judge.has_room(SITE)
+        judge.ask(number, [SITE])
+        decision = judge.judge(SITE, number, None if number == 1 else reply(number))
+        assert decision.decision == (MISSING if number == 1 else ACCEPTED)
+    assert not judge.has_room(SITE)
+
+
+def test_a_site_that_was_sent_nothing_or_says_that_it_stopped_is_charged_nothing(log):
+    judge = auditor(log)
+    judge.ask(1, [SITE])
+    assert judge.judge(OTHER, 1, None).decision == MISSING
+    assert judge.judge(SITE, 1, Reply(STOPPED, "run-1", 1)).decision == MISSING
+    assert judge.spent(SITE) == judge.spent(OTHER) == (0.0, 0.0)
+    # It says so of another round: of this one it says nothing.
+    judge.ask(2, [SITE])
+    assert judge.judge(SITE, 2, Reply(STOPPED, "run-1", 1)).decision == QUARANTINED
+    assert judge.spent(SITE)[0] == epsilon_rdp([PLAN.event], 1e-5)
+
+
+def test_what_was_asked_is_charged_once_whatever_became_of_the_aggregator(log):
+    """It asks, ends, asks again when it is back, and finds the site answered or gone."""
+    auditor(log).ask(1, [SITE, OTHER])
+    again = auditor(ChainedLog(log.path))
+    once = epsilon_rdp([PLAN.event], 1e-5)
+    # Even if nobody ever judges it.
+    assert again.spent(SITE)[0] == again.spent(OTHER)[0] == again.of_model() == once
+    assert {a.rounds[-1].state: a.rounds[-1].epsilon_rdp for a in accounts(again._ledger)} == {"asked": once}
+    again.ask(1, [SITE])
+    assert again.judge(SITE, 1, reply()).epsilon_rdp == once
+    assert again.judge(OTHER, 1, None).epsilon_rdp == once
+    assert again.spent(SITE)[0] == again.spent(OTHER)[0] == once
+    assert [row["kind"] for row in ChainedLog(log.path)] == ["asked", "asked", "decision", "decision"]
+
+
+def test_spending_for_one_unit_is_refused_for_another_from_the_first_task_on(log):
+    auditor(log).ask(1, [SITE])
+    with pytest.raises(UserError, match="accounts for one patient, the plan for one variant"):
+        auditor(ChainedLog(log.path), replace(PLAN, unit="variant"))
 
 
 def test_every_decision_is_one_row_that_still_verifies(log):

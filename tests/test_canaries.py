@@ -30,7 +30,7 @@ from cordon.images import SIZE
 from cordon.mechanisms import Randomness
 from cordon.model import ARCHITECTURES, build, initial_parameters, load_parameters, width
 from cordon.rows import ImageRows
-from cordon.training import Units
+from cordon.units import Units
 
 pytestmark = pytest.mark.statistical
 
@@ -256,7 +256,7 @@ def test_only_the_run_tells_who_was_in(monkeypatch, view):
         kept = len(made())
         units = sites[SITE]
         rows = int(units.offsets[kept])
-        units = Units(units.features[:rows], units.labels[:rows], units.offsets[: kept + 1])
+        units = Units(units.features[:rows], units.labels[:rows], units.offsets[: kept + 1], units.unit)
         return replay(audited, {SITE: units}, declared, start, **more)
 
     monkeypatch.setattr(canaries, "replay", without)

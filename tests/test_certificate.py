@@ -9,9 +9,12 @@ from click.testing import CliRunner
 from certificate_lab import PLAN, Lab
 from cordon.auditing import certificate
 from cordon.auditing.checks import Check
+from cordon.auditing.claims import check_claims
+from cordon.chain import read_private_key
 from cordon.cli import main
 from cordon.errors import NotReleased, UserError
-from cordon.ledger import ChainedLog, key_path
+from cordon.ledger import ChainedLog, Tip, key_path, read_log
+from cordon.site_ledger import SiteLedger
 
 
 @pytest.fixture
@@ -57,6 +60,39 @@ class TestClaims:
         for number in range(1, 9):
             lab.decide(log, "c" * 64, number, decision="quarantined")
         assert lab.claims().passed
+
+    def test_a_site_of_which_nothing_arrived_counts(self, lab):
+        log = ChainedLog(lab.path)
+        for number in (1, 2, 3):
+            lab.decide(log, "c" * 64, number, decision="missing")
+        found = lab.claims()
+        assert found.passed
+        assert {item["holder"][0] for item in found.figures["recomputed"]} == {"a", "b", "c"}
+        lab.decide(log, "c" * 64, 1, run="an earlier one", decision="missing")
+        assert "come to epsilon" in lab.claims().reason
+
+    def test_what_was_asked_counts_where_the_aggregator_ended_before_it_judged(self, lab):
+        row = {"kind": "asked", "run": "a later one", "round": 1, "identity": "a" * 64, "site": "x",
+               "event": PLAN.event.to_dict()}  # fmt: skip
+        ChainedLog(lab.path).append(row)
+        assert "come to epsilon" in lab.claims().reason
+
+    @pytest.mark.parametrize(
+        ("changes", "passes"),
+        [({}, True), ({"unit": "variant"}, False), ({"model": "mlp"}, False), ({"most_rows": 1}, False)],
+        ids=str,
+    )
+    def test_a_site_that_grouped_its_rows_otherwise_than_the_plan_is_named(
+        self, lab, tmp_path, changes, passes
+    ):
+        path = tmp_path / "site.sqlite"
+        held = SiteLedger(path, epsilon=50.0, delta=1e-5)
+        held.follow(PLAN.run, Tip(**lab.model.privacy["ledger"]))
+        held.reserve(PLAN.run, 1, PLAN.event, replace(PLAN.grouping(20), **changes))
+        held.mark_sent(PLAN.run, 1)
+        own, _ = read_log(path, read_private_key(key_path(path)).public_key())
+        found = check_claims(lab.model, PLAN, own)
+        assert (found.passed, "grouped otherwise than the plan says" in found.reason) == (passes, not passes)
 
     def test_events_that_are_not_the_plans_are_named(self, lab):
         other = replace(PLAN.event, noise_multiplier=PLAN.event.noise_multiplier * 2)

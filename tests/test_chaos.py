@@ -142,9 +142,10 @@ def test_a_run_survives_kills_and_no_ledger_forgets(number, tmp_path):
         reserved = [row["round"] for row in own if row["kind"] == "reserved"]
         assert len(sent) == len(set(sent))
         assert set(sent) <= set(reserved)
-        # What the aggregator averaged or heard of was spent, and stands in the site's own ledger.
+        # What the aggregator averaged stands in the site's own ledger, and all of that one at the aggregator,
+        # which also charges what it asked for and does not know to be unspent.
         counted = [Event(**event) for row in judged if row["site"] == site for event in row["events"]]
         assert {number for name, number in accepted if name == site} <= set(sent)
         spent = [Event(**row["event"]) for row in own if row["kind"] == "reserved"]
-        assert epsilon_rdp(counted, 1e-5) <= epsilon_rdp(spent, 1e-5) <= BUDGET
+        assert epsilon_rdp(spent, 1e-5) <= epsilon_rdp(counted, 1e-5) <= BUDGET
         assert len(counted) >= sum(name == site for name, _ in accepted)

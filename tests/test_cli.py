@@ -23,8 +23,10 @@ from cordon.federation.plan import Plan, Site
 from cordon.ledger import ChainedLog
 from cordon.model import initial_parameters
 from cordon.site_ledger import SiteLedger
+from cordon.units import Grouping
 
 ROOT = Path(__file__).resolve().parents[1]
+PATIENTS = Grouping("patient", "mlp", 256, 40)
 EVENT, OTHER = Event(2.0, 0.1, 10), Event(3.0, 0.2, 5)
 
 
@@ -38,12 +40,12 @@ def site(tmp_path_factory):
     path = tmp_path_factory.mktemp("site") / "north.sqlite"
     held = SiteLedger(path, epsilon=4.0, delta=1e-5)
     for number in (1, 2):
-        held.reserve("a", number, EVENT, unit="patient")
+        held.reserve("a", number, EVENT, PATIENTS)
         held.mark_sent("a", number)
-    held.reserve("b", 1, EVENT, unit="patient")
-    held.reserve("b", 1, OTHER, unit="patient")
+    held.reserve("b", 1, EVENT, PATIENTS)
+    held.reserve("b", 1, OTHER, PATIENTS)
     held.mark_sent("b", 1)
-    held.reserve("b", 2, OTHER, unit="patient")
+    held.reserve("b", 2, OTHER, PATIENTS)
     return path
 
 
@@ -159,7 +161,7 @@ def test_the_same_events_are_more_epsilon_at_a_smaller_delta(site):
 
 def test_a_cost_beyond_what_pld_can_bear_is_shown_by_rdp_alone(tmp_path):
     SiteLedger(tmp_path / "a.sqlite", epsilon=1e6, delta=1e-5).reserve(
-        "a", 1, Event(0.1, 1.0, 100), unit="variant"
+        "a", 1, Event(0.1, 1.0, 100), Grouping("variant", "mlp", 1, 256)
     )
     lines = cordon("ledger", "show", tmp_path / "a.sqlite").stdout.splitlines()
     assert lines[4].endswith(" -")

@@ -223,7 +223,8 @@ import hashlib
 import numpy as np
 from cordon.mechanisms import Randomness
 from cordon.model import initial_parameters, width
-from cordon.training import DPSGD, Units, descend, train
+from cordon.training import DPSGD, descend, train
+from cordon.units import Units
 
 source = np.random.default_rng(1)
 settings = DPSGD(noise_multiplier=1.0, sampling_rate=0.5, steps=3, clip_norm=1.0, learning_rate=0.5,

@@ -22,6 +22,7 @@ from cordon.accountants import Event
 from cordon.cli import main as command
 from cordon.parameters import properties
 from cordon.site_ledger import SiteLedger
+from cordon.units import Grouping
 from docs_lab import ROOT, SCHEMA, blocks, played, problems, problems_of_page, shape, unlike
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -196,7 +197,9 @@ def consortium(tmp_path_factory) -> Path:
         place.mkdir(parents=True)
     ledger = SiteLedger(demo / "state" / "sites" / "north.sqlite", epsilon=8.0, delta=1e-5)
     for number in range(1, 11):
-        ledger.reserve("2026-11-26-54ed4f10", number, Event(3.33, 0.5, 10), unit="patient")
+        ledger.reserve(
+            "2026-11-26-54ed4f10", number, Event(3.33, 0.5, 10), Grouping("patient", "mlp", 256, 40)
+        )
         ledger.mark_sent("2026-11-26-54ed4f10", number)
     lab = Lab(tmp_path_factory.mktemp("aggregator"))
     lab.issue(demo / "federation")

@@ -9,7 +9,8 @@ from cordon.federation import messages, site
 from cordon.federation.plan import Plan
 from cordon.mechanisms import Randomness
 from cordon.model import initial_parameters
-from cordon.training import Trained, Units, train
+from cordon.training import Trained, train
+from cordon.units import Units
 
 START = initial_parameters("logistic", len(FEATURES))
 PLAN = Plan.calibrated(

@@ -138,6 +138,16 @@ def test_features_are_bounded_and_never_missing(data):
     assert np.abs(values).max() <= 3
 
 
+def test_a_call_without_qual_is_like_the_middle_one_and_not_like_the_worst(lab):
+    """As of a cohort's calls, whose QUAL is taken as missing."""
+    calls = {"haplotypecaller": lab.vcf("hc.vcf.gz", [f"chr1 300 {' '.join(snv(lab, 300))} . . . GT 0/1"])}
+    (row,) = encoded(lab, calls).to_pylist()
+    assert row["f_called_haplotypecaller"] == 1.0
+    assert row["f_haplotypecaller_qual"] == pytest.approx(0.0, abs=1e-6)
+    assert row["f_qd"] == 0.0
+    assert row["haplotypecaller_qd"] is None or math.isnan(row["haplotypecaller_qd"])
+
+
 def test_encoding_joins_the_callers(lab):
     first, second = snv(lab, 300), snv(lab, 400)
     hc = [f"chr1 300 {first[0]} {first[1]} 50 . {GOOD} GT:GQ 0/1:99", "chr2 50 N A 9 . . GT 0/1"]

@@ -9,8 +9,12 @@ import pytest
 
 from consortium import Consortium, plan
 from cordon import model as models
+from cordon.accountants import Event, epsilon_rdp
+from cordon.auditing.claims import check_claims
+from cordon.chain import read_private_key
 from cordon.errors import Unreachable
 from cordon.federation import aggregator, exchange, processes
+from cordon.ledger import key_path, read_log
 
 pytestmark = [pytest.mark.federation, pytest.mark.timeout(300)]
 
@@ -126,6 +130,37 @@ def test_a_supernode_killed_in_a_round_does_not_stop_the_others(consortium):
     assert any("west missing: no reply before the round's deadline" in line for line in three.said)
     assert f"SuperNode {killed[0]} ended with status -9; trying again" in three.log("west")
     assert models.load(three.folder / "north" / "model.safetensors").hash == model.hash
+
+
+def test_an_answer_that_is_lost_is_charged_and_the_sites_own_audit_passes(consortium, monkeypatch):
+    """One of round 2's answers arrives and is not read: it may be with whoever took it."""
+    lost, read = [], exchange.read
+
+    def lose_one(message: object) -> exchange.Answer:
+        reply, fault = read(message)
+        if reply is None or reply.round != 2 or lost:
+            return reply, fault
+        lost.append(message)
+        return None, ""
+
+    monkeypatch.setattr(exchange, "read", lose_one)
+    three = consortium("north", "south", "west")
+    for site in ("north", "south", "west"):
+        three.start(site)
+    model, record = three.aggregate(plan(3))
+
+    assert [three.finish(site) for site in ("north", "south", "west")] == [0, 0, 0]
+    assert [row["decision"] for row in three.ledger()].count("missing") == 1
+    for site in ("north", "south", "west"):
+        events = [Event(**row["event"]) for row in three.reserved(site)]
+        assert len(events) == 3
+        assert model.privacy["epsilon"] == epsilon_rdp(events, 1e-5)
+        path = three.folder / "state" / f"{site}.sqlite"
+        own, _ = read_log(path, read_private_key(key_path(path)).public_key())
+        found = check_claims(models.load(three.folder / site / "model.safetensors"), record.plan, own)
+        assert found.passed, found.reason
+    spent = {site["site"]: site["epsilon_rdp"] for site in record.sites}
+    assert spent == dict.fromkeys(("north", "south", "west"), model.privacy["epsilon"])
 
 
 def test_a_site_that_is_cancelled_and_started_again_does_not_end_a_run_that_needs_it(consortium):

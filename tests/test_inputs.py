@@ -400,6 +400,44 @@ class TestCallsThatAreBrought:
         assert second["bcftools_vcf"] == ""
 
     @pytest.mark.parametrize(
+        ("samples", "header", "why"),
+        [
+            (["s1", "x"], [], "2 samples"),
+            (["s1"], ["##bcftools_mergeCommand=merge a.vcf.gz b.vcf.gz; Date=today"], "bcftools merge"),
+        ],
+    )
+    @pytest.mark.parametrize("role", ["train", "", "score", "test"])
+    def test_calls_made_with_others_are_refused_where_they_are_trained_on(
+        self, brought, samples, header, why, role
+    ):
+        lab, ref = brought.lab, brought.lab.sequences["chr1"][99]
+        record = (
+            f"chr1 100 {ref} {'A' if ref != 'A' else 'C'} 50 PASS . GT {' '.join(['0/1'] * len(samples))}"
+        )
+        lab.vcf("joint.vcf.gz", [record], samples=samples, header=header)
+        lab.bed("confident.bed", ("chr1", 0, 500))
+        lab.vcf("truth.vcf.gz", [record[: record.index(" GT")] + " GT 0/1"], samples=["s1"])
+        brought.parameters.pop("scoring_model")
+        brought.header = "site,patient,sample,haplotypecaller_vcf,bcftools_vcf,truth_vcf,confident_bed,role"
+        others = "truth.vcf.gz,confident.bed"
+        brought.rows = [
+            f"north,p1,s1,joint.vcf.gz,s1.vcf.gz,{others},{role}",
+            f"south,p2,s2,s2.vcf.gz,s2.vcf.gz,{others},train",
+        ]
+        if role in ("score", "test"):
+            brought.rows.append(brought.rows[0].replace("p1,s1", "p3,s3").replace(role, "train"))
+            brought.rows[-1] = f"north,p3,s3,s3.vcf.gz,s3.vcf.gz,{others},train"
+            lab.vcf("s3.vcf.gz", [record[: record.index(" GT")] + " GT 0/1"], samples=["s3"])
+            assert len(brought.check()) == 3
+            return
+        (problem,) = brought.problems()
+        assert problem.startswith(
+            "sheet.csv, row 2, column haplotypecaller_vcf: joint.vcf.gz was called together with other "
+            f"samples ({why}). Its QUAL and INFO tell of other patients"
+        )
+        assert "write role score or test" in problem
+
+    @pytest.mark.parametrize(
         ("row", "expected"),
         [
             (
@@ -489,6 +527,43 @@ def test_labels_from_resources_need_truth_only_where_it_is_tested(run):
     assert found[0].startswith("--scatter 0: must be at least 1")
     assert "row 2, column truth_vcf: is empty but the role is test." in found[1]
     assert any("known.vcf.gz has no INFO/AF" in problem for problem in found)
+
+
+@pytest.mark.parametrize("name", ["known_sites", "allele_frequencies"])
+def test_a_resource_that_was_made_of_the_samplesheets_samples_is_refused(run, name):
+    ref = run.lab.sequences["chr1"][99]
+    record = f"chr1 100 {ref} {'A' if ref != 'A' else 'C'} . . AF=0.5 GT 0/1 0/1"
+    described = '##INFO=<ID=AF,Number=A,Type=Float,Description="x">'
+    for samples in (("s1", "x"), ("x", "y")):
+        own = run.lab.vcf("own.vcf.gz", [record], samples=samples, header=[described])
+        run.parameters |= {"labels": "resources", name: str(own)}
+        if name == "allele_frequencies":
+            run.parameters |= {
+                "known_sites": str(run.lab.vcf("k.vcf.gz", [record], samples=("x", "y"), header=[described]))
+            }
+        if samples[0] == "x":
+            run.check()
+        else:
+            (problem,) = run.problems()
+            assert problem.startswith(
+                f"--{name} own.vcf.gz: own.vcf.gz holds sample s1 of the samplesheet: no public resource."
+            )
+
+
+@pytest.mark.parametrize(("role", "refused"), [("train", True), ("test", False)])
+def test_a_truth_of_several_samples_is_refused_where_it_labels_what_is_trained_on(run, role, refused):
+    ref = run.lab.sequences["chr1"][99]
+    record = f"chr1 100 {ref} {'A' if ref != 'A' else 'C'} . . . GT 0/1 0/1"
+    run.lab.vcf("both.vcf.gz", [record], samples=("s1", "x"))
+    run.rows = [run.row(truth_vcf="both.vcf.gz", role=role)]
+    if not refused:
+        run.sites = None
+        run.rows.append(run.row(sample="s2", patient="p2", bam="s2.bam"))
+    problems = run.problems() if refused else []
+    if refused:
+        assert any("column truth_vcf: both.vcf.gz holds 2 samples" in problem for problem in problems)
+    else:
+        run.check()
 
 
 def test_pseudonyms_stay_the_same_for_a_site_and_say_nothing_elsewhere(run):

@@ -20,7 +20,7 @@ from cordon.errors import UserError
 from cordon.federation.plan import Plan
 from cordon.model import Parameters, initial_parameters
 from cordon.pretraining import fit
-from cordon.training import Units
+from cordon.units import Units
 
 pytestmark = pytest.mark.statistical
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,6 +25,7 @@ from cordon.errors import BudgetExceeded, FederationError, UserError
 from cordon.ledger import ChainedLog, Tip, read_log
 from cordon.site_ledger import SiteLedger
 from cordon.spending import accounts
+from cordon.units import Grouping
 
 EVENT = Event(2.0, 0.1, 10)
 VALUES = st.recursive(
@@ -36,6 +38,7 @@ ROWS = st.dictionaries(
     VALUES,
     max_size=4,
 )
+PATIENTS = Grouping("patient", "mlp", 256, 40)
 JOURNALS = pytest.mark.parametrize("journal", ["wal", "delete"])
 
 
@@ -305,6 +308,7 @@ import sys
 from pathlib import Path
 from cordon import database, site_ledger
 
+PATIENTS = site_ledger.Grouping("patient", "mlp", 256, 40)
 database.file_system = lambda path: sys.argv[2]
 site_ledger.epsilon_rdp = lambda events, delta: 0.0
 held = site_ledger.SiteLedger(Path(sys.argv[1]), epsilon=1.0, delta=1e-5)
@@ -312,7 +316,7 @@ number = len(held.events())
 print("ready", flush=True)
 while True:
     number += 1
-    held.reserve("a", number, site_ledger.Event(2.0, 0.1, 10), unit="patient")
+    held.reserve("a", number, site_ledger.Event(2.0, 0.1, 10), PATIENTS)
     print("reserved", number, flush=True)
     held.mark_sent("a", number)
     print("sent", number, flush=True)
@@ -567,46 +571,46 @@ def ledger(folder, *, epsilon=8.0, delta=1e-5):
 
 
 def test_a_reservation_is_on_disk_before_reserve_returns(tmp_path):
-    ledger(tmp_path).reserve("a", 1, EVENT, unit="patient")
+    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS)
     assert ledger(tmp_path).events() == [EVENT]
     assert ledger(tmp_path).spent() == epsilon_rdp([EVENT], 1e-5)
 
 
 def test_after_a_crash_the_same_round_uses_its_reservation_again(tmp_path):
-    ledger(tmp_path).reserve("a", 1, EVENT, unit="patient")
-    ledger(tmp_path).reserve("a", 1, EVENT, unit="patient")
+    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS)
+    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS)
     assert ledger(tmp_path).events() == [EVENT]
 
 
 def test_a_round_that_was_answered_is_never_answered_again(tmp_path):
     first = ledger(tmp_path)
-    first.reserve("a", 1, EVENT, unit="patient")
+    first.reserve("a", 1, EVENT, PATIENTS)
     first.mark_sent("a", 1)
     for again in (first, ledger(tmp_path)):
         assert again.sent("a", 1)
         with pytest.raises(UserError, match="round 1 of run a was answered before"):
-            again.reserve("a", 1, EVENT, unit="patient")
+            again.reserve("a", 1, EVENT, PATIENTS)
         with pytest.raises(UserError, match="round 1 of run a was answered before"):
-            again.reserve("a", 1, Event(9.0, 0.1, 1), unit="patient")
+            again.reserve("a", 1, Event(9.0, 0.1, 1), PATIENTS)
     assert ledger(tmp_path).events() == [EVENT]
 
 
 def test_a_round_asked_again_at_another_cost_is_reserved_again(tmp_path):
     held = ledger(tmp_path)
-    held.reserve("a", 1, EVENT, unit="patient")
-    held.reserve("a", 1, Event(4.0, 0.1, 10), unit="patient")
+    held.reserve("a", 1, EVENT, PATIENTS)
+    held.reserve("a", 1, Event(4.0, 0.1, 10), PATIENTS)
     assert held.events() == [EVENT, Event(4.0, 0.1, 10)]
 
 
 def test_a_round_beyond_the_budget_is_refused_and_nothing_is_recorded(tmp_path):
     one = epsilon_rdp([EVENT], 1e-5)
     held = ledger(tmp_path, epsilon=one)
-    held.reserve("a", 1, EVENT, unit="patient")  # exactly the budget is allowed
+    held.reserve("a", 1, EVENT, PATIENTS)  # exactly the budget is allowed
     before = list(held._log)
     with pytest.raises(
         BudgetExceeded, match=r"round 2 would bring epsilon to .* Nothing was spent"
     ) as refusal:
-        held.reserve("a", 2, EVENT, unit="patient")
+        held.reserve("a", 2, EVENT, PATIENTS)
     assert refusal.value.exit_code == 3
     assert list(held._log) == before == list(ledger(tmp_path, epsilon=one)._log)
 
@@ -614,15 +618,15 @@ def test_a_round_beyond_the_budget_is_refused_and_nothing_is_recorded(tmp_path):
 def test_spending_composes_over_runs(tmp_path):
     for run in "ab":
         held = ledger(tmp_path)
-        held.reserve(run, 1, EVENT, unit="patient")
+        held.reserve(run, 1, EVENT, PATIENTS)
         held.mark_sent(run, 1)
     assert ledger(tmp_path).spent() == epsilon_rdp([Event(2.0, 0.1, 20)], 1e-5)
     with pytest.raises(BudgetExceeded):
-        ledger(tmp_path, epsilon=ledger(tmp_path).spent()).reserve("c", 1, EVENT, unit="patient")
+        ledger(tmp_path, epsilon=ledger(tmp_path).spent()).reserve("c", 1, EVENT, PATIENTS)
 
 
 def test_the_same_spending_is_more_epsilon_at_a_smaller_delta(tmp_path):
-    ledger(tmp_path).reserve("a", 1, EVENT, unit="patient")
+    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS)
     assert ledger(tmp_path, delta=1e-8).spent() == epsilon_rdp([EVENT], 1e-8)
     assert ledger(tmp_path, delta=1e-8).spent() > ledger(tmp_path, delta=1e-5).spent()
 
@@ -641,7 +645,7 @@ def test_whatever_is_asked_the_budget_holds_and_what_is_sent_was_reserved(asked,
         for run, number, noise, crash in asked:  # a new object for each: as after a restart
             held, event = ledger(Path(folder), epsilon=budget), Event(noise, 0.2, 5)
             try:
-                held.reserve(run, number, event, unit="patient")
+                held.reserve(run, number, event, PATIENTS)
             except UserError:
                 continue
             if not crash:
@@ -662,10 +666,28 @@ def test_what_is_no_budget_is_refused(tmp_path, epsilon, delta):
         ledger(tmp_path, epsilon=epsilon, delta=delta)
 
 
+def test_a_reservation_says_what_was_grouped_how_and_counts_anew_for_another_grouping(tmp_path):
+    """The declared number of units, never that of the rows at hand; the grouping by its digest."""
+    held = ledger(tmp_path, epsilon=50.0)
+    held.reserve("a", 1, EVENT, PATIENTS)
+    held.reserve("a", 1, EVENT, PATIENTS)
+    others = [
+        replace(PATIENTS, model="logistic"), replace(PATIENTS, most_rows=16), replace(PATIENTS, declared=41),
+    ]  # fmt: skip
+    for other in others:
+        held.reserve("a", 1, EVENT, other)
+    rows = ChainedLog(tmp_path / "site.sqlite").of_kind("reserved")
+    assert [row["declared_units"] for row in rows] == [40, 40, 40, 41]
+    assert [row["grouping"] for row in rows] == [one.digest for one in (PATIENTS, *others)]
+    assert len({row["grouping"] for row in rows}) == 4
+    assert PATIENTS.digest == "e3817a36d9b3afaa5800466e72bcb7eacb42bb5e3107cdd37e66764c16e067e4"
+    assert held.spent() == epsilon_rdp([EVENT] * 4, 1e-5)
+
+
 def test_spending_per_patient_and_per_variant_are_not_mixed(tmp_path):
-    ledger(tmp_path).reserve("a", 1, EVENT, unit="patient")
+    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS)
     with pytest.raises(UserError, match="per patient; this run counts per variant"):
-        ledger(tmp_path).reserve("b", 1, EVENT, unit="variant")
+        ledger(tmp_path).reserve("b", 1, EVENT, replace(PATIENTS, unit="variant"))
     assert len(ledger(tmp_path).events()) == 1
 
 
@@ -673,13 +695,15 @@ RACER = """
 import sys
 from pathlib import Path
 from cordon.errors import BudgetExceeded
-from cordon.site_ledger import Event, SiteLedger
+from cordon.site_ledger import Event, Grouping, SiteLedger
+
+PATIENTS = Grouping("patient", "mlp", 256, 40)
 
 _, path, run, epsilon = sys.argv
 held = SiteLedger(Path(path), epsilon=float(epsilon), delta=1e-5)
 for number in range(1, 7):
     try:
-        held.reserve(run, number, Event(2.0, 0.1, 10), unit="patient")
+        held.reserve(run, number, Event(2.0, 0.1, 10), PATIENTS)
     except BudgetExceeded as error:
         sys.exit(error.exit_code)
     held.mark_sent(run, number)
@@ -702,8 +726,8 @@ def test_two_processes_at_once_share_one_budget(tmp_path):
 
 def test_a_round_reserved_by_two_processes_is_answered_by_one(tmp_path):
     first, second = ledger(tmp_path), ledger(tmp_path)
-    first.reserve("a", 1, EVENT, unit="patient")
-    second.reserve("a", 1, EVENT, unit="patient")
+    first.reserve("a", 1, EVENT, PATIENTS)
+    second.reserve("a", 1, EVENT, PATIENTS)
     second.mark_sent("a", 1)
     with pytest.raises(UserError, match="round 1 of run a was answered before"):
         first.mark_sent("a", 1)
@@ -717,7 +741,7 @@ def test_what_was_not_reserved_is_not_marked_as_sent(tmp_path):
 
 def test_the_budget_and_each_change_of_it_are_on_record(tmp_path):
     for number, (epsilon, delta) in enumerate([(8, 1e-5), (8.0, 1e-5), (9.0, 1e-5), (9.0, 1e-6)]):
-        ledger(tmp_path, epsilon=epsilon, delta=delta).reserve("a", number, EVENT, unit="patient")
+        ledger(tmp_path, epsilon=epsilon, delta=delta).reserve("a", number, EVENT, PATIENTS)
     budgets = [row for row in ledger(tmp_path)._log if row["kind"] == "budget"]
     assert [(row["epsilon"], row["delta"]) for row in budgets] == [(8.0, 1e-5), (9.0, 1e-5), (9.0, 1e-6)]
 
@@ -763,7 +787,7 @@ def test_the_same_tip_again_is_no_new_row_and_what_was_followed_costs_nothing(tm
 def test_the_last_round_that_was_answered_is_known_by_run(tmp_path):
     held = ledger(tmp_path, epsilon=99.0)
     for run, number in (("a", 1), ("a", 3), ("b", 2)):
-        held.reserve(run, number, EVENT, unit="patient")
+        held.reserve(run, number, EVENT, PATIENTS)
         assert held.answered(run) < number  # reserved is not answered
         held.mark_sent(run, number)
     assert [ledger(tmp_path).answered(run) for run in ("a", "b", "c")] == [3, 2, 0]

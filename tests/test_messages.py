@@ -35,7 +35,7 @@ from cordon.federation.site import Participant
 from cordon.ledger import ChainedLog, Tip
 from cordon.model import initial_parameters
 from cordon.site_ledger import SiteLedger
-from cordon.training import Units
+from cordon.units import Units
 
 PLAN = Plan(
     run="run-7", model="logistic", unit="patient", epsilon=8.0, delta=1e-5, rounds=10, local_steps=1,
@@ -408,6 +408,59 @@ def test_a_round_that_the_plan_does_not_have_is_refused_and_spends_nothing(numbe
     assert SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events() == []
 
 
+@pytest.mark.parametrize(
+    "extreme",
+    [{"clip_norm": 1e300}, {"sampling_rate": 1e-300}, {"noise_multiplier": 1e300}, {"learning_rate": 1e300},
+     {"max_variants_per_patient": 99_999, "model": "pileup_cnn"}, {"rounds": 2**62}, {"run": "r" * 10**6}],
+    ids=lambda extreme: next(iter(extreme)),
+)  # fmt: skip
+def test_an_extreme_plan_is_refused_before_rows_are_read_or_anything_is_written(
+    extreme, tmp_path, task_message
+):
+    task_message.content["plan"] = ConfigRecord(PLAN.to_dict() | extreme)
+    ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5)
+    one = Participant(
+        "s",
+        lambda plan: pytest.fail("loaded"),
+        ("a", "b", "c"),
+        declared_patients=4,
+        ledger=ledger,
+        say=print,
+    )
+    with pytest.raises(UserError, match="the plan cannot be run"):
+        one.handle(task_message)
+    assert list(ChainedLog(tmp_path / "site.sqlite")) == []
+
+
+def test_a_model_of_another_shape_is_refused_before_anything_is_reserved(tmp_path, task_message):
+    one = participant_of(tmp_path)
+    content = Task(PLAN, 1, 4, initial_parameters("logistic", 4), TIP).to_records()
+    task_message.content.clear()
+    task_message.content.update(content)
+    with pytest.raises(FederationError, match=r"has shape .* Nothing was reserved"):
+        one.handle(task_message)
+    assert SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events() == []
+
+
+def test_units_that_were_grouped_by_another_unit_are_refused_before_anything_is_reserved(
+    tmp_path, task_message
+):
+    """Whoever loads them may be wrong: their own type says what they are."""
+    rows = Units.group(np.ones((4, 3), np.float32), np.ones(4, np.float32), ["p"] * 4, unit="variant")
+    ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5)
+    one = Participant("s", lambda plan: rows, ("a", "b", "c"), declared_patients=4, ledger=ledger, say=print)
+    with pytest.raises(UserError, match="grouped by variant, and one patient is to be protected"):
+        asked(one, task_message, 1, TIP)
+    assert ledger.events() == []
+
+
+@pytest.mark.parametrize("tip", [{"digest": "x" * 10**6}, {"key": "é"}, {"rows": -1}], ids=str)
+def test_a_tip_that_no_ledger_has_is_not_written_down(tip, tmp_path, task_message):
+    with pytest.raises(MalformedMessage, match="a ledger's tip that no ledger has"):
+        asked(participant_of(tmp_path), task_message, 1, replace(TIP, **tip))
+    assert list(ChainedLog(tmp_path / "site.sqlite")) == []
+
+
 def test_units_are_those_of_each_tasks_own_plan(tmp_path, task_message, monkeypatch):
     """A plan by variant that the budget refuses leaves no rows behind for one by patient, nor a model's."""
     source = np.random.default_rng(0)
@@ -442,7 +495,12 @@ def test_units_are_those_of_each_tasks_own_plan(tmp_path, task_message, monkeypa
     assert status(3, model="mlp") == TRAINED
     assert trained == [("logistic", 4, 10), ("logistic", 4, 10), ("mlp", 4, 10)]
     assert loaded == ["logistic variant", "logistic patient", "mlp patient"]
-    assert {row["unit"] for row in ChainedLog(tmp_path / "site.sqlite").of_kind("reserved")} == {"patient"}
+    reserved = ChainedLog(tmp_path / "site.sqlite").of_kind("reserved")
+    assert {row["unit"] for row in reserved} == {"patient"}
+    assert [row["declared_units"] for row in reserved] == [4, 4, 4]
+    assert [row["grouping"] for row in reserved] == [
+        replace(PLAN, model=model).grouping(4).digest for model in ("logistic", "logistic", "mlp")
+    ]
 
 
 @pytest.mark.parametrize(("took", "left"), [(0.02, 0.5), (0.5, 0.5), (0.51, 1.0), (1.26, 1.5)])

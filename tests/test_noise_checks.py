@@ -12,7 +12,8 @@ from cordon.federation.noise_checks import ceiling, reference, small_coordinates
 from cordon.federation.outliers import flat
 from cordon.federation.plan import Plan
 from cordon.model import initial_parameters
-from cordon.training import Units, train
+from cordon.training import train
+from cordon.units import Units
 
 PLAN = Plan(
     run="r", model="mlp", unit="patient", epsilon=8.0, delta=1e-5, rounds=10, local_steps=10,

@@ -16,7 +16,7 @@ from cordon.variants import normalise_variants
 EXAMPLES = settings(max_examples=60, deadline=None)
 HEADER = """\
 ##fileformat=VCFv4.2
-##INFO=<ID=AC,Number=A,Type=Integer,Description="x">
+##INFO=<ID=EACH,Number=A,Type=Integer,Description="x">
 ##INFO=<ID=AF,Number=A,Type=Float,Description="x">
 ##INFO=<ID=BASES,Number=R,Type=Integer,Description="x">
 ##INFO=<ID=DP,Number=1,Type=Integer,Description="x">
@@ -158,7 +158,7 @@ def test_each_allele_of_a_split_record_keeps_its_own_values(drawn):
         (low, high) for high in range(len(alts) + 1) for low in range(high + 1)
     ]  # VCF 4.3, section 1.6.2
     values = {
-        "AC": [100 + number for number in range(len(alts))],
+        "EACH": [100 + number for number in range(len(alts))],
         "BASES": [200 + number for number in range(len(alts) + 1)],
         "AD": [300 + number for number in range(len(alts) + 1)],
         "VAF": [400 + number for number in range(len(alts))],
@@ -166,7 +166,7 @@ def test_each_allele_of_a_split_record_keeps_its_own_values(drawn):
     }
     said = {name: ",".join(map(str, numbers)) for name, numbers in values.items()}
     line = (
-        f"c\t{position}\t.\t{ref}\t{','.join(alts)}\t50\t.\tAC={said['AC']};BASES={said['BASES']};DP=9\t"
+        f"c\t{position}\t.\t{ref}\t{','.join(alts)}\t50\t.\tEACH={said['EACH']};BASES={said['BASES']};DP=9\t"
         f"GT:AD:VAF:PL\t{phase.join(map(str, genotype))}:{said['AD']}:{said['VAF']}:{said['PL']}"
     )
     expected = {}
@@ -177,7 +177,7 @@ def test_each_allele_of_a_split_record_keeps_its_own_values(drawn):
             ]
             depths = [values["AD"][0], values["AD"][number]]
             expected[left_aligned(Allele(position, ref, alt), bases)] = (
-                f"AC={values['AC'][number - 1]};BASES=200,{200 + number};DP=9",
+                f"EACH={values['EACH'][number - 1]};BASES=200,{200 + number};DP=9",
                 phase.join("1" if allele == number else "0" for allele in genotype),
                 *(",".join(map(str, part)) for part in (depths, [values["VAF"][number - 1]], likelihoods)),
             )

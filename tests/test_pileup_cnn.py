@@ -20,7 +20,8 @@ from cordon.pileup_cnn import PileupCNN
 from cordon.pretraining import fit, pretrain
 from cordon.scoring import score_file
 from cordon.tables import LABELLED, PILEUP, VARIANTS, for_model, inputs, read_table, write_table
-from cordon.training import DPSGD, Units, train
+from cordon.training import DPSGD, train
+from cordon.units import Units
 
 CNN = "pileup_cnn"
 F = 3

@@ -4,13 +4,26 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cordon.accountants import Event, epsilon_rdp
+from cordon.accountants import MOST_STEPS, Event, epsilon_rdp
 from cordon.errors import InputProblems, UserError
-from cordon.federation.plan import Plan, Site, find_site, read_enrolment, read_sites, write_enrolment
+from cordon.features import FEATURES
+from cordon.federation.plan import (
+    CHOICES,
+    RANGES,
+    Plan,
+    Site,
+    find_site,
+    read_enrolment,
+    read_sites,
+    write_enrolment,
+)
+from cordon.model import width
+from cordon.training import block_shape
 
 PLAN = Plan(
     run="r", model="mlp", unit="patient", epsilon=8.0, delta=1e-5, rounds=10, local_steps=2,
@@ -65,11 +78,88 @@ def test_an_integer_is_no_float_and_a_float_no_integer():
      ("averaged_rounds", 0), ("sampling_rate", 1.5), ("noise_multiplier", 0.0),
      ("noise_multiplier", math.nan), ("clip_norm", 0.0),
      ("clip_norm", math.nan), ("clip_norm", math.inf), ("learning_rate", -0.1), ("learning_rate", math.inf),
-     ("max_variants_per_patient", 0), ("max_variants_per_patient", 10**9)],
+     ("max_variants_per_patient", 0), ("max_variants_per_patient", 10**9),
+     ("clip_norm", 1e300), ("clip_norm", 1e-300), ("sampling_rate", 1e-300), ("noise_multiplier", 1e300),
+     ("learning_rate", 1e300), ("learning_rate", 1e-300), ("epsilon", 1e300), ("delta", 1e-300),
+     ("delta", 0.2), ("rounds", 2**62), ("local_steps", 2**62), ("averaged_rounds", 2**62),
+     ("malicious_sites", 2**62), ("clip_quantile", 1e-300), ("clip_rate", 1e-300),
+     ("quantile_share", 1 - 1e-16), ("run", "r" * 101), ("run", "r\x1b[31m"), ("run", "../r"),
+     ("start", "0" * 63), ("start", "0" * 10**6)],
 )  # fmt: skip
 def test_a_site_refuses_a_plan_that_no_honest_aggregator_sends(name, value):
     with pytest.raises(UserError):
         Plan.from_dict(PLAN.to_dict() | {name: value})
+
+
+def test_a_message_holds_only_the_beginning_of_a_setting_that_is_huge():
+    for changes in (
+        {"model": "m" * 10**6},
+        {"start": "0" * 10**6},
+        {"rounds": "1" * 10**6},
+        {"m" * 10**6: 1},
+    ):
+        with pytest.raises(UserError) as refused:
+            Plan.from_dict(PLAN.to_dict() | changes)
+        assert len(str(refused.value)) < 2000
+
+
+def test_a_run_has_no_more_steps_than_can_be_accounted():
+    assert replace(PLAN, rounds=10_000, local_steps=100).event.steps == 100
+    with pytest.raises(UserError, match=r"local_steps 101 \(use at most 1000000 in all rounds"):
+        replace(PLAN, rounds=10_000, local_steps=101)
+
+
+@pytest.mark.parametrize(
+    ("model", "variants", "refused"),
+    [("pileup_cnn", 256, ""), ("pileup_cnn", 6720, ""), ("pileup_cnn", 6848, "0.27 GB"),
+     ("pileup_cnn", 99_999, "63 GB"), ("pileup_cnn", 425, ""), ("pileup_cnn", 427, "0.27 GB"),
+     ("mlp", 100_000, ""), ("mlp", 99_999, "0.29 GB")],
+)  # fmt: skip
+def test_a_step_takes_no_more_memory_than_is_said(model, variants, refused):
+    """A block is padded to whole vectors, so that an odd number of variants makes it 16 times as large."""
+    if not refused:
+        settings_ = replace(PLAN, model=model, max_variants_per_patient=variants).settings_for(10**6)
+        units, rows = block_shape(settings_, 1)
+        assert 4 * units * rows * width(model, len(FEATURES)) <= 2**28
+        return
+    with pytest.raises(
+        UserError, match=rf"max_variants_per_patient {variants} takes {refused}.*multiple of 16"
+    ):
+        replace(PLAN, model=model, max_variants_per_patient=variants)
+
+
+ANY_VALUE = {
+    float: st.one_of(st.floats(), st.floats(1e-9, 1e6), st.sampled_from([1e300, -1e300, 1e-300, 5e-324])),
+    int: st.one_of(st.integers(), st.integers(0, 20_000), st.sampled_from([2**63, -(2**63)])),
+    str: st.one_of(
+        st.text(), st.sampled_from(["0" * 64, "r" * 5000, *(v for c in CHOICES.values() for v in c)])
+    ),
+    bool: st.booleans(),
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_whatever_an_aggregator_sends_is_refused_or_within_what_a_site_bears(data):
+    """Several settings at once: no product of those that are accepted leaves what float32 holds."""
+    values = PLAN.to_dict()
+    for name in data.draw(st.lists(st.sampled_from(sorted(values)), min_size=1, max_size=4, unique=True)):
+        values[name] = data.draw(ANY_VALUE[type(values[name])], label=name)
+    try:
+        plan = Plan.from_dict(values)
+    except UserError:
+        return
+    for name, (least, most) in RANGES.items():
+        assert least <= getattr(plan, name) <= most
+    assert plan.rounds * plan.local_steps <= MOST_STEPS
+    training = plan.settings_for(1)
+    units, rows = block_shape(training, 1)
+    assert 4 * units * rows * width(plan.model, len(FEATURES)) <= 2**28
+    # The longest that a round's noise can be, by ten deviations in each step.
+    farthest = 10 * plan.local_steps * plan.learning_rate * plan.noise_multiplier * plan.clip_norm
+    farthest *= math.sqrt(2) / training.expected_batch / (1 - plan.momentum)
+    assert farthest < float(np.finfo(np.float32).max)
+    assert math.isfinite(epsilon_rdp([plan.event] * min(plan.rounds, 3), plan.delta))
 
 
 def test_all_that_is_out_of_range_is_named_at_once():

@@ -20,7 +20,8 @@ from cordon.features import FEATURES
 from cordon.federation import messages, site
 from cordon.model import load
 from cordon.tables import LABELLED, write_table
-from cordon.training import Units, train
+from cordon.training import train
+from cordon.units import Units
 from planted_bugs import BUGS
 
 pytestmark = pytest.mark.statistical

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from report_lab import (
+    LEDGER,
     OVER,
     Page,
     everything,
@@ -48,6 +50,22 @@ def test_events_are_those_of_the_ledger(whole: Page) -> None:
     assert events["north"] == ["Poisson-sampled Gaussian", "1.375", "0.500", "10", "2"]
     assert events["south"] == ["Poisson-sampled Gaussian", "1.375", "0.500", "10", "1"]
     assert "late" not in events
+
+
+def test_a_round_that_was_asked_and_never_judged_is_among_the_events(tmp_path: Path) -> None:
+    event = {"mechanism": "Poisson-sampled Gaussian", "noise_multiplier": 1.375, "sampling_rate": 0.5,
+             "steps": 10}  # fmt: skip
+    asked = [
+        {"kind": "asked", "site": site, "identity": f"of {site}", "run": "r", "round": number, "event": event,
+         "hash": "aa"}
+        for site, number in (("north", 2), ("north", 3), ("late", 1), ("late", 2))
+    ]  # fmt: skip
+    written = page(
+        tmp_path, federation=federation(), ledger=LEDGER + "".join(f"{json.dumps(r)}\n" for r in asked)
+    )
+    events = written.table("Events that the ledger holds")
+    assert events["north"][-1] == "3"
+    assert events["late"][-1] == "1"
 
 
 def test_resources_are_summed_by_process_and_name_no_sample(whole: Page) -> None:

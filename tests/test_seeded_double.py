@@ -18,7 +18,8 @@ ROUND = """
 import hashlib, sys
 import numpy as np
 from cordon.model import initial_parameters
-from cordon.training import DPSGD, Units, train
+from cordon.training import DPSGD, train
+from cordon.units import Units
 random = np.random.default_rng(1)
 units = Units.group(
     random.normal(size=(60, 4)).astype("float32"), np.ones(60, dtype="float32"),

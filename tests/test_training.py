@@ -1,6 +1,7 @@
 """Tests of cordon.training: what DP-SGD releases, measured and not read off the code."""
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,8 @@ from cordon.features import FEATURES
 from cordon.mechanisms import Randomness
 from cordon.model import build, initial_parameters, load_parameters
 from cordon.tables import LABELLED, write_table
-from cordon.training import DPSGD, Units, block_shape, descend, draw, train
+from cordon.training import DPSGD, block_shape, descend, draw, train
+from cordon.units import UNITS, Units
 
 pytestmark = pytest.mark.usefixtures("unrounded")
 F = 3
@@ -129,6 +131,7 @@ def test_one_patient_moves_what_is_released_by_at_most_the_clip_norm(
         np.concatenate([others.features, added]),
         np.concatenate([others.labels, (np.arange(rows) % 2).astype(np.float32)]),
         np.append(others.offsets, others.offsets[-1] + rows),
+        "patient",
     )
     start = random_start(architecture, scale=scale)
     start = {name: np.clip(np.nan_to_num(value), -3e38, 3e38) for name, value in start.items()}
@@ -191,11 +194,25 @@ def test_rows_stay_with_their_patient_in_whatever_order_they_come():
     assert released(mixed, start) == pytest.approx(released(units, start), abs=1e-6)
 
 
+def test_rows_grouped_by_one_unit_are_never_trained_on_under_the_name_of_another():
+    rows, start = np.ones((4, F), np.float32), initial_parameters("logistic", F)
+    by = {unit: Units.group(rows, np.ones(4, np.float32), ["p"] * 4, unit=unit) for unit in UNITS}
+    for unit, other in (("patient", "variant"), ("variant", "patient")):
+        with pytest.raises(UserError, match=f"grouped by {other}, and one {unit} is to be protected"):
+            train("logistic", start, by[other], dpsgd(unit=unit))
+        with pytest.raises(UserError, match=f"grouped by {other}"):
+            next(draw(by[other], dpsgd(unit=unit), seeded(1), (1, 1)))
+    with pytest.raises(UserError, match="4 rows in 1 units: with the unit variant each row is one"):
+        replace(by["patient"], unit="variant")
+
+
 def test_each_patient_adds_the_gradient_of_its_own_rows():
     units, start = patients(4, 1, 7), random_start("mlp")
     alone = [
         released(
-            Units(units.features[own], units.labels[own], np.array([0, own.stop - own.start])), start, "mlp"
+            Units(units.features[own], units.labels[own], np.array([0, own.stop - own.start]), "patient"),
+            start,
+            "mlp",
         )
         for own in (slice(*units.offsets[unit : unit + 2]) for unit in range(3))
     ]
@@ -240,7 +257,7 @@ def test_the_noise_of_different_parameters_is_independent():
 
 def test_the_normaliser_is_the_expected_batch_whatever_number_of_patients_is_held():
     one, start = patients(4), random_start("logistic")
-    twice = Units(np.tile(one.features, (2, 1)), np.tile(one.labels, 2), np.array([0, 4, 8]))
+    twice = Units(np.tile(one.features, (2, 1)), np.tile(one.labels, 2), np.array([0, 4, 8]), "patient")
     alone = released(one, start)
     assert released(twice, start) == pytest.approx(2 * alone, abs=1e-6)
     assert released(one, start, expected_batch=10.0) == pytest.approx(alone / 10, abs=1e-7)
@@ -251,13 +268,13 @@ def test_the_step_descends_by_the_learning_rate():
     assert released(units, start, learning_rate=0.25) == pytest.approx(
         0.25 * released(units, start), abs=1e-7
     )
-    label_one = Units(np.ones((1, F), np.float32), np.ones(1, np.float32), np.array([0, 1]))
+    label_one = Units(np.ones((1, F), np.float32), np.ones(1, np.float32), np.array([0, 1]), "patient")
     assert (update("logistic", start, label_one, dpsgd(), SILENT)["0.weight"] > 0).all()
 
 
 def test_at_most_max_variants_rows_are_drawn_from_a_unit_and_over_time_all_of_them():
     rows = 10
-    units = Units(np.eye(rows, dtype=np.float32), np.zeros(rows, np.float32), np.array([0, rows]))
+    units = Units(np.eye(rows, dtype=np.float32), np.zeros(rows, np.float32), np.array([0, rows]), "patient")
     start, seen = initial_parameters("logistic", rows), np.zeros(rows, dtype=int)
     random, runs = seeded(7), 120
     settings = dpsgd(noise_multiplier=1e-9, max_variants=3, clip_norm=100.0)
@@ -376,7 +393,7 @@ def drawn_units(units, settings, random, steps):
 def test_units_are_drawn_by_poisson_sampling_at_the_rate_that_is_accounted_for(rate):
     count, steps = 60, 1500
     numbers = np.repeat(np.arange(count, dtype=np.float32)[:, None], F, axis=1)
-    units = Units(numbers, np.zeros(count, np.float32), np.arange(count + 1))
+    units = Units(numbers, np.zeros(count, np.float32), np.arange(count + 1), "patient")
     settings = dpsgd(sampling_rate=rate, expected_batch=rate * count, max_variants=1)
     often, sizes = drawn_units(units, settings, seeded(11), steps)
     # How often each unit is drawn, and how many at a time, are binomial (significance 1 in 1,000).
@@ -434,7 +451,8 @@ def test_the_adaptive_clip_goes_on_from_round_to_round(mechanism):
         clip = descend("mlp", start, units, settings, random, clip_norm=clip).clip_norm
         seen.append(clip)
     alone = (
-        Units(units.features[n : n + 4], units.labels[n : n + 4], np.array([0, 4])) for n in range(0, 800, 4)
+        Units(units.features[n : n + 4], units.labels[n : n + 4], np.array([0, 4]), "patient")
+        for n in range(0, 800, 4)
     )
     norms = [np.linalg.norm(released(u, start, "mlp", clip_norm=1e3), NORMS[mechanism]) for u in alone]
     assert seen[0] < seen[1]
@@ -464,7 +482,8 @@ def test_every_mechanism_clipping_and_optimiser_learns(mechanism, clipping, opti
     labels = (features[:, 0] > 0).astype(np.float32)
     units = Units.group(features, labels, [""] * 4000, unit="variant")
     settings = dpsgd(
-        steps=40, sampling_rate=0.25, expected_batch=1000.0, noise_multiplier=2.0, max_variants=1,
+        unit="variant", steps=40, sampling_rate=0.25, expected_batch=1000.0, noise_multiplier=2.0,
+        max_variants=1,
         mechanism=mechanism, clipping=clipping, optimiser=optimiser,
         learning_rate=0.05 if optimiser == "adam" else 0.5, momentum=0.5 if optimiser == "sgd" else 0.0,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from pysam import bcftools
 
 from conftest import SHARED, Read, fasta
 from cordon.errors import UserError
+from cordon.joint import JointCalls
 from cordon.variants import Summary, bcftools_call, normalise_variants
 
 BY_ALLELE = [
@@ -124,14 +125,14 @@ def test_soft_masked_references_give_upper_case(lab):
 def test_fields_by_allele_follow_their_allele(lab):
     base = at(lab, 100)
     first, second = [other for other in "ACGT" if other != base][:2]
-    record = f"chr1 100 {base} {first},{second} 50 PASS AC=1,2;AF=0.25,0.5;AN=4;RAW=7,8,9"
+    record = f"chr1 100 {base} {first},{second} 50 PASS AC=1,1;AF=0.25,0.5;AN=2;RAW=7,8,9"
     values = "GT:AD:VAF:DP:PL 1|2:3,10,20:0.3,0.6:33:100,90,80,70,60,50"
     vcf = lab.vcf("in.vcf.gz", [f"{record} {values}"], header=BY_ALLELE)
     summary, lines = summarise(lab, vcf)
     assert lines == [
-        f"chr1 100 {base} {first} 50 PASS AC=1;AF=0.25;AN=4;RAW=7,8 GT:AD:VAF:DP:PL "
+        f"chr1 100 {base} {first} 50 PASS AC=1;AF=0.25;AN=2;RAW=7,8 GT:AD:VAF:DP:PL "
         "1|0:3,10:0.3:33:100,90,80",
-        f"chr1 100 {base} {second} 50 PASS AC=2;AF=0.5;AN=4;RAW=7,9 GT:AD:VAF:DP:PL "
+        f"chr1 100 {base} {second} 50 PASS AC=1;AF=0.5;AN=2;RAW=7,9 GT:AD:VAF:DP:PL "
         "0|1:3,20:0.6:33:100,70,50",
     ]
     assert summary == Summary(records=1, split=1, kept=2)
@@ -323,6 +324,118 @@ def test_a_field_with_too_few_values_is_named(lab):
     record = f"chr1 100 {base} {first},{second} 50 . AF=0.5 GT 1/2"
     with pytest.raises(UserError, match=r"INFO/AF at chr1:100 has not as many values.*annotate -x INFO/AF"):
         summarise(lab, lab.vcf("in.vcf.gz", [record], header=BY_ALLELE))
+
+
+JOINT = "QUAL and INFO tell of other patients, who must not reach a row that is trained on"
+SIGNED = [
+    '##GATKCommandLine=<ID=GenomicsDBImport,CommandLine="GenomicsDBImport --variant a.g.vcf.gz">',
+    '##GATKCommandLine=<ID=GenotypeGVCFs,CommandLine="GenotypeGVCFs --variant gendb://cohort">',
+    '##GATKCommandLine.GenotypeGVCFs=<ID=GenotypeGVCFs,CommandLineOptions="variant=[(RodBinding name=variant '
+    'source=a.g.vcf), (RodBinding name=variant2 source=b.g.vcf)]">',
+    '##GATKCommandLine=<ID=SelectVariants,CommandLine="SelectVariants --sample-name s1 --variant all.vcf">',
+    "##bcftools_mergeCommand=merge a.vcf.gz b.vcf.gz; Date=today",
+    "##bcftools_viewCommand=view -Oz --samples s1 all.vcf.gz; Date=today",
+    "##GLnexusVersion=v1.4.1",
+]
+ALONE = [
+    '##GATKCommandLine=<ID=HaplotypeCaller,CommandLine="HaplotypeCaller --sample-name s1 -ERC GVCF">',
+    '##GATKCommandLine=<ID=GenotypeGVCFs,CommandLine="GenotypeGVCFs --variant s1.g.vcf.gz">',
+    "##bcftools_viewCommand=view -Oz s1.bcf; Date=today",
+    "##bcftools_normCommand=norm -m -any s1.vcf.gz; Date=today",
+]
+
+
+def of_cohort(lab, genotypes, quality, info):
+    """The calls of as many samples as there are genotypes, with a QUAL and an INFO of all of them."""
+    record = (
+        f"chr1 100 {at(lab, 100)} {other(at(lab, 100))} {quality} PASS {info} GT:GQ {' '.join(genotypes)}"
+    )
+    samples = [f"s{number}" for number in range(1, len(genotypes) + 1)]
+    described = [*BY_ALLELE[:3], '##FORMAT=<ID=GQ,Number=1,Type=Integer,Description="x">',
+                 '##INFO=<ID=QD,Number=1,Type=Float,Description="x">']  # fmt: skip
+    return lab.vcf("in.vcf.gz", [record], samples=samples, header=described)
+
+
+@pytest.mark.parametrize(
+    ("genotypes", "quality", "info"),
+    [(["0/1:30", "1/1:99"], 1520, "QD=33.78;AC=3;AN=4;AF=0.75"),
+     (["0/1:30", *["1/1:99"] * 49], 74480, "QD=38;AC=99;AN=100;AF=0.99")],
+    ids=["2 samples", "50 samples"],
+)  # fmt: skip
+def test_a_sample_of_a_cohort_is_like_itself_alone_whoever_else_is_in_it(lab, genotypes, quality, info):
+    vcf = of_cohort(lab, genotypes, quality, info)
+    summary, (line,) = summarise(lab, vcf)
+    assert line == f"chr1 100 {at(lab, 100)} {other(at(lab, 100))} . PASS AC=1;AN=2;AF=0.5 GT:GQ 0/1:30"
+    assert summary.joint == 1
+    assert "joint: 1" in str(summary)
+    with pysam.VariantFile(str(lab.folder / "out.vcf.gz")) as file:
+        header = str(file.header)
+        assert set(file.header.info) == {"AC", "AN", "AF"}
+    told = f"QUAL and INFO told of several samples ({len(genotypes)} samples) and are taken as missing"
+    assert f'##CORDON_calls=<ID=Joint,Description="{told}; AC, AN, AF: s1">' in header
+    with pytest.raises(JointCalls, match=rf"in.vcf.gz, row \d+: {len(genotypes)} samples. Its {JOINT}"):
+        summarise(lab, vcf, alone=True)
+
+
+@pytest.mark.parametrize("sign", SIGNED)
+def test_a_sample_that_was_taken_out_of_a_cohort_is_noticed_by_the_header(lab, sign):
+    base = at(lab, 100)
+    vcf = lab.vcf("in.vcf.gz", [f"chr1 100 {base} {other(base)} 50 . . GT 0/1"], header=[sign])
+    with pytest.raises(JointCalls, match=rf"in.vcf.gz, row 5: .*\. Its {JOINT}"):
+        summarise(lab, vcf, alone=True)
+    summary, (line,) = summarise(lab, vcf)
+    assert (summary.joint, line) == (1, f"chr1 100 {base} {other(base)} . . AC=1;AN=2;AF=0.5 GT 0/1")
+
+
+@pytest.mark.parametrize(
+    ("info", "genotype"),
+    [("AN=4", "0/1"), ("AC=2;AN=2", "0/1"), ("AC=1", "0/0"), ("NS=2", "0|1"), ("AN=2", "1"), ("AN=4", "./.")],
+)
+def test_counts_of_more_than_the_samples_own_alleles_are_noticed_wherever_they_are(lab, info, genotype):
+    base, far = at(lab, 100), at(lab, 900)
+    records = [
+        f"chr1 100 {base} {other(base)} 50 . AC=1;AN=2 GT 0/1",
+        f"chr1 900 {far} {other(far)} 60 . {info} GT {genotype}",
+    ]
+    described = [*BY_ALLELE, '##INFO=<ID=NS,Number=1,Type=Integer,Description="x">']
+    vcf = lab.vcf("in.vcf.gz", records, header=described)
+    row = len(gzip.decompress(vcf.read_bytes()).splitlines())
+    with pytest.raises(JointCalls, match=rf"in.vcf.gz, row {row}: INFO/{info.split(';')[0][:2]}=\d beside"):
+        summarise(lab, vcf, alone=True)
+    summary, lines = summarise(lab, vcf)
+    assert summary.joint == 2
+    assert lines[0] == f"chr1 100 {base} {other(base)} . . AC=1;AN=2;AF=0.5 GT 0/1"
+
+
+@pytest.mark.parametrize("line", ALONE)
+@pytest.mark.parametrize("info", [".", "AC=1;AN=2", "AC=1;AN=2;AF=0.5", "AC=0;AN=2"])
+def test_a_sample_that_was_called_by_itself_is_taken_as_it_is(lab, line, info):
+    base = at(lab, 100)
+    vcf = lab.vcf(
+        "in.vcf.gz", [f"chr1 100 {base} {other(base)} 50 . {info} GT 0/1"], header=[line, *BY_ALLELE]
+    )
+    summary, (record,) = summarise(lab, vcf, alone=True)
+    assert summary.joint == 0
+    assert record == f"chr1 100 {base} {other(base)} 50 . {info} GT 0/1"
+
+
+def test_own_counts_are_by_allele_and_of_known_alleles_alone(lab):
+    base = at(lab, 100)
+    first, second = [x for x in "ACGT" if x != base][:2]
+    record = f"chr1 100 {base} {first},{second} 50 . AC=3,1;AN=6 GT ./2 0/1"
+    _, (line,) = summarise(lab, lab.vcf("in.vcf.gz", [record], samples=("s1", "s2"), header=BY_ALLELE))
+    assert line == f"chr1 100 {base} {second} . . AC=1;AN=1;AF=1 GT ./1"
+
+
+def test_the_command_refuses_a_cohorts_calls_of_a_sample_that_is_trained_on(lab, command):
+    vcf = of_cohort(lab, ["0/1:30", "1/1:99"], 1520, "AC=3;AN=4")
+    arguments = ["--vcf", str(vcf), "--reference", str(lab.reference), "--sample", "s1",
+                 "--output", str(lab.folder / "out.vcf.gz")]  # fmt: skip
+    assert command("normalise_variants", *arguments) == "s1: alleles kept: 1 (records: 1, joint: 1)\n"
+    (lab.folder / "out.vcf.gz").unlink()
+    with pytest.raises(AssertionError, match=r"2 samples\. Its QUAL and INFO"):
+        command("normalise_variants", "--alone", *arguments)
+    assert not (lab.folder / "out.vcf.gz").exists()
 
 
 def test_the_command_writes_its_summary(lab, command):

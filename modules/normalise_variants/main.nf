@@ -20,10 +20,11 @@ process NORMALISE_VARIANTS {
     def args = task.ext.args ?: ''
     def renamed = aliases ? "--aliases ${aliases}" : ''
     def kept = private_errors ? "--private_errors '${private_errors}/normalise_variants.${meta.id}.${caller}.txt'" : ''
+    def alone = meta.role == 'train' ? '--alone' : ''
     """
     cat > given.json
     normalise_variants.py \\
-        --vcf ${vcf} --sample ${meta.id} --given given.json --reference ${fasta} ${renamed} ${kept} ${args} \\
+        --vcf ${vcf} --sample ${meta.id} --given given.json --reference ${fasta} ${renamed} ${alone} ${kept} ${args} \\
         --summary ${meta.id}.${caller}.summary.json --statistics ${meta.id}.${caller}.stats.txt \\
         --output ${meta.id}.${caller}.normalised.vcf.gz
 

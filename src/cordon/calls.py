@@ -165,13 +165,14 @@ class CallSet:
             name: text[name].to_numpy() if name in self._fields else np.full(rows, np.nan)
             for name in ("qual", *INFO_FIELDS, *FORMAT_FIELDS)
         }
-        said["qual"] = np.nan_to_num(said["qual"], nan=0.0)
+        unknown = said["qual"]
+        said["qual"] = np.nan_to_num(unknown, nan=0.0)
         reads = said["ref_reads"] + said["alt_reads"]
         depth = _first_known(said["sample_depth"], reads, said["site_depth"])
         said |= {
             "depth": depth,
             "alt_fraction": said["alt_reads"] / np.where(reads > 0, reads, np.nan),
-            "qd": _first_known(said["qd"], said["qual"] / np.maximum(1.0, np.nan_to_num(depth))),
+            "qd": _first_known(said["qd"], unknown / np.maximum(1.0, np.nan_to_num(depth))),
             "dosage": _dosages(text["genotype"]),
         }
         refs, alts = (pc.utf8_upper(text[name]) for name in ("ref", "alt"))

@@ -137,7 +137,9 @@ def call_features(quals: Mapping[str, Array], annotations: Mapping[str, Array]) 
     columns: dict[str, Array] = {}
     for caller in CALLERS:
         columns[f"f_called_{caller}"] = _known(quals[caller])
-        columns[f"f_{caller}_qual"] = _logged(quals[caller], QUAL_CENTRE, QUAL_SCALE)
+        # QUAL 0 says that there is none: a call like the middle one, not like the worst.
+        given = np.where(quals[caller] == 0, np.expm1(QUAL_CENTRE), quals[caller])
+        columns[f"f_{caller}_qual"] = _logged(given, QUAL_CENTRE, QUAL_SCALE)
     columns["f_qd"] = _linear(annotations["qd"], QD_CENTRE, QD_SCALE)
     columns["f_gq"] = _linear(annotations["gq"], GQ_CENTRE, GQ_SCALE)
     columns["f_gq_missing"] = 1 - _known(annotations["gq"])

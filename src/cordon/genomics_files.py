@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
 
 import pysam
 
+from cordon import joint
 from cordon.contigs import Aliases
 from cordon.errors import InputProblems, UserError
 from cordon.reads import check_readable, quiet, sample_names, sorted_by_coordinate
@@ -94,8 +95,11 @@ def contig_faults(path: StrPath, named: Mapping[str, int | None], genome: Genome
             return
 
 
-def vcf_faults(path: StrPath, genome: Genome) -> Iterator[Fault]:
-    """What is wrong with a truth VCF: truncated, no VCF, without records, on another reference."""
+def vcf_faults(path: StrPath, genome: Genome, *, alone: bool = False) -> Iterator[Fault]:
+    """What is wrong with a truth VCF: truncated, no VCF, without records, on another reference.
+
+    With ``alone`` also one of several samples: labels that are trained on must be of one patient.
+    """
     if truncated := list(_bgzf_faults(path)):
         yield from truncated
         return
@@ -106,6 +110,9 @@ def vcf_faults(path: StrPath, genome: Genome) -> Iterator[Fault]:
                 yield f"{path} is no VCF: its first line is not ##fileformat=VCF.", "Give a VCF."
                 return
             for line in lines:
+                if line.startswith(b"#CHROM") and alone and (samples := line.count(b"\t") - 8) > 1:
+                    what = f"{path} holds {samples} samples, whose genotypes may tell of one another."
+                    yield what, "Give a truth set that was made of this sample alone."
                 if not line.startswith(b"#"):
                     used.setdefault(line.split(b"\t", 1)[0].decode())
     except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
@@ -116,20 +123,36 @@ def vcf_faults(path: StrPath, genome: Genome) -> Iterator[Fault]:
     yield from contig_faults(path, dict.fromkeys(used), genome)
 
 
-def calls_faults(path: StrPath, sample: str, genome: Genome) -> Iterator[Fault]:
+def calls_faults(path: StrPath, sample: str, genome: Genome, *, alone: bool = False) -> Iterator[Fault]:
     """What is wrong with a caller's VCF, gVCF or BCF: truncated, empty, of another sample or reference.
 
-    Only the header and the first record are looked at, because a gVCF of a genome is long.
+    With ``alone`` also calls that were made together with other samples', as far as the header says so. Only
+    the header and the first record are looked at, because a gVCF of a genome is long.
     """
     header = yield from _variant_file_faults(path, "Give the caller's whole output.", genome)
     if header is not None and sample not in header.samples:
         what = f"{path} holds sample {', '.join(header.samples) or 'none'}, the row says {sample}."
         yield what, "Give this sample's calls, or rename the sample with `bcftools reheader --samples`."
+    elif header is not None and alone:
+        signs = (joint.of_header(line.encode()) for line in str(header).splitlines())
+        several = f"{len(header.samples)} samples" if len(header.samples) > 1 else ""
+        if why := several or next(filter(None, signs), ""):
+            yield f"{path} was called together with other samples ({why}).", joint.REMEDY
 
 
-def sites_faults(path: StrPath, info: str, genome: Genome) -> Iterator[Fault]:
-    """What is wrong with a public VCF of sites, which needs the field INFO/``info`` where that is given."""
+def sites_faults(
+    path: StrPath, info: str, genome: Genome, *, patients: Container[str] = ()
+) -> Iterator[Fault]:
+    """What is wrong with a public VCF of sites, which needs the field INFO/``info`` where that is given.
+
+    It must hold none of the samples ``patients``: one patient's rows would tell of another.
+    """
     header = yield from _variant_file_faults(path, "Give the whole resource.", genome)
+    if own := [sample for sample in (header.samples if header is not None else ()) if sample in patients]:
+        yield (
+            f"{path} holds sample {own[0]} of the samplesheet: no public resource.",
+            "Give one that was made of nobody in the samplesheet, such as gnomAD or dbSNP.",
+        )
     if header is not None and info and info not in header.info:
         yield f"{path} has no INFO/{info}.", "Give a resource with allele frequencies, such as gnomAD."
 

@@ -112,10 +112,10 @@ def check_inputs(
     problems += _delta_problems(declared, values)
     genome, faults = _genome(reference, aliases)
     problems += faults
-    problems += _parameter_files(values, places, genome)
+    problems += _parameter_files(values, places, genome, {row["sample"] for row in rows})
     with steps("looking into the samplesheet's files", len(rows), "rows") as tick:
         for row in rows:
-            problems += _row_files(row, places, genome)
+            problems += _row_files(row, places, genome, scoring="scoring_model" in values)
             tick()
     if problems:
         raise InputProblems(problems)
@@ -214,7 +214,9 @@ def _genome(reference: StrPath, table: StrPath | None) -> tuple[Genome | None, l
         return None, [Problem(where, f"cannot be used: {error}", "Give a whole FASTA.")]
 
 
-def _parameter_files(values: Mapping[str, Any], places: Places, genome: Genome | None) -> Iterator[Problem]:
+def _parameter_files(
+    values: Mapping[str, Any], places: Places, genome: Genome | None, patients: set[str]
+) -> Iterator[Problem]:
     """Files of calling and labelling that parameters name.
 
     A relative one starts from a folder unknown here, so it must be staged. Whatever else a parameter names
@@ -233,16 +235,18 @@ def _parameter_files(values: Mapping[str, Any], places: Places, genome: Genome |
             elif name == "intervals":
                 faults += bed_faults(here, genome)
             elif name in ("known_sites", "allele_frequencies"):
-                faults += sites_faults(here, "AF" if name == "allele_frequencies" else "", genome)
+                info = "AF" if name == "allele_frequencies" else ""
+                faults += sites_faults(here, info, genome, patients=patients)
             for what, remedy in faults:
                 yield Problem(f"--{name} {path}", what.replace(here, path), remedy)
 
 
-def _row_files(row: Row, places: Places, genome: Genome | None) -> Iterator[Problem]:
+def _row_files(row: Row, places: Places, genome: Genome | None, *, scoring: bool) -> Iterator[Problem]:
     """What is wrong with the files of one row; a remote one that is not staged cannot be looked at.
 
     Without a usable reference (``genome`` None) only their being there is checked.
     """
+    trained_on = _role(row, scoring=scoring) == "train"
     for column in FILES:
         path = row[column]
         here = places.here(path)
@@ -254,19 +258,24 @@ def _row_files(row: Row, places: Places, genome: Genome | None) -> Iterator[Prob
         elif column == "bam":
             faults += alignment_faults(here, row["sample"], genome)
         elif column in CALLS.values():
-            faults += calls_faults(here, row["sample"], genome)
+            faults += calls_faults(here, row["sample"], genome, alone=trained_on)
         elif column == "truth_vcf":
-            faults += vcf_faults(here, genome)
+            faults += vcf_faults(here, genome, alone=trained_on)
         elif column == "confident_bed":
             faults += bed_faults(here, genome)
         for what, remedy in faults:
             yield row.problem(column, what.replace(here, path), remedy)
 
 
+def _role(row: Row, *, scoring: bool) -> str:
+    """The row's role, or what it is where the sheet says nothing."""
+    return row["role"] or ("score" if scoring else "train")
+
+
 def _checked(row: Row, places: Places, salt: Salt | None, *, scoring: bool) -> dict[str, str]:
     cells = {column: row[column] for column in COLUMNS}
     cells |= {column: places.absolute(row[column]) for column in FILES}
-    cells["role"] = row["role"] or ("score" if scoring else "train")
+    cells["role"] = _role(row, scoring=scoring)
     if salt is not None:
         names = (salt.patient(row["site"], row["patient"]), salt.sample(row["site"], row["sample"]))
         cells |= dict(zip(PSEUDONYMS, names, strict=True))

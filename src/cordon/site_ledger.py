@@ -10,6 +10,7 @@ from typing import Any
 from cordon.accountants import Event, epsilon_rdp, statement
 from cordon.errors import BudgetExceeded, FederationError, UserError
 from cordon.ledger import ChainedLog, Tip
+from cordon.units import Grouping
 
 # Kinds of a site's rows: its budget, a round's cost before it trains, a round's answer before it leaves, and
 # how far the aggregator's ledger was.
@@ -74,12 +75,17 @@ class SiteLedger:
             "sent. Ask the operator to restore the newest ledger."
         )
 
-    def reserve(self, run: str, round_number: int, event: Event, *, unit: str) -> None:
+    def reserve(self, run: str, round_number: int, event: Event, grouping: Grouping) -> None:
         """Record that ``event`` will be spent; BudgetExceeded (nothing recorded) where it may not be.
 
-        A reservation of the same round is used again if nothing was sent on it. UserError where the
-        ledger holds the spending of another privacy ``unit``: the two do not compose into one epsilon.
+        ``grouping`` is what will be trained on: its digest, and the units that the site's owner declared,
+        stand in the row. A reservation of the same round, event and grouping is used again if nothing was
+        sent on it. UserError where the ledger holds the spending of another privacy unit: the two do not
+        compose into one epsilon.
         """
+        unit = grouping.unit
+        about = {"unit": unit, "declared_units": grouping.declared, "grouping": grouping.digest}
+        reserved = {**about, "event": event.to_dict()}
         with self._log.locked():
             others = {row["unit"] for row in self._log if row["kind"] == RESERVED} - {unit}
             if others:
@@ -89,7 +95,7 @@ class SiteLedger:
                 )
             self._refuse_if_sent(run, round_number)
             held = self._rows(RESERVED, run, round_number)
-            if held and _event(held[-1]) == event:
+            if held and reserved.items() <= held[-1].items():
                 return
             after = epsilon_rdp([*self.events(), event], self.delta)
             if after > self.epsilon:
@@ -101,7 +107,7 @@ class SiteLedger:
                 )
             self._note_budget()
             place = {"kind": RESERVED, "run": run, "round": round_number}
-            self._log.append({**place, "unit": unit, "event": event.to_dict()})
+            self._log.append(place | reserved)
 
     def mark_sent(self, run: str, round_number: int) -> None:
         """Record that the round's update leaves now; call it before it does.

@@ -5,7 +5,7 @@ Everything is computed anew from the recorded events; no epsilon that a row stat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,18 @@ from cordon.steps import Steps, Tick, silent
 # Beyond this epsilon, which promises nothing any more, the PLD accountant can take minutes a round.
 MOST_FOR_PLD = 50.0
 MOST_FURTHER_ROUNDS = 10_000
-# Kinds of an aggregator's rows: a decision on a reply, which may cost, and those of its registry.
-DECISION, ENROLLED, BANNED, RELEASED = "decision", "enrolled", "banned", "released"
-# What costs nothing, at a site and at the aggregator.
-FREE = (BUDGET, SENT, FOLLOWED, ENROLLED, BANNED, RELEASED)
+# Kinds of an aggregator's rows: that a site is about to be sent a round's task, the decision on what came of
+# it, and those of its registry. The first two may cost.
+ASKED, DECISION = "asked", "decision"
+ENROLLED, BANNED, RELEASED = "enrolled", "banned", "released"
+# What a decision can be.
+ACCEPTED, QUARANTINED, MISSING = "accepted", "quarantined", "missing"
+# All kinds of rows, a site's and an aggregator's.
+KINDS = (BUDGET, RESERVED, SENT, FOLLOWED, ASKED, DECISION, ENROLLED, BANNED, RELEASED)
+
+
+# One of an aggregator's rows, and the events that it charges the row's identity.
+Charge = tuple[Mapping[str, Any], tuple[Event, ...]]
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ def accounts(
     UserError where a row is of no known ledger, or no delta is known.
     """
     rows = list(rows)
-    stated = [row for row in rows if row.get("kind") in (BUDGET, DECISION)]
+    stated = [row for row in rows if row.get("kind") in (BUDGET, ASKED, DECISION)]
     if delta is None and stated:
         delta = float(stated[-1]["delta"])
     if epsilon is None and stated:
@@ -112,7 +120,42 @@ def accounts(
         return [_account(items, epsilon, delta, tick) for items in entries.values()]
 
 
+def charged(rows: Iterable[Mapping[str, Any]]) -> Iterator[Charge]:
+    """Each of an aggregator's rows that says what a round cost an identity, and the events of it.
+
+    A decision says so. Where a site was asked and there is none, because the aggregator ended before it, the
+    site may have trained and answered: it is charged what it was asked for.
+    """
+    rows = list(rows)
+    decided = {_place(row) for row in rows if row.get("kind") == DECISION}
+    for row in rows:
+        if row.get("kind") == DECISION:
+            yield row, tuple(Event(**event) for event in row["events"])
+        elif row.get("kind") == ASKED and _place(row) not in decided:
+            yield row, (Event(**row["event"]),)
+
+
+def behind(rows: Iterable[Mapping[str, Any]], run: str) -> list[str]:
+    """The identities whose patients the model of ``run`` may tell of, in order.
+
+    That is who was charged in the run, whether or not an update arrived: it may be anywhere. Of whom every
+    answer was refused, nothing is in the model, and nobody vouches for what it says that it spent.
+    """
+    costs = [(row, events) for row, events in charged(rows) if row["run"] == run]
+    return sorted({row["identity"] for row, events in costs if events and row.get("decision") != QUARANTINED})
+
+
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["identity"], row["run"], row["round"]
+
+
 def _entries(rows: list[Mapping[str, Any]]) -> Iterable[_Entry]:
+    for number, row in enumerate(rows, start=1):
+        if row.get("kind") not in KINDS:
+            raise UserError(
+                f"row {number} is of kind {row.get('kind')!r}, which this version does not know. "
+                "Read the ledger with the version of Cordon that wrote it."
+            )
     sent = {(row["run"], row["round"]) for row in rows if row.get("kind") == SENT}
     # A round that was asked again at another cost has several reservations; the last one was sent.
     last = {
@@ -120,20 +163,13 @@ def _entries(rows: list[Mapping[str, Any]]) -> Iterable[_Entry]:
         for number, row in enumerate(rows) if row.get("kind") == RESERVED
     }  # fmt: skip
     for number, row in enumerate(rows):
-        kind = row.get("kind")
-        if kind == RESERVED:
+        if row["kind"] == RESERVED:
             place = (row["run"], row["round"])
             state = SENT if place in sent and last[place] == number else RESERVED
             yield _Entry("this site", *place, state, row["unit"], (Event(**row["event"]),))
-        elif kind == DECISION:
-            holder = f"{row['site']} (key {row['identity'][:12]})"
-            events = tuple(Event(**event) for event in row["events"])
-            yield _Entry(holder, row["run"], row["round"], row["decision"], row["unit"], events)
-        elif kind not in FREE:
-            raise UserError(
-                f"row {number + 1} is of kind {kind!r}, which this version does not know. "
-                "Read the ledger with the version of Cordon that wrote it."
-            )
+    for row, events in charged(rows):
+        holder = f"{row['site']} (key {row['identity'][:12]})"
+        yield _Entry(holder, row["run"], row["round"], row.get("decision", ASKED), row["unit"], events)
 
 
 def _account(entries: list[_Entry], budget: float | None, delta: float, tick: Tick) -> Account:

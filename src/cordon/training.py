@@ -1,4 +1,4 @@
-"""DP-SGD on a site's own rows, grouped by the privacy unit that each row carries.
+"""DP-SGD on a site's own rows, grouped by privacy unit (`cordon.units`).
 
 A unit's rows travel together, and its whole gradient (`cordon.gradients`) is clipped as one vector
 (`cordon.clipping`), whatever the number of its rows.
@@ -7,13 +7,11 @@ A unit's rows travel together, and its whole gradient (`cordon.gradients`) is cl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from cordon.accountants import GAUSSIAN, Event
 from cordon.devices import device, thread_count
@@ -28,75 +26,23 @@ from cordon.model import (
     load_parameters,
     parameters_of,
 )
+from cordon.units import Units
 
 if TYPE_CHECKING:
     from torch import nn
 
     from cordon.clipping import Clip, PrivateMean
     from cordon.gradients import Block, UnitGradients
-    from cordon.rows import Rows
 
     # What makes the gradients of a module whose rows are so wide.
     Gradients = Callable[[nn.Module, int], UnitGradients]
 
-UNITS = ("patient", "variant")
 CLIPPINGS = ("fixed", "adaptive")
 OPTIMISERS = ("sgd", "adam")
 # How far, as a factor, an adaptive clip may move from the run's first one, down and up.
 REACH = 100.0
 # Processors work on so many numbers at once: of a multiple of it, none is left to be rounded otherwise.
 LANES = 16
-
-
-@dataclass(frozen=True)
-class Units:
-    """Labelled rows, grouped by privacy unit.
-
-    ``features`` float32 [rows, F], a model's inputs (`cordon.tables.inputs`, `cordon.rows`), and ``labels``
-    float32 [rows] in {0, 1} are both sorted by unit; unit ``u`` owns the rows ``offsets[u]:offsets[u + 1]``.
-    """
-
-    features: Rows
-    labels: npt.NDArray[np.float32]
-    offsets: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @classmethod
-    def group(
-        cls,
-        features: Rows,
-        labels: npt.NDArray[np.float32],
-        patients: Sequence[str],
-        *,
-        unit: str,
-    ) -> Units:
-        """Group rows by their own patient, or make every row a unit of its own.
-
-        Raises UserError for another ``unit``, or where no row is labelled.
-        """
-        if len(labels) == 0:
-            raise UserError(
-                "no labelled variants to train on. Give truth_vcf and confident_bed for the site's "
-                "train samples, and check that the confident regions hold calls."
-            )
-        if unit == "patient":
-            _, codes = np.unique(np.asarray(patients), return_inverse=True)
-        elif unit == "variant":
-            codes = np.arange(len(labels))
-        else:
-            raise UserError(f"no privacy unit is called {unit!r}. Choose one of: {', '.join(UNITS)}.")
-        order = np.argsort(codes, kind="stable")
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(codes))])
-        return cls(features.take(order, 0), labels[order], offsets)
-
-    @classmethod
-    def read(cls, paths: Sequence[Path], *, unit: str, architecture: str = "mlp") -> Units:
-        """The labelled rows of the variant tables at ``paths``, grouped by ``unit``, for ``architecture``."""
-        from cordon.rows import read_rows
-
-        return cls.group(*read_rows(paths, architecture), unit=unit)
 
 
 @dataclass(frozen=True)
@@ -107,7 +53,8 @@ class DPSGD:
     never the number that it holds. ``max_variants`` bounds the rows drawn from a unit. ``clip_norm`` is L2
     under Gaussian, L1 under Laplace noise; the run's first one where ``clipping`` is adaptive, which
     moves it towards the ``clip_quantile`` of the units' gradient norms by ``clip_rate`` a step, for
-    ``quantile_share`` of the privacy cost. ``per_layer`` clips each layer to its part of the norm.
+    ``quantile_share`` of the privacy cost. ``per_layer`` clips each layer to its part of the norm. ``unit``
+    is what the event's cost protects: only units of that kind are trained on.
     """
 
     noise_multiplier: float
@@ -125,6 +72,7 @@ class DPSGD:
     optimiser: str = "sgd"
     momentum: float = 0.0
     per_layer: bool = False
+    unit: str = "patient"
 
     def __post_init__(self) -> None:
         faults = [
@@ -192,6 +140,7 @@ def descend(
     from cordon.gradients import unit_gradients
     from cordon.optimisers import optimiser
 
+    units.require(settings.unit)
     width = units.features.shape[1]
     module = build(architecture, features_of(architecture, width))
     try:
@@ -261,8 +210,13 @@ def block_shape(settings: DPSGD, most_rows: int) -> tuple[int, int]:
     """
     expected = settings.expected_batch + 4 * math.sqrt(settings.expected_batch)
     units = max(1, min(math.ceil(expected), most_rows // settings.max_variants))
-    whole = LANES // math.gcd(LANES, settings.max_variants)
+    whole = least_block(settings) // settings.max_variants
     return math.ceil(units / whole) * whole, settings.max_variants
+
+
+def least_block(settings: DPSGD) -> int:
+    """The rows that a block has at least, however few were wanted."""
+    return math.lcm(LANES, settings.max_variants)
 
 
 def draw(units: Units, settings: DPSGD, random: Randomness, shape: tuple[int, int]) -> Iterator[Block]:
@@ -275,6 +229,7 @@ def draw(units: Units, settings: DPSGD, random: Randomness, shape: tuple[int, in
 
     from cordon.gradients import Block
 
+    units.require(settings.unit)
     sampled = random.poisson_sample(len(units), settings.sampling_rate)
     for first in range(0, len(sampled), shape[0]):
         owners = sampled[first : first + shape[0]]

@@ -9,7 +9,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pysam
@@ -17,6 +17,7 @@ from pysam import bcftools
 
 from cordon.contigs import read_aliases
 from cordon.errors import UserError
+from cordon.joint import JointCalls
 from cordon.reads import ERRORS, open_alignments, quiet, samtools
 from cordon.reference import opened, read_fai
 from cordon.steps import Steps, silent
@@ -53,6 +54,7 @@ class Summary:
     not_carried: int = 0  # alleles that the sample's genotype does not hold
     duplicates_merged: int = 0  # alleles that were there already
     kept: int = 0  # alleles written
+    joint: int = 0  # records of several samples, whose QUAL and INFO were taken as missing
 
     def __str__(self) -> str:
         counts = {name: count for name, count in dataclasses.asdict(self).items() if count and name != "kept"}
@@ -113,6 +115,7 @@ def normalise_variants(
     output: StrPath,
     named: str | None = None,
     aliases: StrPath | None = None,
+    alone: bool = False,
     steps: Steps = silent,
 ) -> Summary:
     """Write one record an allele that ``sample`` carries, left-aligned, sorted, with its tbi.
@@ -123,19 +126,29 @@ def normalise_variants(
     aligning and merging are `bcftools norm`'s: fields with Number=A, R and G follow their allele. Left out
     and counted: reference blocks, symbolic alleles, ``*``, alleles with letters beyond ACGTN, alleles that
     the genotype does not hold (or a missing genotype), exact duplicates, and sites (not a sample's calls)
-    on contigs that the reference lacks. Memory does not grow with the file. Raises UserError where REF
-    disagrees with the reference, the sample is not in the file, or the file is no VCF.
+    on contigs that the reference lacks. Memory does not grow with the file.
+
+    Of calls that were made together with other samples' (`cordon.joint`), QUAL and INFO are taken as missing,
+    and AC, AN and AF are the sample's own; with ``alone`` such calls are refused (JointCalls): a sample that
+    is trained on must not tell of another patient. Raises UserError where REF disagrees with the reference,
+    the sample is not in the file, or the file is no VCF.
     """
     contigs = read_fai(f"{os.fspath(reference)}.fai")
     picker = Picker(vcf, named or sample, contigs, read_aliases(aliases), written=sample)
-    counts = picker.counts
     with written_beside(output) as temporary, steps("normalising variants", 5, "steps") as tick:
         picked, split, kept, ordered = (
             temporary.with_suffix(f".{step}")
             for step in ("picked.vcf", "split.vcf", "kept.vcf", "ordered.bcf")
         )
-        with opened(_as_text(vcf, picked)) as lines, picked.open("wb") as target:
-            picker.copy(lines, target)
+        text = _as_text(vcf, picked)
+        try:
+            _pick(picker, text, picked)
+        except JointCalls as error:
+            if alone:
+                raise
+            picker = replace(picker, joint=error.why, counts=Counter())
+            _pick(picker, text, picked)
+        counts = picker.counts
         tick()
         about = (vcf, reference)
         checked = ["-f", os.fspath(reference), "-c", "e", "-m", "-any"]
@@ -157,6 +170,11 @@ def normalise_variants(
         counts["kept"] = index(temporary)
         tick()
     return Summary(**{name: counts[name] for name in Summary.__dataclass_fields__})
+
+
+def _pick(picker: Picker, text: StrPath, target: Path) -> None:
+    with opened(text) as lines, target.open("wb") as file:
+        picker.copy(lines, file)
 
 
 def index(vcf: StrPath) -> int:

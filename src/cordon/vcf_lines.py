@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from gzip import BadGzipFile
 from typing import BinaryIO
 
+from cordon import joint
 from cordon.contigs import Aliases
 from cordon.errors import UserError
 from cordon.reference import Contigs
@@ -50,7 +51,9 @@ class Picker:
 
     The copy has the reference's contigs in its header, in the reference's order, depths by allele declared
     as such, and ``written`` (by default ``sample``) as the sample's name; sites keep INFO/AF alone.
-    ``counts`` has the names of `cordon.variants.Summary`.
+    ``counts`` has the names of `cordon.variants.Summary`. Where the sample's calls were made together with
+    others' (`cordon.joint`), JointCalls says by what, unless that was found before: with ``joint``, the
+    reason, QUAL and INFO are left out but for AC, AN and AF, which are those of the sample's own genotypes.
     """
 
     source: StrPath
@@ -58,6 +61,7 @@ class Picker:
     contigs: Contigs
     aliases: Aliases
     written: str | None = None
+    joint: str = ""
     counts: Counter[str] = field(default_factory=Counter)
     _names: dict[bytes, bytes | None] = field(default_factory=dict)
     _lengths: dict[bytes, int] = field(default_factory=dict)
@@ -97,8 +101,10 @@ class Picker:
                 yield self._columns(line.rstrip(b"\n").split(b"\t")) + b"\n"
                 return
             elif self.sample is not None:
+                self._refuse_joint(joint.of_header(line), self._row)
                 genotyped = genotyped or line.startswith(GENOTYPE)
-                yield BY_ALLELE.sub(rb"\1R", line)
+                if not (self.joint and line.startswith(b"##INFO=")):
+                    yield BY_ALLELE.sub(rb"\1R", line)
             elif not line.startswith((b"##INFO=", b"##FORMAT=")):
                 yield line
         raise UserError(f"{self.source}: no VCF (it has no #CHROM line). Copy it again.")
@@ -116,14 +122,19 @@ class Picker:
             raise UserError(
                 f"{self.source}: has no genotypes (no FORMAT/GT in its header). Give genotyped calls."
             )
-        if len(samples) > 1:
-            self._column = 9 + samples.index(self.sample)
+        self._column = 9 + samples.index(self.sample) if len(samples) > 1 else None
+        self._refuse_joint(f"{len(samples)} samples" if len(samples) > 1 else "", self._row)
+
+    def _refuse_joint(self, why: str, row: int) -> None:
+        if why and not self.joint:
+            raise joint.JointCalls(f"{self.source}, row {row}: {why}. {joint.REMEDY}", why)
 
     def _columns(self, columns: list[bytes]) -> bytes:
         """The #CHROM line for what is kept; for sites it comes after a declaration of their one field."""
         if self.sample is None:
             return FREQUENCY + b"\t".join(columns[:8])
-        return b"\t".join([*columns[:9], (self.written or self.sample).encode()])
+        said = joint.header(self.written or self.sample, self.joint) if self.joint else b""
+        return said + b"\t".join([*columns[:9], (self.written or self.sample).encode()])
 
     def _records(self, lines: BinaryIO) -> Iterator[bytes]:
         counts = self.counts
@@ -155,9 +166,16 @@ class Picker:
                 continue
             if b"," in alts:
                 counts["split"] += 1
-            if renamed is not name or self._column is not None or self.sample is None:
-                fields[0], fields[5] = renamed, self._rest(rest, total)
+            if self.joint or self.sample is None:
+                fields[0], fields[5] = renamed, self._rest(rest, alts, total)
                 line = b"\t".join(fields)
+            else:
+                columns = rest.rstrip(b"\r\n").split(b"\t", 4)
+                if len(columns) == 5:
+                    why = joint.of_record(columns[2], joint.genotype(*columns[3:]))
+                    self._refuse_joint(why, self._row + total)
+                if renamed is not name:
+                    line = b"\t".join([renamed, *fields[1:]])
             yield line if line.endswith(b"\n") else line + b"\n"
         counts["records"] += total
         counts["reference_blocks"] += blocks
@@ -196,19 +214,20 @@ class Picker:
             )
         return renamed.encode()
 
-    def _rest(self, rest: bytes, record: int) -> bytes:
-        """QUAL and what follows: of the sample alone, or of a site without all INFO but AF."""
+    def _rest(self, rest: bytes, alts: bytes, record: int) -> bytes:
+        """QUAL and what follows: of one of several samples alone, or of a site without all INFO but AF."""
         if self.sample is None:
             columns = rest.rstrip(b"\r\n").split(b"\t", 3)
             if len(columns) >= 3:
                 kept = [part for part in columns[2].split(b";") if part.startswith(KEEP_FIELD)]
                 return b"\t".join([*columns[:2], b";".join(kept) or b"."])
-        elif self._column is None:
-            return rest
         else:
             columns = rest.rstrip(b"\r\n").split(b"\t")
-            if len(columns) > self._column - 5:
-                return b"\t".join([*columns[:4], columns[self._column - 5]])
+            own = 4 if self._column is None else self._column - 5
+            if len(columns) > own:
+                self.counts["joint"] += 1
+                info = joint.own_info(joint.genotype(columns[3], columns[own]), alts.count(b",") + 1)
+                return b"\t".join([b".", columns[1], info, columns[3], columns[own]])
         raise UserError(f"{self._at(record)}: has fewer columns than the header. Copy it again.")
 
     def _at(self, record: int) -> str:

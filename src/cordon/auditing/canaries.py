@@ -21,7 +21,7 @@ from cordon.features import LIMIT
 from cordon.federation.plan import Plan
 from cordon.model import Model, Parameters, build, features_of, load_parameters
 from cordon.rows import ImageRows, Rows
-from cordon.training import Units
+from cordon.units import Units
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,7 +52,7 @@ class Canaries:
         """``units``, and after them the canaries that are ``included`` [m]."""
         owners = np.repeat(np.flatnonzero(included), self.rows)
         ends = self.rows * np.arange(included.sum() + 1)
-        return together(units, Units(self.points.take(owners, 0), self.labels[owners], ends))
+        return together(units, Units(self.points.take(owners, 0), self.labels[owners], ends, units.unit))
 
 
 def audit_one_run(
@@ -187,9 +187,10 @@ def _white_box(
 
 def together(first: Units, second: Units) -> Units:
     """The units of the one, then of the other; both look at the same images, where they have any."""
+    second.require(first.unit)
     return Units(
         _joined(first.features, second.features), np.concatenate([first.labels, second.labels]),
-        np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]]),
+        np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]]), first.unit,
     )  # fmt: skip
 
 

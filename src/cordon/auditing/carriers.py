@@ -40,7 +40,7 @@ from cordon.devices import thread_count
 from cordon.errors import UserError
 from cordon.federation.plan import Plan
 from cordon.model import Parameters
-from cordon.training import Units
+from cordon.units import Units
 
 Indices = npt.NDArray[np.intp]
 
@@ -167,7 +167,7 @@ class _Probes:
     @classmethod
     def of(cls, units: Units, probed: Indices, owners: Indices) -> _Probes:
         alone = Units(
-            units.features.take(probed, 0), units.labels[probed], np.arange(len(probed) + 1, dtype=np.int64)
+            units.features.take(probed, 0), units.labels[probed], np.arange(len(probed) + 1), "variant"
         )
         of_carriers = np.isin(owners, owners[probed])
         others = of_carriers.copy()

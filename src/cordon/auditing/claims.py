@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cordon.accountants import Event, epsilon_pld, epsilon_rdp
 from cordon.auditing.checks import Check
 from cordon.chain import Chain, hexadecimal
-from cordon.federation.audit import ACCEPTED
 from cordon.federation.plan import Plan
 from cordon.model import Model
 from cordon.site_ledger import FOLLOWED, RESERVED, SENT
-from cordon.spending import DECISION, MOST_FOR_PLD
+from cordon.spending import MOST_FOR_PLD, Charge, behind, charged
 
 QUESTION = "Does the ledger bear out what the model says of its privacy?"
 # A statement may be rounded, never down.
@@ -37,17 +36,16 @@ class Spent:
 def spent(rows: Sequence[Mapping[str, Any]], run: str) -> list[Spent]:
     """What each identity behind a run's model released, from the aggregator's rows or a site's own.
 
-    At the aggregator, identities of which an update was accepted in ``run``; what else they declared counts
-    as well. In a site's ledger, the rounds that it answered.
+    At the aggregator, identities that were charged in ``run``, whether or not an update of theirs arrived;
+    all that they are charged with counts. In a site's ledger, the rounds that it answered.
     """
-    decided = [row for row in rows if row["kind"] == DECISION]
-    if decided:
-        taken = {
-            row["identity"] for row in decided if (row["run"], row["decision"]) == (run, ACCEPTED)
-        }  # fmt: skip
+    costs = list(charged(rows))
+    if costs:
         return [
-            Spent(name, _events(decided, name), _events([r for r in decided if r["run"] == run], name))
-            for name in sorted(taken)
+            Spent(
+                name, _events(costs, name), _events([cost for cost in costs if cost[0]["run"] == run], name)
+            )
+            for name in behind(rows, run)
         ]
     left = {(row["run"], row["round"]) for row in rows if row["kind"] == SENT}
     own = [row for row in rows if row["kind"] == RESERVED and (row["run"], row["round"]) in left]
@@ -58,9 +56,8 @@ def spent(rows: Sequence[Mapping[str, Any]], run: str) -> list[Spent]:
     return [Spent("this site", tuple(event for _, event in events), of_run)]
 
 
-def _events(rows: Sequence[Mapping[str, Any]], identity: str) -> tuple[Event, ...]:
-    own = [row for row in rows if row["identity"] == identity]
-    return tuple(Event(**event) for row in own for event in row["events"])
+def _events(costs: Sequence[Charge], identity: str) -> tuple[Event, ...]:
+    return tuple(event for row, events in costs if row["identity"] == identity for event in events)
 
 
 def check_claims(model: Model, plan: Plan, chain: Chain, *, model_hash: str | None = None) -> Check:
@@ -109,6 +106,11 @@ def _faults(
             )
         if any(event != plan.event for event in holder.of_run):
             yield f"{holder.holder[:12]} has events in the run that are not its plan's"
+    own = [row for row in chain.rows if row["kind"] == RESERVED and row["run"] == plan.run]
+    planned = plan.grouping(1)
+    said_of = {(int(row.get("declared_units", 0)), row.get("grouping")) for row in own}
+    if any(grouping != replace(planned, declared=declared).digest for declared, grouping in said_of):
+        yield "the site trained on units that were grouped otherwise than the plan says"
     yield from _tip_faults(said.get("ledger"), chain)
 
 

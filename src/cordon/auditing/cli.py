@@ -68,7 +68,7 @@ def audit(
     from cordon.ledger import Tip, key_path, read_log
     from cordon.model import initial_parameters, load
     from cordon.pretraining import read_public
-    from cordon.training import Units
+    from cordon.units import Units
 
     happened = _record(Path(record))
     plan = Plan.from_dict(happened["plan"])

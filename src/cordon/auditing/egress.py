@@ -24,7 +24,7 @@ from cordon.federation.site import Participant
 from cordon.ledger import Tip
 from cordon.model import Parameters
 from cordon.site_ledger import SiteLedger
-from cordon.training import Units
+from cordon.units import Units
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -50,7 +50,9 @@ def other(units: Units) -> Units:
     """Half of the units, at least one, with every label turned."""
     half = max(1, len(units) // 2)
     rows = np.arange(units.offsets[half])
-    return Units(units.features.take(rows, 0), 1.0 - units.labels[rows], units.offsets[: half + 1])
+    return Units(
+        units.features.take(rows, 0), 1.0 - units.labels[rows], units.offsets[: half + 1], units.unit
+    )
 
 
 def _reply(plan: Plan, start: Parameters, units: Units, declared_patients: int) -> RecordDict:

@@ -27,7 +27,8 @@ from cordon.features import LIMIT
 from cordon.federation.plan import Plan
 from cordon.mechanisms import Randomness
 from cordon.model import Parameters, build, load_parameters
-from cordon.training import Units, descend
+from cordon.training import descend
+from cordon.units import Units
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -36,7 +36,7 @@ from cordon.devices import thread_count
 from cordon.errors import UserError
 from cordon.federation.plan import Plan
 from cordon.model import Model, Parameters
-from cordon.training import Units
+from cordon.units import Units
 
 # The threshold needs no shadows; offline, an attacker has shadows without the unit alone.
 ATTACKS = ("threshold", "lira_offline", "lira_online")

@@ -25,7 +25,7 @@ from cordon.federation.plan import Plan
 from cordon.images import WITH_IMAGES
 from cordon.model import Model, Parameters
 from cordon.steps import Steps, silent
-from cordon.training import Units
+from cordon.units import Units
 
 # Units that attacks look at, and rows of each, drawn where there are more: a whole genome has millions.
 MOST_UNITS, MOST_ROWS = 2000, 2048

@@ -14,7 +14,8 @@ from cordon.federation.averaging import combine, mean_of
 from cordon.federation.plan import Plan
 from cordon.mechanisms import Randomness
 from cordon.model import Parameters
-from cordon.training import Units, descend, train
+from cordon.training import descend, train
+from cordon.units import Units
 
 if TYPE_CHECKING:
     from cordon.training import Gradients

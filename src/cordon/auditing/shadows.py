@@ -22,7 +22,8 @@ from cordon.federation.averaging import average, mean_of
 from cordon.federation.plan import Plan
 from cordon.mechanisms import Randomness
 from cordon.model import Parameters, build, features_of, load_parameters, slices
-from cordon.training import Units, descend
+from cordon.training import descend
+from cordon.units import Units
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +98,7 @@ def kept(units: Units, rows: Bools) -> Units:
     counts = np.add.reduceat(rows.astype(np.int64), units.offsets[:-1])
     places = np.flatnonzero(rows)
     offsets = np.concatenate([[0], np.cumsum(counts[counts > 0])])
-    return Units(units.features.take(places, 0), units.labels[places], offsets)
+    return Units(units.features.take(places, 0), units.labels[places], offsets, units.unit)
 
 
 def members_of(units: Units, member: Bools) -> Units:

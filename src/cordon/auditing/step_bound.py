@@ -35,7 +35,8 @@ from cordon.accountants import (
 from cordon.errors import UserError
 from cordon.federation.plan import Plan
 from cordon.mechanisms import Randomness
-from cordon.training import Units, block_shape, draw, private_mean
+from cordon.training import block_shape, draw, private_mean
+from cordon.units import Units
 
 if TYPE_CHECKING:
     from cordon.auditing.gradient_canaries import CanaryGradients
@@ -167,7 +168,7 @@ def _steps(plan: Plan, features: int, half: int, *, quiet: bool = False) -> Iter
     settings = plan.settings_for(count)
     rows = settings.max_variants
     marks = np.repeat(np.arange(1, count + 1) + half * count, rows)[:, None].astype(np.float32)
-    units = Units(marks, np.zeros(len(marks), np.float32), np.arange(0, len(marks) + 1, rows))
+    units = Units(marks, np.zeros(len(marks), np.float32), np.arange(0, len(marks) + 1, rows), plan.unit)
     random = Randomness()
     mean = private_mean(gradients, settings, random)
     if quiet:

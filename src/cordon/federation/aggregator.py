@@ -5,23 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from cordon.errors import Unreachable, UserError
-from cordon.federation.audit import (
-    ACCEPTED,
-    MISSING,
-    QUARANTINED,
-    Answer,
-    Auditor,
-    Decision,
-)
+from cordon.federation.audit import Answer, Auditor, Decision
 from cordon.federation.averaging import RULES, check_rule, combine, mean_of
 from cordon.federation.checkpoint import Checkpoint, Checkpoints
 from cordon.federation.exchange import Exchange
-from cordon.federation.messages import ANSWERED, STOPPED, Outcome, Task
+from cordon.federation.messages import ANSWERED, STOPPED, Outcome, Reply, Task
 from cordon.federation.pace import brisk
 from cordon.federation.plan import Plan, Site, identity
 from cordon.federation.record import Record
@@ -30,6 +23,7 @@ from cordon.federation.tasks import LinkLost
 from cordon.ledger import ChainedLog
 from cordon.model import Model, Parameters, initial_parameters
 from cordon.pretraining import PublicStart, chosen
+from cordon.spending import ACCEPTED, MISSING, QUARANTINED
 from cordon.steps import duration
 
 FAREWELL_DEADLINE = 20.0
@@ -147,13 +141,7 @@ class Aggregation:
                 f"round {number}: too few sites came back within {self._patience:g} s, and {self._quorum} "
                 "are needed. See their own logs; raise --round_deadline where their jobs wait longer."
             )
-        tip = self._ledger.tip
-        tasks_ = {
-            site: Task(self.plan, number, site.declared_patients, self.parameters, tip).to_records()
-            for site in active
-        }
-        self._auditor.foresee(active)
-        answers = exchange.ask(tasks_, "train", self._limits.round_deadline, group=str(number))
+        answers = self._ask(exchange, number, active)
 
         def keep(decisions: list[Decision]) -> None:
             self._take(number, answers, decisions, time.monotonic() - began)
@@ -186,6 +174,25 @@ class Aggregation:
             f"round {number}: {accepted} usable updates, and {self._quorum} are needed. "
             + " ".join(f"{d.site}: {d.decision}, {d.reason}." for d in decisions if d.reason)
         )
+
+    def _ask(self, exchange: Exchange, number: int, active: Sequence[Site]) -> dict[Site, Answer]:
+        """Ask those of ``active`` that are connected to train round ``number``; what came of each.
+
+        It is on record before it is sent: what leaves a site after that may have been released.
+        """
+        online = exchange.online()
+        answers: dict[Site, Answer] = dict.fromkeys(active, (None, ""))
+        for site in active:
+            if not self._auditor.has_room(site):
+                answers[site] = (Reply(STOPPED, self.plan.run, number), "")
+        asked = [site for site in active if site in online and answers[site][0] is None]
+        self._auditor.ask(number, asked)
+        tip = self._ledger.tip
+        tasks = {
+            site: Task(self.plan, number, site.declared_patients, self.parameters, tip).to_records()
+            for site in asked
+        }
+        return answers | exchange.ask(tasks, "train", self._limits.round_deadline, group=str(number))
 
     @property
     def _patience(self) -> float:
@@ -332,9 +339,8 @@ class Aggregation:
         plan, tip = self.plan, self._ledger.tip
         rows = [row for entry in self.record.rounds for row in entry["sites"]]
         taken = {row["site"] for row in rows if row["decision"] == ACCEPTED}
-        spent = [self._auditor.spent(site) for site in self._sites if site.name in taken]
         return {
-            "unit": plan.unit, "epsilon": max(rdp for rdp, _ in spent), "delta": plan.delta,
+            "unit": plan.unit, "epsilon": self._auditor.of_model(), "delta": plan.delta,
             "mechanism": plan.mechanism, "adjacency": plan.adjacency, "accountant": "RDP",
             "rounds": len(self.record.rounds), "sites": len(taken), "run": plan.run,
             "ledger": asdict(tip),

@@ -24,9 +24,8 @@ from cordon.federation.outliers import Outliers, flat
 from cordon.federation.plan import Plan, Site, identity
 from cordon.ledger import ChainedLog
 from cordon.model import Parameters, check_parameters
-from cordon.spending import DECISION
+from cordon.spending import ACCEPTED, ASKED, DECISION, MISSING, QUARANTINED, behind, charged
 
-ACCEPTED, QUARANTINED, MISSING = "accepted", "quarantined", "missing"
 # What came of a site in a round: its reply, or the fault for which there is none (neither: silence).
 Answer = tuple[Reply | None, str]
 # A reason may quote what a site sent, and a site may send anything.
@@ -37,7 +36,7 @@ LONGEST_REASON = 400
 class Decision:
     """What became of one site's part in one round.
 
-    The epsilons compose every event that the site's identity has declared, over rounds and runs;
+    The epsilons compose every event that the site's identity is charged with, over rounds and runs;
     PLD is left out (None) above the budget, where its distributions can grow without bound.
     ``update_norm`` is the L2 norm of the update, which is private already, ``ceiling`` the longest that the
     plan lets an honest one be, ``small`` how many of its numbers are small for noise, ``most_small`` how many
@@ -63,11 +62,15 @@ Keep = Callable[[list[Decision]], None]
 class Auditor:
     """Judges replies against the plan and against what each identity has spent before.
 
+    A site that was asked may have trained and answered, whatever arrives: its release may be anywhere. So it
+    is charged the round's event unless it says itself that it stopped, which only its own patients would pay
+    for were it a lie. That is an upper bound of what the site's own ledger holds of the run.
+
     UserError where the ledger holds spending for another privacy unit: the two do not compose.
     """
 
     def __init__(self, plan: Plan, ledger: ChainedLog, *, expected: Parameters) -> None:
-        others = {row["unit"] for row in ledger.of_kind(DECISION)} - {plan.unit}
+        others = {row["unit"] for kind in (ASKED, DECISION) for row in ledger.of_kind(kind)} - {plan.unit}
         if others:
             raise UserError(
                 f"{ledger.path} accounts for one {' and one '.join(sorted(others))}, the plan for one "
@@ -82,17 +85,35 @@ class Auditor:
         self._composing = ThreadPoolExecutor(1, "composing")
         self._foreseen: Future[None] | None = None
 
-    def foresee(self, sites: Iterable[Site]) -> None:
-        """Begin to compose what each of ``sites`` will have spent if it answers as planned.
+    def has_room(self, site: Site) -> bool:
+        """Whether ``site`` may be charged one more round: who may not is asked for nothing."""
+        return (
+            epsilon_rdp([*self._events(identity(site)), self._plan.event], self._plan.delta)
+            <= self._plan.epsilon
+        )
 
-        By PLD that takes as long as signing hundreds of decisions does, and can be done while sites train.
+    def ask(self, round_number: int, sites: Sequence[Site]) -> None:
+        """Record that ``sites`` are sent the round's task; call it before the first message leaves.
+
+        Should the aggregator end before it judges the round, this is what they are charged. A round that is
+        asked again after that is the same reservation at the site, and one row here.
         """
-        expected = {(*self._events(site), self._plan.event) for site in sites}
+        with self._ledger.locked():
+            for site in [site for site in sites if not self._asked(site, round_number)]:
+                self._ledger.append(
+                    self._row(ASKED, site, round_number) | {"event": self._plan.event.to_dict()}
+                )
+        # By PLD it takes as long as signing hundreds of decisions does: while the sites train.
+        expected = {self._events(identity(site)) for site in sites}
         self._foreseen = self._composing.submit(self._compose, expected)
 
     def spent(self, site: Site) -> tuple[float, float | None]:
-        """Epsilon of all that ``site`` has declared so far, by RDP and by PLD."""
-        return self._epsilons(self._events(site))
+        """Epsilon of all that ``site`` is charged with so far, by RDP and by PLD."""
+        return self._epsilons(self._events(identity(site)))
+
+    def of_model(self) -> float:
+        """Epsilon by RDP of the site that was charged the most, of those that the run's model may tell of."""
+        return max(self._epsilons(self._events(key))[0] for key in behind(self._ledger, self._plan.run))
 
     def judge(
         self, round_number: int, replies: Mapping[Site, Answer], *, keep: Keep = lambda decisions: None
@@ -111,13 +132,16 @@ class Auditor:
             for name, reason in self._outliers.faults(accepted, updates).items():
                 site = accepted[name]
                 decisions[site] = replace(decisions[site], decision=QUARANTINED, reason=reason)
-            for site, (reply, fault) in replies.items():
-                self._note(site, round_number, decisions[site], self._declared(reply, fault))
+            charges = {site: self._charge(site, round_number, *answer) for site, answer in replies.items()}
+            for site, events in charges.items():
+                self._note(site, round_number, decisions[site], events)
             keep(list(decisions.values()))
         return list(decisions.values())
 
     def _alone(self, site: Site, round_number: int, reply: Reply | None, fault: str) -> Decision:
-        rdp, pld = self._epsilons([*self._events(site), *self._declared(reply, fault)])
+        decided = {"kind": DECISION, "identity": identity(site), "run": self._plan.run, "round": round_number}
+        charge = [event.to_dict() for event in self._charge(site, round_number, reply, fault)]
+        rdp, pld = self._epsilons(self._events(identity(site), decided | {"events": charge}))
         update = _update(reply)
         size = sum(array.nbytes for array in update.values())
         decision = Decision(site.name, "", "", rdp, pld, _norm(update), size)
@@ -128,38 +152,49 @@ class Auditor:
             verdict = QUARANTINED if reason else ACCEPTED
         return replace(decision, decision=verdict, reason=reason[:LONGEST_REASON])
 
-    def _declared(self, reply: Reply | None, fault: str) -> list[Event]:
-        """What a reply counts as spent."""
-        if fault or (reply is not None and reply.status == ANSWERED):
-            # It cannot be read, or was lost on its way: it may have held what the round was to release.
-            return [self._plan.event]
-        return [reply.event] if reply is not None and reply.event is not None else []
+    def _charge(self, site: Site, round_number: int, reply: Reply | None, fault: str) -> list[Event]:
+        """What the round costs the site: what it declares, or what it was asked for; not both, nor twice."""
+        if reply is not None and reply.event is not None:
+            return [reply.event]
+        place = (self._plan.run, round_number)
+        if reply is not None and (reply.status, reply.run, reply.round) == (STOPPED, *place):
+            return []
+        # Without a fault there may be no answer because nothing was asked.
+        silent = reply is None and not fault and not self._asked(site, round_number)
+        earlier = any(row["events"] for row in self._decisions(site) if (row["run"], row["round"]) == place)
+        return [] if silent or earlier else [self._plan.event]
 
     def _note(self, site: Site, round_number: int, decision: Decision, events: Sequence[Event]) -> None:
-        self._ledger.append(
-            {
-                "kind": DECISION,
-                "run": self._plan.run,
-                "round": round_number,
-                "identity": identity(site),
-                "budget": self._plan.epsilon,
-                "delta": self._plan.delta,
-                "unit": self._plan.unit,
-                "events": [event.to_dict() for event in events],
-                **asdict(decision),
-            }
-        )
+        charge = {"events": [event.to_dict() for event in events]}
+        self._ledger.append(self._row(DECISION, site, round_number) | charge | asdict(decision))
+
+    def _row(self, kind: str, site: Site, round_number: int) -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "run": self._plan.run,
+            "round": round_number,
+            "identity": identity(site),
+            "site": site.name,
+            "budget": self._plan.epsilon,
+            "delta": self._plan.delta,
+            "unit": self._plan.unit,
+        }
 
     def _verdict(
         self, site: Site, round_number: int, reply: Reply | None, epsilon: float, fault: str
     ) -> tuple[str, str]:
         plan = self._plan
         if reply is None:
-            return (QUARANTINED, fault) if fault else (MISSING, "no reply before the round's deadline")
+            silence = "no reply before the round's deadline"
+            if not self._asked(site, round_number):
+                silence += ": the site was not connected when the round began, and was sent nothing"
+            return (QUARANTINED, fault) if fault else (MISSING, silence)
         if (reply.run, reply.round) != (plan.run, round_number):
             return QUARANTINED, f"a reply to round {reply.round} of run {reply.run!r}: stale or replayed"
         if self._accepted(site, round_number):
             return QUARANTINED, f"a second reply to round {round_number} of run {plan.run}: replayed"
+        if reply.status == STOPPED and not self._asked(site, round_number) and not self.has_room(site):
+            return MISSING, "the site was sent nothing: what it is charged with leaves no room for a round"
         if reply.status == STOPPED:
             return MISSING, "the site stopped by itself: its own budget allows no further round"
         if reply.status == ANSWERED:
@@ -213,9 +248,14 @@ class Auditor:
         """The rows on the site's identity."""
         return self._history.of(identity(site), DECISION)
 
-    def _events(self, site: Site) -> list[Event]:
-        """All that the site's identity declared, accepted or not: what arrived was released."""
-        return [Event(**event) for row in self._decisions(site) for event in row["events"]]
+    def _events(self, key: str, *more: dict[str, Any]) -> tuple[Event, ...]:
+        """All that the identity ``key`` is charged with, accepted or not; with the rows ``more``."""
+        rows = [*self._history.of(key, ASKED, DECISION), *more]
+        return tuple(event for _, events in charged(rows) for event in events)
+
+    def _asked(self, site: Site, round_number: int) -> bool:
+        place = (self._plan.run, round_number)
+        return any((row["run"], row["round"]) == place for row in self._history.of(identity(site), ASKED))
 
     def _accepted(self, site: Site, round_number: int) -> bool:
         place = (ACCEPTED, self._plan.run, round_number)

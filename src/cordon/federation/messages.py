@@ -6,6 +6,7 @@ adds it here, where a reviewer looks; a message with anything more is refused by
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 TRAINED, STOPPED, ANSWERED, RECEIVED = "trained", "stopped", "answered", "received"
+HASH = re.compile(r"[0-9a-f]{1,64}")
 UPDATE_KEYS = {"declaration", "update"}
 DECLARATION = {
     TRAINED: {"status", "run", "round", "mechanism", "noise_multiplier", "sampling_rate", "steps"},
@@ -161,6 +163,8 @@ def _tip(content: RecordDict) -> Tip:
     said = _config(content, "ledger")
     types = {"key": str, "rows": int, "digest": str}
     _require({name: type(value) for name, value in said.items()} == types, "a ledger's tip of other fields")
+    hashes = all(HASH.fullmatch(said[name]) for name in ("key", "digest"))
+    _require(hashes and said["rows"] >= 0, "a ledger's tip that no ledger has")
     return Tip(**said)
 
 

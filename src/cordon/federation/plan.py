@@ -7,21 +7,48 @@ import hashlib
 import json
 import math
 import re
+import reprlib
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from cordon.accountants import ADJACENCY, GAUSSIAN, Event, calibrate_noise, statement
+from cordon.accountants import (
+    ADJACENCY,
+    GAUSSIAN,
+    LEAST_NOISE,
+    MECHANISMS,
+    MOST_NOISE,
+    MOST_STEPS,
+    Event,
+    calibrate_noise,
+    statement,
+)
 from cordon.errors import InputProblems, Problem, UserError
+from cordon.features import FEATURES
 from cordon.federation.averaging import MEAN, RULES
-from cordon.model import ARCHITECTURES
-from cordon.training import DPSGD, OPTIMISERS, UNITS
+from cordon.model import ARCHITECTURES, MOST_NUMBERS, width
+from cordon.training import CLIPPINGS, DPSGD, LANES, OPTIMISERS, least_block
+from cordon.units import UNITS, Grouping
 
-# A block of so many rows for each sampled patient still fits in a site's memory.
-MOST_VARIANTS = 100_000
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+# What a site takes from an aggregator that it does not trust: wide enough for every use, and narrow enough
+# that no product of them leaves what float32 holds, no run takes for ever, and all epsilons can be computed.
+RANGES: dict[str, tuple[float, float]] = {
+    "epsilon": (1e-9, 1e3), "delta": (1e-30, 0.1), "rounds": (1, 10_000), "local_steps": (1, 10_000),
+    "sampling_rate": (1e-6, 1.0), "noise_multiplier": (LEAST_NOISE, MOST_NOISE), "clip_norm": (1e-9, 1e6),
+    "learning_rate": (1e-9, 1e6), "max_variants_per_patient": (1, 100_000), "clip_quantile": (1e-3, 0.999),
+    "clip_rate": (1e-6, 1.0), "quantile_share": (1e-3, 0.999), "momentum": (0.0, 0.999),
+    "averaged_rounds": (1, 10_000), "malicious_sites": (0, 10_000),
+}  # fmt: skip
+CHOICES: dict[str, tuple[str, ...]] = {
+    "model": ARCHITECTURES, "unit": UNITS, "mechanism": MECHANISMS, "adjacency": (ADJACENCY,),
+    "clipping": CLIPPINGS, "optimiser": OPTIMISERS, "aggregation": tuple(RULES),
+}  # fmt: skip
+# They stand in ledgers and logs.
+NAMES = {"run": re.compile(r"[A-Za-z0-9_.-]{0,100}"), "start": re.compile(r"([0-9a-f]{64})?")}
 
 
 @dataclass(frozen=True)
@@ -61,35 +88,34 @@ class Plan:
 
     def __post_init__(self) -> None:
         faults = [
-            f"{name} {getattr(self, name)!r} (use {use})"
-            for name, holds, use in (
-                ("model", self.model in ARCHITECTURES, " or ".join(ARCHITECTURES)),
-                ("unit", self.unit in UNITS, " or ".join(UNITS)),
-                ("adjacency", self.adjacency == ADJACENCY, repr(ADJACENCY)),
-                ("epsilon", 0 < self.epsilon < math.inf, "a finite number above 0"),
-                ("delta", 0 < self.delta < 1, "a number in (0, 1)"),
-                ("rounds", self.rounds >= 1, "1 or more"),
-                ("aggregation", self.aggregation in RULES, " or ".join(RULES)),
-                ("malicious_sites", self.malicious_sites >= 0, "0 or more"),
-                ("averaged_rounds", self.averaged_rounds >= 1, "1 or more"),
-                ("optimiser", self.optimiser in OPTIMISERS, " or ".join(OPTIMISERS)),
-                ("momentum", self.optimiser == "sgd" or self.momentum == 0, "0 beside adam"),
-                ("clip_norm", 0 < self.clip_norm < math.inf, "a finite number above 0"),
-                ("learning_rate", 0 < self.learning_rate < math.inf, "a finite number above 0"),
-                (
-                    "max_variants_per_patient",
-                    1 <= self.max_variants_per_patient <= MOST_VARIANTS,
-                    f"1 to {MOST_VARIANTS}",
-                ),
-            )
+            f"{name} {_shown(getattr(self, name))} (use {use})"
+            for name, holds, use in self._conditions()
             if not holds
         ]
         if faults:
             raise UserError(
                 f"the plan cannot be run: {'; '.join(faults)}. Set what is named so, and make the plan again."
             )
-        _ = self.event  # refuses what cannot be accounted
-        _ = self.settings_for(1)  # and what cannot be trained with
+        numbers = least_block(self.settings_for(1)) * width(self.model, len(FEATURES))
+        if numbers > MOST_NUMBERS:
+            raise UserError(
+                f"the plan cannot be run: a step by {self.model} with max_variants_per_patient "
+                f"{self.max_variants_per_patient} takes {4e-9 * numbers:.2g} GB of a site's memory for its "
+                f"inputs alone, and {4e-9 * MOST_NUMBERS:.2g} GB are allowed. Use a smaller one, or a "
+                f"multiple of {LANES}."
+            )
+
+    def _conditions(self) -> Iterator[tuple[str, bool, str]]:
+        """Each setting's name, whether it is within bounds, and what it should be."""
+        for name, choices in CHOICES.items():
+            yield name, getattr(self, name) in choices, " or ".join(map(repr, choices))
+        for name, (least, most) in RANGES.items():
+            yield name, least <= getattr(self, name) <= most, f"{least:g} to {most:g}"
+        for name, pattern in NAMES.items():
+            yield name, bool(pattern.fullmatch(getattr(self, name))), f"what matches {pattern.pattern}"
+        steps = self.rounds * self.local_steps
+        yield "local_steps", steps <= MOST_STEPS, f"at most {MOST_STEPS} in all rounds"
+        yield "momentum", self.optimiser == "sgd" or self.momentum == 0, "0 beside adam"
 
     @classmethod
     def calibrated(cls, **settings: Any) -> Plan:
@@ -143,7 +169,13 @@ class Plan:
             per_layer=self.per_layer,
             optimiser=self.optimiser,
             momentum=self.momentum,
+            unit=self.unit,
         )
+
+    def grouping(self, declared_patients: int) -> Grouping:
+        """How a site that declared so many patients groups its rows."""
+        most = self.settings_for(declared_patients).max_variants
+        return Grouping(self.unit, self.model, most, self.declared_units(declared_patients))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -154,13 +186,13 @@ class Plan:
         types = {field.name: field.type for field in fields(cls)}
         if set(values) != set(types):
             raise UserError(
-                f"the plan has settings {sorted(values)} instead of {sorted(types)}. "
+                f"the plan has settings {_shown(sorted(values))} instead of {sorted(types)}. "
                 "Make it with this version of Cordon."
             )
         for name, value in values.items():
             if type(value).__name__ != types[name]:
                 raise UserError(
-                    f"the plan's {name} is {value!r}, not a {types[name]}. "
+                    f"the plan's {name} is {_shown(value)}, not a {types[name]}. "
                     "Make it with this version of Cordon."
                 )
         return cls(**values)
@@ -168,6 +200,13 @@ class Plan:
     def statement(self, epsilon: float) -> str:
         """``epsilon`` with everything that must stand beside it."""
         return statement(epsilon, unit=self.unit, delta=self.delta, mechanism=self.mechanism)
+
+
+def _shown(value: object) -> str:
+    """``value`` for a message, cut where it is long: whoever sent it may have sent anything."""
+    short = reprlib.Repr()
+    short.maxlist = short.maxstring = short.maxother = 60
+    return short.repr(value)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cordon.errors import UserError
-from cordon.federation.audit import QUARANTINED
 from cordon.federation.history import History
 from cordon.federation.plan import Site, identity
 from cordon.ledger import ChainedLog
-from cordon.spending import BANNED, DECISION, ENROLLED, RELEASED
+from cordon.spending import BANNED, DECISION, ENROLLED, QUARANTINED, RELEASED
 
 # Runs in which an identity was quarantined, since it was last released, after which it is banned.
 BAN_AFTER = 3

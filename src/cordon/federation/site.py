@@ -21,7 +21,8 @@ from cordon.federation.tasks import answer
 from cordon.model import Model, build, check_parameters, initial_parameters, width
 from cordon.site_ledger import SiteLedger
 from cordon.steps import duration
-from cordon.training import Units, train
+from cordon.training import train
+from cordon.units import Grouping, Units
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
@@ -58,8 +59,8 @@ class Participant:
     ) -> None:  # fmt: skip
         self.name, self._unit = name, unit
         self._load_units = load_units
-        # The units of the last task, and what they were made for: the model and the kind of unit.
-        self._units: tuple[tuple[str, str], Units] | None = None
+        # The units of the last task, and what they were made for.
+        self._units: tuple[Grouping, Units] | None = None
         self._features = features
         self._declared_patients = declared_patients
         self._ledger = ledger
@@ -129,10 +130,11 @@ class Participant:
             )
         if task.round == answered:
             return Reply(ANSWERED, plan.run, task.round)
+        self._check_start(task)
         units = self._units_for(plan)
         first, began = self._asked.setdefault(plan.run, (task.round, time.monotonic()))
         try:
-            self._ledger.reserve(plan.run, task.round, plan.event, unit=plan.unit)
+            self._ledger.reserve(plan.run, task.round, plan.event, plan.grouping(self._declared_patients))
         except BudgetExceeded as error:
             self._say(f"{self.name} stops by itself: {error}")
             return Reply(STOPPED, plan.run, task.round)
@@ -148,12 +150,25 @@ class Participant:
         )
         return Reply(TRAINED, plan.run, task.round, plan.event, trained.update)
 
+    def _check_start(self, task: Task) -> None:
+        """FederationError where the task's parameters are no model of the plan's."""
+        expected = initial_parameters(task.plan.model, len(self._features))
+        try:
+            check_parameters(task.parameters, expected=expected)
+        except ValueError as error:
+            raise FederationError(
+                f"the aggregator's model cannot be trained: {error}. Nothing was reserved. Use the same "
+                "version of Cordon at sites and aggregator."
+            ) from error
+
     def _units_for(self, plan: Plan) -> Units:
         """This site's units for ``plan``, those of the last task where it asked for the same."""
-        wanted = (plan.model, plan.unit)
+        wanted = plan.grouping(self._declared_patients)
         if self._units is None or self._units[0] != wanted:
             self._units = None  # two at once might not fit
-            self._units = (wanted, self._load_units(plan))
+            units = self._load_units(plan)
+            units.require(plan.unit)
+            self._units = (wanted, units)
         return self._units[1]
 
     def _finish(self, message: Message) -> Reply:

@@ -9,6 +9,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cordon.accountants import Event
 from cordon.auditing import certificate
 from cordon.errors import UserError
 from cordon.report.sources import (
@@ -21,8 +22,7 @@ from cordon.report.sources import (
     SiteRound,
     Spent,
 )
-
-EVENT = ("mechanism", "noise_multiplier", "sampling_rate", "steps")
+from cordon.spending import charged
 
 Row = TypeVar("Row", SiteRound, SiteOutcome)
 
@@ -97,22 +97,24 @@ def read_callset(path: Path) -> dict[str, Any]:
 
 def read_ledger(path: Path) -> Ledger:
     """Read a ledger (JSON lines): its rows, the last one's hash, its events; it is not verified here."""
-    rows = 0
-    head = ""
-    events: Counter[tuple[Any, ...]] = Counter()
+    rows: list[dict[str, Any]] = []
     for number, line in enumerate(text_of(path).splitlines(), start=1):
         try:
             row = json.loads(line)
-            head = str(row["hash"])
-            events.update((row["site"], *(each[name] for name in EVENT)) for each in row.get("events", ()))
-        except (ValueError, KeyError, TypeError) as error:
+            _ = row["hash"], _events([row])  # where a row cannot be read, it is named
+        except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
             raise UserError(
                 f"{path}, row {number}: not a ledger row ({error}). Give the file unchanged."
             ) from error
-        rows = number
-    names = ("site", *EVENT)
-    spent = [Spent(**dict(zip(names, event, strict=True)), rounds=count) for event, count in events.items()]
-    return Ledger(rows, head, tuple(spent))
+        rows.append(row)
+    head = str(rows[-1]["hash"]) if rows else ""
+    events = Counter(_events(rows))
+    spent = [Spent(site, **event.to_dict(), rounds=count) for (site, event), count in events.items()]
+    return Ledger(len(rows), head, tuple(spent))
+
+
+def _events(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, Event]]:
+    return [(str(row["site"]), event) for row, events in charged(rows) for event in events]
 
 
 def read_certificate(path: Path) -> dict[str, Any]:
