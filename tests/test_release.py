@@ -26,7 +26,10 @@ from planted_bugs import BUGS
 
 pytestmark = pytest.mark.statistical
 
-CHECKS = ["claims", "egress", "step bound", "one run", "membership", "carriers", "inversion"]
+CHECKS = [
+    "claims", "noise", "neighbours", "sampling", "egress", "step bound", "one run", "membership", "carriers",
+    "inversion",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def test_an_honest_model_passes_every_check(evidence):
     checks = list(examine(evidence, trainings=24, seed=1))
     assert [check.name for check in checks] == CHECKS
     assert [check.reason for check in checks if not check.passed] == []
-    assert [check.private for check in checks] == [False] * 3 + [True] * 4
+    assert [check.private for check in checks] == [False] * 6 + [True] * 4
     json.dumps([check.to_dict() for check in checks], allow_nan=False)
 
 

@@ -198,7 +198,7 @@ def test_the_plans_epsilon_is_that_of_all_its_steps():
 
 def test_a_canary_lies_in_as_many_layers_as_are_clipped_apart():
     for per_layer, parts in ((False, 1), (True, 2)):
-        gradients, directions = step_bound._canaries(plan(per_layer=per_layer), FEATURES)
+        gradients, directions = step_bound.canaries_of(plan(per_layer=per_layer), FEATURES)
         assert directions.shape[1] == parts
         assert len(np.unique(directions)) == directions.size
         assert directions.max() < gradients.parameters == sum(layer_sizes(build("mlp", FEATURES)))

@@ -1,8 +1,9 @@
 """The release gate: every check that a model must pass before it leaves, run on the code that trained it.
 
-Claims, messages and the step bound tell nothing of patients. One run and attacks train on rows with labels,
-by replays of the run's plan (`cordon.auditing.replay`), or look at the model itself: what they find on
-patients' rows is in no ledger, so it stays where the rows are unless they are public.
+Claims, updates of made-up rows, messages and the step bound tell nothing of patients. One run and attacks
+train on rows with labels, by replays of the run's plan (`cordon.auditing.replay`), or look at the model
+itself: what they find on patients' rows is in no ledger, so it stays where the rows are unless they are
+public.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cordon.auditing import canaries, carriers, inversion, membership, shadows, step_bound
+from cordon.auditing import canaries, carriers, inversion, membership, shadows, step_bound, updates
 from cordon.auditing.attack_scores import AttackScore
 from cordon.auditing.checks import Check
 from cordon.auditing.claims import check_claims
@@ -84,6 +85,11 @@ def examine(
     plan, own = evidence.plan, evidence.trained
     source = np.random.default_rng(seed)
     yield check_claims(evidence.model, plan, evidence.chain, model_hash=evidence.model_hash)
+    # First what forks: before this process has threads, or a GPU's context, of its own.
+    with steps("updates: whole rounds of made-up rows", 3, "checks") as tick:
+        for check_updates in (updates.check_noise, updates.check_neighbours, updates.check_sampling):
+            yield check_updates(plan)
+            tick()
     yield check_egress(plan, evidence.start, some(own, 8, source), shadows.declared_for(plan, len(own)))
     with steps("step bound: many single steps on worst-case units", None, ""):
         check = _step(plan)

@@ -139,7 +139,7 @@ def observe_noise(plan: Plan, features: int, trials: int) -> list[Floats]:
     """
     found = []
     for half in (0, 1):
-        gradients, directions = _canaries(plan, features)
+        gradients, directions = canaries_of(plan, features)
         present = np.array_split(directions, 2)[half]
         free = np.setdiff1d(np.arange(gradients.parameters), present)
         steps = math.ceil(trials / 2 / len(free))
@@ -153,7 +153,7 @@ def observe_canaries(plan: Plan, features: int, trials: int) -> Floats:
     ``trials`` numbers or a few more, beside next to no noise. A canary that lies in several layers moves by
     what its parts, in the norm that the mechanism's noise hides, come to.
     """
-    _, directions = _canaries(plan, features)
+    _, directions = canaries_of(plan, features)
     present = np.array_split(directions, 2)[0]
     order = NORMS[plan.mechanism]
     steps = min(math.ceil(trials / len(present)), MOST_STEPS)
@@ -163,7 +163,7 @@ def observe_canaries(plan: Plan, features: int, trials: int) -> Floats:
 
 def _steps(plan: Plan, features: int, half: int, *, quiet: bool = False) -> Iterator[Floats]:
     """What each step releases, in clips, [parameters]; one half of the canaries is in the data."""
-    gradients, directions = _canaries(plan, features)
+    gradients, directions = canaries_of(plan, features)
     count = len(directions) // 2
     settings = plan.settings_for(count)
     rows = settings.max_variants
@@ -180,7 +180,7 @@ def _steps(plan: Plan, features: int, half: int, *, quiet: bool = False) -> Iter
         yield released.mean.numpy() * (settings.expected_batch / clip)
 
 
-def _canaries(plan: Plan, features: int) -> tuple[CanaryGradients, npt.NDArray[np.int64]]:
+def canaries_of(plan: Plan, features: int) -> tuple[CanaryGradients, npt.NDArray[np.int64]]:
     """Gradients of an even number of canaries, and the coordinates [canaries, parts] of each.
 
     A canary has a part in every layer where each is clipped to its own share, and else in one alone, which
