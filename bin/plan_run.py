@@ -106,8 +106,9 @@ def main(
         settings |= public_start(Path(pretrained))
     plan = Plan.calibrated(mechanism=NOISES[mechanism], **settings)
     check_rule(plan.aggregation, plan.malicious_sites, len(declared))
-    for site in declared:
-        plan.check_delta(site.name, site.declared_patients)
+    warnings = [plan.check_delta(site.name, site.declared_patients) for site in declared]
+    for warning in filter(None, warnings):
+        click.echo(warning, err=True)
     enrol(declared, None if evidence else host, state=Path(state), outdir=Path(outdir))
     if evidence == "emulator":
         emulator = Emulator.at(Path(outdir) / "aggregator" / "emulator")

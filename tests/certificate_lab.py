@@ -40,7 +40,7 @@ class Lab:
             {
                 "unit": "patient", "epsilon": epsilon_rdp([PLAN.event] * 3, 1e-5), "delta": 1e-5,
                 "mechanism": GAUSSIAN, "adjacency": PLAN.adjacency, "accountant": "RDP", "rounds": 3,
-                "sites": 2, "run": PLAN.run,
+                "sites": 2, "run": PLAN.run, "plan": PLAN.digest,
                 "ledger": {"key": log.tip.key, "rows": log.tip.rows, "digest": log.tip.digest},
             },
         )  # fmt: skip

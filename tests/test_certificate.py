@@ -47,6 +47,26 @@ class TestClaims:
     def test_every_word_beside_epsilon_must_be_the_plans(self, lab, changes):
         assert next(iter(changes)) in lab.claims(lab.saying(**changes)).reason
 
+    @pytest.mark.parametrize(
+        "changes",
+        [{"clip_norm": 0.06}, {"learning_rate": 1.0}, {"epsilon": 9.0}, {"rounds": 9}, {"averaged_rounds": 2},
+         {"max_variants_per_patient": 8}, {"model": "mlp"}, {"start": "0" * 64}, {"per_layer": True}],
+        ids=str,
+    )  # fmt: skip
+    def test_a_record_whose_plan_differs_in_any_field_is_refused(self, lab, changes):
+        found = lab.claims(plan=replace(PLAN, **changes))
+        assert not found.passed
+        assert "the record's plan is not the one of the run" in found.reason
+
+    def test_the_ledger_knows_the_plan_that_was_sent(self, lab):
+        other = replace(PLAN, clip_norm=0.06)
+        row = {"kind": "asked", "run": PLAN.run, "round": 1, "identity": "a" * 64, "site": "x",
+               "event": PLAN.event.to_dict(), "plan": other.digest}  # fmt: skip
+        ChainedLog(lab.path).append(row)
+        for plan in (PLAN, other):
+            said = lab.saying(plan=plan.digest)
+            assert lab.claims(said, plan).passed == (plan is other)
+
     def test_spending_in_other_runs_counts(self, lab):
         lab.decide(ChainedLog(lab.path), "a" * 64, 1, run="an earlier one")
         assert "come to epsilon" in lab.claims().reason

@@ -330,10 +330,16 @@ def test_an_evidence_of_ones_own_is_for_no_aggregator_elsewhere(run):
     assert "--aggregator_evidence emulator: is for an aggregator that this run plays" in run.problems()[0]
 
 
-def test_a_delta_that_allows_to_release_a_whole_unit(run):
+def test_a_delta_above_a_tenth_of_one_over_the_declared_units(run):
     run.parameters["delta"] = 0.05
+    assert len(run.problems()) == 2
+    run.parameters["delta"] = 0.008
     (found,) = run.problems()
-    assert found.startswith("--delta 0.05: is not below one over the 20 units that site south declares.")
+    assert (
+        found == "--delta 0.008: is above 0.1 over the 20 units that site south declares. Use at most 5e-05."
+    )
+    run.parameters["delta"] = 0.005
+    assert run.check()
 
 
 def test_sites_sheet_cells(run):

@@ -184,19 +184,27 @@ def test_one_round_costs_its_local_steps():
     assert PLAN.event == Event(2.0, 0.3, 2)
 
 
-def test_a_delta_of_one_over_the_units_or_more_is_refused():
-    replace(PLAN, delta=1e-5).check_delta("h1", 99_999)
-    for patients in (100_000, 200_000):
-        with pytest.raises(UserError, match="site h1: delta 1e-05 is not below one over its"):
-            replace(PLAN, delta=1e-5).check_delta("h1", patients)
+def test_a_delta_above_a_tenth_of_one_over_the_units_is_refused_and_above_a_thousandth_told():
+    plan = replace(PLAN, delta=1e-5)
+    assert [plan.check_delta("h1", patients) for patients in (1, 99)] == ["", ""]
+    for patients in (101, 9_999):
+        assert plan.check_delta("h1", patients) == (
+            f"site h1: delta 1e-05 is above 0.001 over its {patients} declared units: with that probability "
+            f"a whole unit may be released. Use at most {1e-3 / patients:.2g}."
+        )
+    for patients in (10_001, 200_000):
+        with pytest.raises(UserError, match=r"site h1: delta 1e-05 is above 0\.1 over its"):
+            plan.check_delta("h1", patients)
+    with pytest.raises(UserError, match=r"delta 0\.09 is above 0\.1 over its 11 declared units"):
+        replace(PLAN, delta=0.09).check_delta("h1", 11)
 
 
 def test_by_variant_the_units_are_the_variants_that_patients_may_bring():
     plan = replace(PLAN, unit="variant")
     assert plan.declared_units(10) == 2560
-    plan.check_delta("h1", 390)
-    with pytest.raises(UserError, match="100096 declared units"):
-        plan.check_delta("h1", 391)
+    plan.check_delta("h1", 39)
+    with pytest.raises(UserError, match="10240 declared units"):
+        plan.check_delta("h1", 40)
 
 
 def test_a_sites_settings_come_from_what_it_declared():

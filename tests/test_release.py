@@ -200,6 +200,16 @@ class TestCommand:
         assert not (held / "certificate.json").exists()
         assert json.loads((held / "audit.json").read_text())["checks"][2]["passed"] is False
 
+    def test_a_private_check_that_fails_tells_no_figure_of_it(self, held):
+        run = self.audit(held, "--attack_auc", "0.0")
+        assert run.exit_code == 8
+        (told,) = [line for line in run.stderr.splitlines() if line.startswith("  - ")]
+        assert told == "  - membership: failed; its figures are of patients' rows and stay in the details"
+        assert "an AUC of" not in run.stderr + run.stdout
+        (private,) = [check for check in json.loads((held / "audit.json").read_text())["checks"]
+                      if not check["passed"]]  # fmt: skip
+        assert "an AUC of" in private["reason"]
+
     def test_a_record_of_nothing_and_a_ledger_without_a_key_are_named(self, held):
         (held / "ledger.key").rename(held / "elsewhere.key")
         assert "its key is not beside it" in self.audit(held).stderr

@@ -27,6 +27,7 @@ from cordon.reference import read_contigs
 from cordon.samplesheet import CALLS, COLUMNS, FILES, Row, check_rows, check_sites, read_sheet
 from cordon.steps import Steps, silent
 from cordon.tables import written_beside
+from cordon.units import MOST_DELTA, USUAL_DELTA
 
 StrPath = str | os.PathLike[str]
 
@@ -174,16 +175,17 @@ def _federation_problems(
 
 
 def _delta_problems(declared: Iterable[Row], values: Mapping[str, Any]) -> Iterator[Problem]:
-    """A delta that allows a site to release one whole unit."""
+    """A delta that makes it likely that a site releases a whole unit."""
     if "delta" not in values:
         return
     rows = values.get("max_variants_per_patient", 1) if values.get("privacy_unit") == "variant" else 1
     for row in declared:
         patients = row["declared_patients"]
         units = int(patients) * rows if patients.isdecimal() else 0
-        if values["delta"] * units >= 1:
-            what = f"is not below one over the {units} units that site {row['site']} declares."
-            yield Problem(f"--delta {values['delta']:g}", what, f"Use a delta well below {1 / units:.2g}.")
+        if units and values["delta"] * units > MOST_DELTA:
+            what = f"is above {MOST_DELTA:g} over the {units} units that site {row['site']} declares."
+            remedy = f"Use at most {USUAL_DELTA / units:.2g}."
+            yield Problem(f"--delta {values['delta']:g}", what, remedy)
 
 
 def _callers(values: Mapping[str, Any]) -> list[str]:

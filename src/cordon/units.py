@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from cordon.rows import Rows
 
 UNITS = ("patient", "variant")
+# Delta is the probability that a whole unit may be released: times a site's declared units, it is refused
+# above the one, and somebody should know above the other.
+MOST_DELTA, USUAL_DELTA = 0.1, 1e-3
 
 
 @dataclass(frozen=True)

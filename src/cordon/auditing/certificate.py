@@ -91,8 +91,13 @@ def issue(
 
 
 def refuse_failed(checks: Sequence[Check]) -> None:
-    """NotReleased, with every failed check and its reason."""
-    failed = [f"  - {check.name}: {check.reason}" for check in checks if not check.passed]
+    """NotReleased, with every failed check and its reason; private figures stay in the details."""
+    hidden = "failed; its figures are of patients' rows and stay in the details"
+    failed = [
+        f"  - {check.name}: {hidden if check.private else check.reason}"
+        for check in checks
+        if not check.passed
+    ]
     if failed:
         said = ["the model must not leave: its audit failed, and nothing was published.", *failed]
         said.append("Keep the model where it is, mend what the reasons name, and train anew.")

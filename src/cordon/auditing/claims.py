@@ -12,7 +12,7 @@ from cordon.chain import Chain, hexadecimal
 from cordon.federation.plan import Plan
 from cordon.model import Model
 from cordon.site_ledger import FOLLOWED, RESERVED, SENT
-from cordon.spending import MOST_FOR_PLD, Charge, behind, charged
+from cordon.spending import ASKED, MOST_FOR_PLD, Charge, behind, charged
 
 QUESTION = "Does the ledger bear out what the model says of its privacy?"
 # A statement may be rounded, never down.
@@ -91,6 +91,9 @@ def _faults(
     for name in ("unit", "delta", "mechanism", "adjacency", "run"):
         if said.get(name) != getattr(plan, name):
             yield f"the model states {name} {said.get(name)!r}, the plan has {getattr(plan, name)!r}"
+    asked = {row.get("plan") for row in chain.rows if row["kind"] == ASKED and row["run"] == plan.run}
+    if {said.get("plan"), *asked} != {plan.digest}:
+        yield "the record's plan is not the one of the run that made the model"
     claimed = said.get("epsilon")
     if not isinstance(claimed, int | float) or not claimed > 0:
         yield f"the model states {claimed!r} as its epsilon"

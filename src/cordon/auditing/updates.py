@@ -132,9 +132,10 @@ def _processes(count: int) -> Pool:
 
 
 def _plain(plan: Plan) -> Plan:
+    # Delta is told of no update, and a plan's may be too large for so few patients as are made up.
     return replace(
         plan, run="audit", clipping="fixed", optimiser="sgd", momentum=0.0, learning_rate=1.0,
-        rounds=max(plan.rounds, ROUNDS),
+        rounds=max(plan.rounds, ROUNDS), delta=1e-12,
     )  # fmt: skip
 
 

@@ -98,11 +98,10 @@ class Auditor:
         Should the aggregator end before it judges the round, this is what they are charged. A round that is
         asked again after that is the same reservation at the site, and one row here.
         """
+        asked = {"event": self._plan.event.to_dict(), "plan": self._plan.digest}
         with self._ledger.locked():
             for site in [site for site in sites if not self._asked(site, round_number)]:
-                self._ledger.append(
-                    self._row(ASKED, site, round_number) | {"event": self._plan.event.to_dict()}
-                )
+                self._ledger.append(self._row(ASKED, site, round_number) | asked)
         # By PLD it takes as long as signing hundreds of decisions does: while the sites train.
         expected = {self._events(identity(site)) for site in sites}
         self._foreseen = self._composing.submit(self._compose, expected)

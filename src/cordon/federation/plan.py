@@ -31,7 +31,7 @@ from cordon.features import FEATURES
 from cordon.federation.averaging import MEAN, RULES
 from cordon.model import ARCHITECTURES, MOST_NUMBERS, width
 from cordon.training import CLIPPINGS, DPSGD, LANES, OPTIMISERS, least_block
-from cordon.units import UNITS, Grouping
+from cordon.units import MOST_DELTA, UNITS, USUAL_DELTA, Grouping
 
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # What a site takes from an aggregator that it does not trust: wide enough for every use, and narrow enough
@@ -142,14 +142,20 @@ class Plan:
         """The public number of units at a site that declared ``declared_patients``."""
         return declared_patients * (self.max_variants_per_patient if self.unit == "variant" else 1)
 
-    def check_delta(self, site: str, declared_patients: int) -> None:
-        """UserError where delta reaches one over the site's declared number of units."""
+    def check_delta(self, site: str, declared_patients: int) -> str:
+        """What to warn of at a site that declared so many patients; UserError where delta is refused."""
         units = self.declared_units(declared_patients)
-        if self.delta * units >= 1:
-            raise UserError(
-                f"site {site}: delta {self.delta:g} is not below one over its {units} declared units, so "
-                f"releasing one whole unit would be allowed. Use a delta well below {1 / units:.2g}."
-            )
+        if self.delta * units <= USUAL_DELTA:
+            return ""
+        refused = self.delta * units > MOST_DELTA
+        said = (
+            f"site {site}: delta {self.delta:g} is above {MOST_DELTA if refused else USUAL_DELTA:g} over its "
+            f"{units} declared units: with that probability a whole unit may be released. Use at most "
+            f"{USUAL_DELTA / units:.2g}."
+        )
+        if refused:
+            raise UserError(said)
+        return said
 
     def settings_for(self, declared_patients: int) -> DPSGD:
         """One round's training at a site; its normaliser is public."""
@@ -179,6 +185,11 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all settings, the run's name among them, in hexadecimal: what ledger and model carry."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:

@@ -50,7 +50,8 @@ def serve(
     if not sites:
         raise UserError(f"no site is enrolled in {ledger.path}. Enrol each with cordon aggregator enrol.")
     for site in sites:
-        plan.check_delta(site.name, site.declared_patients)
+        if warning := plan.check_delta(site.name, site.declared_patients):
+            say(warning)
     write_enrolment(sites, enrolment := workdir / "enrolment.json")
     checkpoints = Checkpoints(state, ledger)
     restarts = 0

@@ -119,7 +119,7 @@ class Participant:
             raise FederationError(
                 f"the plan's delta {plan.delta:g} is above the site's {self._ledger.delta:g}. Agree on one."
             )
-        plan.check_delta(self.name, self._declared_patients)
+        warning = plan.check_delta(self.name, self._declared_patients)
         self._ledger.follow(plan.run, task.tip)
         answered = self._ledger.answered(plan.run)
         if task.round < answered:
@@ -132,6 +132,8 @@ class Participant:
             return Reply(ANSWERED, plan.run, task.round)
         self._check_start(task)
         units = self._units_for(plan)
+        if warning and plan.run not in self._asked:
+            self._say(warning)
         first, began = self._asked.setdefault(plan.run, (task.round, time.monotonic()))
         try:
             self._ledger.reserve(plan.run, task.round, plan.event, plan.grouping(self._declared_patients))
