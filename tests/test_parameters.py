@@ -110,7 +110,7 @@ def test_every_default_of_the_schema_is_valid_and_what_is_boolean_defaults_to_fa
     assert [problem.where for problem in problems] == ["--outdir", "--state_dir"]
     assert values["labels"] == "truth"
     booleans = {name for name, rule in properties(schema).items() if rule["type"] == "boolean"}
-    assert booleans == {"gvcf", "pcr_free", "per_layer", "gpu"}
+    assert booleans == {"gvcf", "pcr_free", "per_layer", "gpu", "private_names"}
     assert not any(values.get(name) for name in booleans)
     # A form that fills its defaults in would take these back from the profile that sets them.
-    assert not {"gpu", "scheduler", "join_deadline", "federation_slots"} & {*values}
+    assert not {"gpu", "scheduler", "join_deadline", "federation_slots", "private_names"} & {*values}
