@@ -24,6 +24,7 @@ from cordon.progress import shown
 @click.option("--state", type=FOLDER, help="Folder with the salt of pseudonyms.")
 @click.option("--federation_slots", type=click.IntRange(min=1), help="Tasks that can run at the same time.")
 @click.option("--executor", help="Nextflow's executor, where the configuration names one.")
+@click.option("--decided", help="NAME=VALUE,...: parameters by which the configuration was put together.")
 @click.option("--output", type=OUTPUT, required=True, help="Checked samplesheet (CSV) to write.")
 @click.option("--names", type=OUTPUT, help="CSV to write: samples and patients, and their pseudonyms.")
 @PRIVATE_ERRORS
@@ -41,6 +42,7 @@ def main(
     state: str | None,
     federation_slots: int | None,
     executor: str | None,
+    decided: str | None,
     output: str,
     names: str | None,
 ) -> Facts:
@@ -57,6 +59,7 @@ def main(
         places=Places(folder, read_staged(staged) if staged else {}),
         federation_slots=federation_slots,
         executor=executor,
+        decided=decided,
         aliases=aliases,
         state=state,
         output=output,

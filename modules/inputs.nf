@@ -25,17 +25,32 @@ def given(path, name) {
     file(path, checkIfExists: true)
 }
 
-// The files that a samplesheet names and that are there; relative paths start at its own folder.
+// The files that a samplesheet names and that are there; relative paths start at its own folder. What cannot be read as a
+// sheet, or as a path, is none of them: CHECK_INPUTS says what is wrong with it.
 def named_files(samplesheet) {
-    samplesheet.splitCsv(header: true)
-        .collectMany { row ->
-            ['bam', 'bai', 'haplotypecaller_vcf', 'deepvariant_vcf', 'bcftools_vcf', 'other_vcf', 'truth_vcf', 'confident_bed']
-                .collect { column -> row[column]?.trim() }
-        }
-        .findAll { path -> path }
-        .collect { path -> samplesheet.parent.resolve(path) }
-        .findAll { path -> path.isFile() }
-        .unique()
+    try {
+        samplesheet.splitCsv(header: true, quote: '"')
+            .collectMany { row ->
+                ['bam', 'bai', 'haplotypecaller_vcf', 'deepvariant_vcf', 'bcftools_vcf', 'other_vcf', 'truth_vcf', 'confident_bed']
+                    .collect { column -> found_at(samplesheet.parent, row[column]?.trim()) }
+            }
+            .findAll { path -> path }
+            .unique()
+    }
+    catch (Exception _unreadable) {
+        []
+    }
+}
+
+// The file at a path that starts at ``folder``, if there is one.
+def found_at(folder, path) {
+    try {
+        def found = path ? folder.resolve(path) : null
+        found && found.isFile() ? found : null
+    }
+    catch (Exception _no_path) {
+        null
+    }
 }
 
 // Whether what a samplesheet holds stays out of scripts, tags and error texts: by default where these are sent elsewhere.
@@ -59,12 +74,22 @@ def parameter_files(parameters) {
         .findAll { _path, found -> found.isFile() }
 }
 
+// What a params file or a form may leave empty, and cannot.
+def check_empty(parameters) {
+    ['callers', 'labels', 'outdir', 'state_dir', 'simulate_sites'].each { name ->
+        if ("${parameters[name] == null ? '' : parameters[name]}".trim() == '') {
+            error("--${name} is empty. Leave it out of the params file, or give it a value.")
+        }
+    }
+}
+
 workflow AGREE_ON_INPUTS {
     take:
     parameters // of the run
 
     main:
     check_profiles()
+    check_empty(parameters)
     private_errors = private_names(parameters) ? file(parameters.state_dir).toAbsolutePath().resolve('private_errors').toString() : ''
     file(private_errors ?: parameters.state_dir).mkdirs()
     versions = channel.empty()
@@ -114,7 +139,7 @@ workflow AGREE_ON_INPUTS {
     callers = parameters.callers.tokenize(',').unique()
     resources = "${parameters.labels}" == 'resources'
     rows = CHECK_INPUTS.out.samplesheet
-        .splitCsv(header: true)
+        .splitCsv(header: true, quote: '"')
         .map { row ->
             def brought = callers.findAll { caller -> row["${caller}_vcf"] }
             def truth = row.truth_vcf && !(resources && row.role == 'train')
@@ -128,16 +153,16 @@ workflow AGREE_ON_INPUTS {
     emit:
     samples = rows
         .filter { meta, _row, _truth -> meta.reads }
-        .map { meta, row, _truth -> [meta, named(row.sample, [bam: row.bam]), file(row.bam)] }
+        .map { meta, row, _truth -> [meta, named(row.sample, [bam: row.bam]), file(row.bam, glob: false)] }
     given = rows.flatMap { meta, row, _truth ->
-        meta.given.collect { caller -> [meta, caller, named(row.sample, [vcf: row["${caller}_vcf"]]), file(row["${caller}_vcf"])] }
+        meta.given.collect { caller -> [meta, caller, named(row.sample, [vcf: row["${caller}_vcf"]]), file(row["${caller}_vcf"], glob: false)] }
     }
     pseudonyms = rows.map { meta, row, _truth -> [meta, groovy.json.JsonOutput.toJson([patient: row.patient_pseudonym, sample: row.sample_pseudonym])] }
     truths = rows
         .filter { meta, _row, _truth -> meta.labelled }
         .map { meta, row, truth ->
             def files = truth ? [truth: row.truth_vcf, confident: row.confident_bed] : [:]
-            [meta, named(row.sample, files), truth ? file(row.truth_vcf) : [], truth ? file(row.confident_bed) : []]
+            [meta, named(row.sample, files), truth ? file(row.truth_vcf, glob: false) : [], truth ? file(row.confident_bed, glob: false) : []]
         }
     private_errors = private_errors
     aliases = aliases

@@ -193,6 +193,14 @@ NODES = "short*|idle|3|4:00:00\nlong|mixed|2|7-00:00:00\nbroken|drained|1|infini
         (NODES, "queue = 'long'", {"nodes": ("warning", "1 drained"), "queue long": ("ok", "takes jobs")}),
         (NODES, 'queue = "short"', {"queue short": ("failed", "jobs of 4 hours at most")}),
         (NODES, "queue = 'short'\nresourceLimits = [time: 4.h]", {"queue short": ("ok", "takes jobs")}),
+        (NODES, "queue = 'short'\nresourceLimits = [cpus: 4]", {"queue short": ("failed", "4 hours")}),
+        (NODES, "queue = 'short'\nresourceLimits = [time: 168.h]", {"queue short": ("failed", "4 hours")}),
+        (NODES, "queue = 'short'\nresourceLimits = [cpus: 4, time: '90m']", {"queue short": ("ok", "")}),
+        (NODES, "queue = { 'short' }", {"queue short": ("failed", "jobs of 4 hours at most")}),
+        (NODES, "clusterOptions = '-p nowhere'", {"queue nowhere": ("failed", "is no partition")}),
+        (NODES, "clusterOptions = '--partition=nowhere'", {"queue nowhere": ("failed", "is no partition")}),
+        (NODES, "", {"queue short": ("failed", "jobs of 4 hours at most")}),
+        (NODES, "// queue = 'gpu'\n/* queue = 'gpu' */", {"nodes": ("warning", "1 drained")}),
         (NODES, "queue = 'gpu'", {"queue gpu": ("failed", "is no partition of this Slurm")}),
         (NODES, "queue = 'broken,long'", {"queue broken": ("failed", "no node"), "queue long": ("ok", "")}),
         (NODES, "cluster_options = '--account=lab'", {"account lab": ("failed", "none of Slurm's")}),
@@ -210,6 +218,13 @@ def test_a_slurm_that_takes_no_job_of_the_sites_is_found(programs, tmp_path, sin
         assert words in found[what][1]
     assert ("account lab" in found) == ("lab" in written)
     assert "account ours" not in found
+
+
+def test_a_sites_file_that_is_no_text_is_named(programs, tmp_path):
+    (tmp_path / "site.config").write_bytes("// für uns\n".encode("latin-1"))
+    found = told("--profile", "local", "--site_config", tmp_path / "site.config")
+    assert found["site_config"][0] == "failed"
+    assert "cannot be read" in found["site_config"][1]
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,8 @@ def test_a_scheduler_that_a_sites_file_names_alone(run):
     run.options = {"executor": "slurm"}
     assert run.problems() == [
         "process.executor = 'slurm': is in a configuration of yours, and its jobs would get no more than "
-        "this machine has. Start with -profile slurm, or add params.scheduler = 'slurm' to that file."
+        "this machine has. Start with -profile slurm, or give that file by --site_config and add "
+        "params.scheduler = 'slurm' to it."
     ]
     run.parameters["scheduler"] = "slurm"
     assert len(run.check()) == 2
@@ -285,6 +286,28 @@ def test_a_scheduler_that_a_sites_file_names_alone(run):
     run.options = {"executor": "local"}
     (run.lab.folder / "checked.csv").unlink()
     assert len(run.check()) == 2
+
+
+@pytest.mark.parametrize(
+    ("decided", "given", "late"),
+    [
+        ("scheduler=,gpu=,simulate_sites=0", {}, []),
+        ("scheduler=,gpu=false", {"gpu": False}, []),
+        ("scheduler=slurm,gpu=true", {"scheduler": "slurm", "gpu": True}, []),
+        ("scheduler=,gpu=,simulate_sites=0", {"gpu": True}, ["gpu"]),
+        ("scheduler=,gpu=,simulate_sites=0", {"scheduler": "slurm"}, ["scheduler"]),
+        ("scheduler=slurm", {"scheduler": "lsf"}, ["scheduler"]),
+    ],
+)
+def test_parameters_that_come_after_the_configuration_was_made(run, decided, given, late):
+    run.parameters.update(given)
+    run.options = {"decided": decided}
+    if not late:
+        assert len(run.check()) == 2
+        return
+    (problem,) = run.problems()
+    assert problem.startswith(f"params.{late[0]}: is ")
+    assert f"Give --{late[0]} on the command line or in a params file" in problem
 
 
 def elsewhere(run) -> dict[str, str]:

@@ -155,21 +155,29 @@ def test_one_parts_failure_costs_that_part_alone(tmp_path):
 def test_a_bad_samplesheet_is_refused_with_every_problem_before_any_caller_starts(tmp_path):
     """Nextflow shows the failed task's script and what it said; with private names no cell is in them."""
     given = stub_site(tmp_path)
-    (tmp_path / "samples.csv").write_text(
-        f"{SHEET}\n"
-        "north,north-1,north-1,north-1.bam,,north-1.vcf.gz,north-1.bed,train\n"
-        "north,north-1,north-1,north-1.bam,,north-1.vcf.gz,north-1.bed,train\n"
-        "east,east-1,east-1,missing.bam,,,,train\n"
+    rows = (
+        SHEET,
+        "north,north-1,north-1,north-1.bam,,north-1.vcf.gz,north-1.bed,train",
+        "north,north-1,north-1,north-1.bam,,north-1.vcf.gz,north-1.bed,train",
+        "east,east-1,east-1,missing.bam,,,,train",
     )
+    # As R and LibreOffice write them.
+    quoted = [",".join(f'"{cell}"' for cell in row.split(",")) for row in rows]
+    (tmp_path / "samples.csv").write_text("\n".join(quoted) + "\n")
     given += ["--epsilon", "0", "--callers", "haplotypecaller,bcftools"]
     run = nextflow(tmp_path, *given)
     assert run.returncode != 0
     for expected in ("samples.csv, row 3", "samples.csv, row 4", "east", "missing.bam", "epsilon"):
         assert expected in run.stdout
     assert "HAPLOTYPECALLER" not in run.stdout
-    private = nextflow(tmp_path, *given, "--private_names", "true", "-work-dir", "private")
+    # A container sees what is staged, and nothing else.
+    assert len([*(tmp_path / "work").glob("*/*/staged/*/file")]) == 3
+    (tmp_path / "late.config").write_text("params.gpu = true\n")
+    late = ["--private_names", "true", "-work-dir", "private", "-c", "late.config"]
+    private = nextflow(tmp_path, *given, *late)
     assert private.returncode != 0
     for expected in (
+        "params.gpu: Give --gpu on the command line or in a params file",
         "samples.csv, row 3, column sample: Keep one row",
         "row 4, column bam: Correct the path",
     ):
@@ -178,6 +186,24 @@ def test_a_bad_samplesheet_is_refused_with_every_problem_before_any_caller_start
     kept = tmp_path / "cordon_state" / "private_errors" / "check_inputs.txt"
     assert str(kept) in private.stdout
     assert "missing.bam does not exist. Correct the path" in kept.read_text()
+
+
+@pytest.mark.parametrize(
+    ("sheet", "told"),
+    [
+        (f"{SHEET}\nnorth,Zünzi,n1,n1.bam,,,,train\n".encode("latin-1"), "UTF-8"),
+        (f"{SHEET}\nnorth,n1,n1,foo://n1.bam,,,,train\n".encode(), "row 2, column bam"),
+    ],
+    ids=["Latin-1", "a scheme that nobody knows"],
+)
+def test_what_nextflow_cannot_read_is_told_by_file_and_remedy(tmp_path, sheet, told):
+    given = stub_site(tmp_path)
+    (tmp_path / "samples.csv").write_bytes(sheet)
+    run = nextflow(tmp_path, *given, "--callers", "bcftools")
+    assert run.returncode != 0
+    said = run.stdout.partition("Command error:")[2]
+    assert "samples.csv" in said
+    assert told in said
 
 
 def test_schema_and_configuration_agree_on_names_and_defaults():

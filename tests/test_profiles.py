@@ -76,7 +76,7 @@ PUBLISHED = {
 TOLD = {
     "AGGREGATE": {"args", "folders", "network"},
     "AUDIT_MODEL": {"args", "folders"},
-    "CHECK_INPUTS": {"args", "folders"},
+    "CHECK_INPUTS": {"args", "decided", "folders"},
     "ENCODE_VARIANTS": {"args"},
     "GATK4_GENOTYPEGVCFS": {"args"},
     "GATK4_HAPLOTYPECALLER": {"args"},
@@ -234,6 +234,13 @@ def test_every_process_gets_what_it_asks_for_and_keeps_what_it_is_told(combined,
         if name == "GATK4_HAPLOTYPECALLER" and chosen & MADE_UP:
             told = told | {"java_options"}
         assert {*found.get("ext", {})} == told, name
+        if name == "CHECK_INPUTS":
+            # By which the files were chosen: a later one can set them, and would change nothing.
+            scheduler = next(iter({*chosen} & {*SCHEDULERS}), "")
+            gpu, sites = "true" if "gpu" in chosen else "", {"demo": 3, "test": 2}
+            simulated = next((sites[name] for name in chosen if name in sites), 0)
+            wanted = f"scheduler={scheduler},gpu={gpu},simulate_sites={simulated}"
+            assert found["ext"]["decided"] == wanted
         gpus = {"DEEPVARIANT", "TRAIN_SITE", "AUDIT_MODEL", "CALIBRATE_SCORES", "SCORE_VARIANTS"}
         gpu = "gpu" in chosen and name in gpus
         assert found.get("accelerator") == (1 if gpu else None), name

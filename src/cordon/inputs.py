@@ -32,6 +32,8 @@ from cordon.units import MOST_DELTA, USUAL_DELTA
 StrPath = str | os.PathLike[str]
 
 PSEUDONYMS = ("patient_pseudonym", "sample_pseudonym")
+# Schemes of files that Nextflow fetches, or reads where they are.
+REMOTE = ("http", "https", "ftp", "s3", "gs", "az")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def check_inputs(
     places: Places | None = None,
     federation_slots: int | None = None,
     executor: str | None = None,
+    decided: str | None = None,
     input_schema: StrPath | None = None,
     sites_schema: StrPath | None = None,
     aliases: StrPath | None = None,
@@ -91,8 +94,8 @@ def check_inputs(
     ``input_schema`` and ``sites_schema`` are the sheets' schemas, by default those that ``schema`` names;
     ``aliases`` is a table of contig names. With ``state``, the folder with the site's salt, the samplesheet
     gets the columns of PSEUDONYMS too, and ``names``, a CSV of mode 0600, tells whose they are. ``executor``
-    is Nextflow's, where the configuration names one. Raises InputProblems with everything that is wrong;
-    then nothing is written.
+    is Nextflow's, where the configuration names one, and ``decided`` (NAME=VALUE,...) are the parameters by
+    which that was put together. Raises InputProblems with everything that is wrong; then nothing is written.
     """
     rules = read_json(schema)
     values, problems = check_parameters(read_json(parameters), rules)
@@ -107,6 +110,7 @@ def check_inputs(
         problems += faults
         problems += check_sites(rows, declared) if declared else []
     problems += _executor_problems(executor, values)
+    problems += _decided_problems(decided or "", values)
     if federation_slots is not None:
         values["federation_slots"] = federation_slots
     problems += _federation_problems(rows, declared, values)
@@ -139,8 +143,23 @@ def _executor_problems(executor: str | None, values: Mapping[str, Any]) -> Itera
         yield Problem(
             f"process.executor = '{executor}'",
             "is in a configuration of yours, and its jobs would get no more than this machine has.",
-            f"Start with -profile {executor}, or add params.scheduler = '{executor}' to that file.",
+            f"Start with -profile {executor}, or give that file by --site_config and add "
+            f"params.scheduler = '{executor}' to it.",
         )
+
+
+def _decided_problems(decided: str, values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Parameters that came too late: what follows from them had been left out of the configuration."""
+    for pair in filter(None, decided.split(",")):
+        name, _, before = pair.partition("=")
+        now = str(values.get(name, before)).lower()
+        if now != before.lower() and (before or now not in ("0", "false")):
+            yield Problem(
+                f"params.{name}",
+                f"is {now!r} by a file that was given with -c, which is read too late for it: what follows "
+                "from it is not in the configuration.",
+                f"Give --{name} on the command line or in a params file, or give the file by --site_config.",
+            )
 
 
 def _federation_problems(
@@ -252,7 +271,11 @@ def _row_files(row: Row, places: Places, genome: Genome | None, *, scoring: bool
     for column in FILES:
         path = row[column]
         here = places.here(path)
-        if not path or "://" in here:
+        scheme, address, _ = here.partition("://")
+        if address and scheme not in REMOTE:
+            remedy = f"Give a file of this machine, or an address that begins with {', '.join(REMOTE)}."
+            yield row.problem(column, f"{path} has a scheme that Nextflow does not know.", remedy)
+        if not path or address:
             continue
         faults = list(file_faults(here))
         if faults or genome is None:

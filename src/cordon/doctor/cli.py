@@ -41,7 +41,10 @@ def doctor(profile: str, site_config: str | None, reference: Path | None, state_
     from cordon.doctor import files, network, programs
 
     def findings() -> Iterator[Finding]:
-        written = Path(site_config).read_text() if site_config else ""
+        written = ""
+        if site_config:
+            written, unreadable = files.settings(Path(site_config))
+            yield from unreadable
         yield from programs.programs(profile, written)
         yield from files.site_config(written, profile)
         if reference is not None:

@@ -11,17 +11,25 @@ from cordon.doctor.finding import Finding, failed, ok, warning
 
 # States in which a node takes jobs, or will when those that it has are over (sinfo(1), NODE STATE CODES).
 WORKING = ("allocated", "completing", "idle", "mixed", "planned", "reserved")
-LONGEST_HOURS = 24  # of a label in modules/base.config
+LONGEST_HOURS = 24.0  # of a label in modules/base.config
+# Where a configuration names a queue: as such, or among a scheduler's own options.
+QUEUE = r"\bqueue\s*[= ]\s*\{?\s*['\"]([^'\"$]+)['\"]|(?:--partition[= ]|(?<=['\" ])-p *)([\w.,-]+)"
+LIMIT = r"resourceLimits\s*=\s*\[[^\]]*\btime\s*:\s*['\"]?([\d.]+?)[. ]?(d|h|m)\w*\b"
+HOURS = {"d": 24.0, "h": 1.0, "m": 1 / 60}
 
 
 @dataclass(frozen=True)
 class Partition:
-    """A line of `sinfo`: ``nodes`` of a partition in one state; ``hours`` is its limit, None for none."""
+    """A line of `sinfo`: ``nodes`` of a partition in one state; ``hours`` is its limit, None for none.
+
+    ``default``: jobs that name no partition go there.
+    """
 
     name: str
     state: str
     nodes: int
     hours: float | None
+    default: bool
 
     @property
     def works(self) -> bool:
@@ -49,15 +57,22 @@ def slurm(written: str, sinfo: Sequence[str], accounts: Sequence[str]) -> Iterat
     else:
         yield ok("nodes", told)
     names = {partition.name for partition in partitions}
-    for queue in sorted(set(re.findall(r"\bqueue\s*=\s*['\"]([^'\"$]+)['\"]", written))):
-        for name in queue.split(","):
-            yield from _queue(name, names, working, limited="resourceLimits" in written)
+    asked = {name for found in re.findall(QUEUE, written) for queue in found for name in queue.split(",")}
+    asked = asked - {""} or {partition.name for partition in partitions if partition.default}
+    for name in sorted(asked):
+        yield from _queue(name, names, working, _longest(written))
     yield from _accounts(written, accounts)
 
 
 def _partition(line: str) -> Partition:
     name, state, nodes, limit = line.strip().split("|")
-    return Partition(name.rstrip("*"), state, int(nodes), _hours(limit))
+    return Partition(name.rstrip("*"), state, int(nodes), _hours(limit), name.endswith("*"))
+
+
+def _longest(written: str) -> float:
+    """The hours that the longest job asks for, with the limit that ``written`` sets."""
+    limits = [float(number) * HOURS[unit] for number, unit in re.findall(LIMIT, written)]
+    return min([LONGEST_HOURS, *limits])
 
 
 def _hours(limit: str) -> float | None:
@@ -70,7 +85,9 @@ def _hours(limit: str) -> float | None:
     return float(days or 0) * 24 + hours + minutes / 60 + seconds / 3600
 
 
-def _queue(name: str, names: set[str], working: Sequence[Partition], *, limited: bool) -> Iterator[Finding]:
+def _queue(
+    name: str, names: set[str], working: Sequence[Partition], longest: float
+) -> Iterator[Finding]:  # fmt: skip
     what = f"queue {name}"
     if name not in names:
         yield failed(what, "is no partition of this Slurm", f"Choose one of {', '.join(sorted(names))}.")
@@ -78,8 +95,8 @@ def _queue(name: str, names: set[str], working: Sequence[Partition], *, limited:
     limits = [partition.hours for partition in working if partition.name == name]
     if not limits:
         yield failed(what, "has no node that takes a job", "Choose another, or have its nodes resumed.")
-    elif limits[0] is not None and limits[0] < LONGEST_HOURS and not limited:
-        found = f"takes jobs of {limits[0]:g} hours at most; aggregator and sites ask for {LONGEST_HOURS}"
+    elif limits[0] is not None and limits[0] < longest:
+        found = f"takes jobs of {limits[0]:g} hours at most; aggregator and sites ask for {longest:g}"
         remedy = f"Give process_federation a longer queue, or set resourceLimits = [time: {limits[0]:g}.h]."
         yield failed(what, found, remedy)
     else:
@@ -88,7 +105,7 @@ def _queue(name: str, names: set[str], working: Sequence[Partition], *, limited:
 
 def _accounts(written: str, known: Sequence[str]) -> Iterator[Finding]:
     """Accounts that a job may not be charged to, where Slurm's accounting tells of any."""
-    for name in sorted(set(re.findall(r"(?:--account[= ]|-A +)([\w.-]+)", written))):
+    for name in sorted(set(re.findall(r"(?:--account[= ]|(?<=['\" ])-A *)([\w.-]+)", written))):
         if known and name not in known:
             choice = ", ".join(sorted({*known}))
             yield failed(f"account {name}", "is none of Slurm's", f"Choose one of {choice}.")

@@ -31,6 +31,17 @@ def reference(path: Path) -> Finding:
     return ok("reference", f"{path}: begins with contig {first[1:].split()[0].decode(errors='replace')}")
 
 
+def settings(path: Path) -> tuple[str, list[Finding]]:
+    """What a site's configuration says without its comments, and why it cannot be read."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        remedy = "Save it as plain text in UTF-8."
+        return "", [failed("site_config", f"{path} cannot be read: {error}", remedy)]
+    # Two slashes behind a colon are an address.
+    return re.sub(r"/\*.*?\*/|(?<!:)//[^\n]*", "", text, flags=re.DOTALL), []
+
+
 def site_config(written: str, profile: str) -> Iterator[Finding]:
     """What a site's file gives away, and where a platform's token goes (``written`` is the file's text)."""
     if re.search(r"://[^/\s'\"@:]+:[^/\s'\"@]+@", written):
@@ -44,7 +55,7 @@ def site_config(written: str, profile: str) -> Iterator[Finding]:
         yield failed(
             "site_config",
             f"sets process.executor to {executor[1]} alone",
-            f"Start with -profile {executor[1]}, or add params.scheduler = '{executor[1]}'.",
+            f"Start with -profile {executor[1]}, or add params.scheduler = '{executor[1]}' to it.",
         )
     if os.environ.get("TOWER_ACCESS_TOKEN") and not re.search(r"\bendpoint\s*=", written):
         yield warning(
