@@ -45,7 +45,7 @@ def named_files(samplesheet) {
 // The file at a path that starts at ``folder``, if there is one.
 def found_at(folder, path) {
     try {
-        def found = path ? folder.resolve(path) : null
+        def found = path && !path.contains('$') ? folder.resolve(path) : null
         found && found.isFile() ? found : null
     }
     catch (Exception _no_path) {

@@ -181,15 +181,16 @@ def test_people_read_a_line_a_finding_and_what_to_do(programs):
     assert result.exit_code == 2
 
 
-NODES = "short*|idle|3|4:00:00\nlong|mixed|2|7-00:00:00\nbroken|drained|1|infinite"
+NODES = "short*|idle|3|4:00:00|up\nlong|mixed|2|7-00:00:00|up\nbroken|drained|1|infinite|up"
 
 
 @pytest.mark.parametrize(
     ("sinfo", "written", "expected"),
     [
-        ("all|idle|4|infinite", "", {"nodes": ("ok", "4 idle")}),
-        ("all|down*|2|infinite\\nall|drained|1|infinite", "", {"nodes": ("failed", "2 down*")}),
-        ("all|idle*|2|infinite", "", {"nodes": ("failed", "2 idle*")}),
+        ("all|idle|4|infinite|up", "", {"nodes": ("ok", "4 idle")}),
+        ("all|down*|2|infinite|up\\nall|drained|1|infinite|up", "", {"nodes": ("failed", "2 down*")}),
+        ("all|idle|2|infinite|down", "", {"nodes": ("failed", "2 in all, which is down")}),
+        ("all|idle*|2|infinite|up", "", {"nodes": ("failed", "2 idle*")}),
         (NODES, "queue = 'long'", {"nodes": ("warning", "1 drained"), "queue long": ("ok", "takes jobs")}),
         (NODES, 'queue = "short"', {"queue short": ("failed", "jobs of 4 hours at most")}),
         (NODES, "queue = 'short'\nresourceLimits = [time: 4.h]", {"queue short": ("ok", "takes jobs")}),
@@ -225,6 +226,7 @@ def test_a_sites_file_that_is_no_text_is_named(programs, tmp_path):
     found = told("--profile", "local", "--site_config", tmp_path / "site.config")
     assert found["site_config"][0] == "failed"
     assert "cannot be read" in found["site_config"][1]
+    assert told("--profile", "local", "--site_config", "http://house/a.config")["site_config"][0] == "warning"
 
 
 @pytest.mark.parametrize(

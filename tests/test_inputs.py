@@ -289,6 +289,20 @@ def test_a_scheduler_that_a_sites_file_names_alone(run):
 
 
 @pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("foo://house/n1.bam", "has a scheme that Nextflow does not know"),
+        ("reads/$HOME.bam", "holds a $, which Nextflow cannot hand to a task"),
+    ],
+)
+def test_paths_that_nextflow_could_not_hand_to_a_task(run, path, told):
+    run.rows[0] = run.row(bam=path)
+    (problem,) = run.problems()
+    assert "row 2, column bam" in problem
+    assert told in problem
+
+
+@pytest.mark.parametrize(
     ("decided", "given", "late"),
     [
         ("scheduler=,gpu=,simulate_sites=0", {}, []),

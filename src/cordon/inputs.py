@@ -275,7 +275,10 @@ def _row_files(row: Row, places: Places, genome: Genome | None, *, scoring: bool
         if address and scheme not in REMOTE:
             remedy = f"Give a file of this machine, or an address that begins with {', '.join(REMOTE)}."
             yield row.problem(column, f"{path} has a scheme that Nextflow does not know.", remedy)
-        if not path or address:
+        if "$" in path:
+            remedy = "Rename the file or the folder, or give a link to it."
+            yield row.problem(column, f"{path} holds a $, which Nextflow cannot hand to a task.", remedy)
+        if not path or address or "$" in path:
             continue
         faults = list(file_faults(here))
         if faults or genome is None:

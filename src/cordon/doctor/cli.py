@@ -20,7 +20,7 @@ MARKS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), FAILED: ("✗", "red")}
 
 @command(short_help="See what would stop a first run here.")
 @click.option("--profile", default="", metavar="A,B", help="What the run will be given as -profile.")
-@click.option("--site_config", type=EXISTING, help="The site's own configuration.")
+@click.option("--site_config", metavar="FILE-OR-URL", help="The site's own configuration.")
 @click.option("--reference", type=FILE, help="The reference genome (FASTA).")
 @click.option("--state_dir", type=GivenPath(file_okay=False, path_type=Path), help="Where ledgers are kept.")
 @click.option("--site_key", type=FILE, help="This site's private key.")
@@ -43,7 +43,7 @@ def doctor(profile: str, site_config: str | None, reference: Path | None, state_
     def findings() -> Iterator[Finding]:
         written = ""
         if site_config:
-            written, unreadable = files.settings(Path(site_config))
+            written, unreadable = files.settings(site_config)
             yield from unreadable
         yield from programs.programs(profile, written)
         yield from files.site_config(written, profile)

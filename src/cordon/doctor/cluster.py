@@ -22,7 +22,7 @@ HOURS = {"d": 24.0, "h": 1.0, "m": 1 / 60}
 class Partition:
     """A line of `sinfo`: ``nodes`` of a partition in one state; ``hours`` is its limit, None for none.
 
-    ``default``: jobs that name no partition go there.
+    ``default``: jobs that name no partition go there; ``up``: it takes jobs at all.
     """
 
     name: str
@@ -30,23 +30,24 @@ class Partition:
     nodes: int
     hours: float | None
     default: bool
+    up: bool
 
     @property
     def works(self) -> bool:
         """A trailing * is a node that does not answer; other marks are of power and plans."""
-        return not self.state.endswith("*") and self.state.rstrip("~#!%$@^-+") in WORKING
+        return self.up and not self.state.endswith("*") and self.state.rstrip("~#!%$@^-+") in WORKING
 
 
 def slurm(written: str, sinfo: Sequence[str], accounts: Sequence[str]) -> Iterator[Finding]:
-    """Findings about a Slurm whose ``sinfo --format=%P|%T|%D|%l`` printed these lines.
+    """Findings about a Slurm whose ``sinfo --format=%P|%T|%D|%l|%a`` printed these lines.
 
     ``written`` is the text of the site's file, or nothing; ``accounts`` are those that Slurm's accounting
     tells of, none where there is no accounting.
     """
-    partitions = [_partition(line) for line in sinfo if line.count("|") == 3]
+    partitions = [_partition(line) for line in sinfo if line.count("|") == 4]
     states = Counter[str]()
     for partition in partitions:
-        states[partition.state] += partition.nodes
+        states[partition.state if partition.up else f"in {partition.name}, which is down"] += partition.nodes
     told = ", ".join(f"{nodes} {state}" for state, nodes in sorted(states.items()))
     remedy = "`sinfo --list-reasons` tells why; ask the cluster's administrators."
     working = [partition for partition in partitions if partition.works]
@@ -65,8 +66,10 @@ def slurm(written: str, sinfo: Sequence[str], accounts: Sequence[str]) -> Iterat
 
 
 def _partition(line: str) -> Partition:
-    name, state, nodes, limit = line.strip().split("|")
-    return Partition(name.rstrip("*"), state, int(nodes), _hours(limit), name.endswith("*"))
+    name, state, nodes, limit, available = line.strip().split("|")
+    return Partition(
+        name.rstrip("*"), state, int(nodes), _hours(limit), name.endswith("*"), available == "up"
+    )  # fmt: skip
 
 
 def _longest(written: str) -> float:

@@ -31,13 +31,16 @@ def reference(path: Path) -> Finding:
     return ok("reference", f"{path}: begins with contig {first[1:].split()[0].decode(errors='replace')}")
 
 
-def settings(path: Path) -> tuple[str, list[Finding]]:
-    """What a site's configuration says without its comments, and why it cannot be read."""
+def settings(place: str) -> tuple[str, list[Finding]]:
+    """What a site's configuration says without its comments, and why it cannot be looked at."""
+    if "://" in place:
+        remedy = "Fetch it, and give the file: nothing is fetched here."
+        return "", [warning("site_config", f"{place} is not looked at", remedy)]
     try:
-        text = path.read_text()
+        text = Path(place).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        remedy = "Save it as plain text in UTF-8."
-        return "", [failed("site_config", f"{path} cannot be read: {error}", remedy)]
+        remedy = "Give a file that is there, as plain text in UTF-8."
+        return "", [failed("site_config", f"{place} cannot be read: {error}", remedy)]
     # Two slashes behind a colon are an address.
     return re.sub(r"/\*.*?\*/|(?<!:)//[^\n]*", "", text, flags=re.DOTALL), []
 

@@ -23,7 +23,7 @@ ENGINES = {
     "local": ("gatk", "HaplotypeCaller", "--version"),
 }
 SCHEDULERS = {
-    "slurm": ("sinfo", "--noheader", "--format=%P|%T|%D|%l"),
+    "slurm": ("sinfo", "--noheader", "--format=%P|%T|%D|%l|%a"),
     "sge": ("qstat", "-help"),
     "lsf": ("lsid",),
     "pbspro": ("qstat", "--version"),
