@@ -165,7 +165,8 @@ def test_a_canary_that_is_in_moves_its_weight_by_the_clip_and_no_other(monkeypat
 
     monkeypatch.setattr(canaries, "replay", watched)
     included = np.random.default_rng(3).random(50) < 0.5
-    scores = canaries._white_box(audited, units, PATIENTS, start, included, 4, None)
+    rows = 4 if unit == "patient" else 1
+    scores = canaries._white_box(audited, units, PATIENTS, start, included, rows, None)
     settings = audited.settings_for(PATIENTS)
     step = audited.learning_rate * audited.clip_norm / settings.expected_batch
     assert scores[included] == pytest.approx(15 * step, rel=1e-3)

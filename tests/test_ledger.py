@@ -118,6 +118,22 @@ def test_any_changed_byte_of_a_row_is_refused_and_the_row_named(written, data):
         )
 
 
+def test_a_schema_that_is_no_text_any_more_is_refused(written):
+    path, rows = written
+    content = path.read_bytes()
+    begins = content.index(b"CREATE TABLE")
+    refused = 0
+    for place in range(begins, begins + 40):
+        changed = content[:place] + b"\x80" + content[place + 1 :]
+        try:
+            found = reopened(written, content=changed)
+        except UserError as error:
+            refused += "restore it from a backup" in str(error)
+        else:
+            assert [json.dumps(row, sort_keys=True) for row in found] == rows
+    assert refused > 5
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_whatever_byte_of_the_file_changes_the_rows_are_those_written_or_refused(written, data):

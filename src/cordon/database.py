@@ -157,3 +157,8 @@ def _explained(path: Path) -> Iterator[None]:
         else:
             remedy = "Check the disk's space, the file's permissions and the file system's locks."
         raise UserError(f"{path}: {error}. {remedy}") from error
+    except UnicodeDecodeError as error:
+        # What SQLite says of a damaged schema quotes it, though it is no text any more.
+        raise UserError(
+            f"{path}: its schema cannot be read. It is no ledger, or a damaged one: restore it from a backup."
+        ) from error
