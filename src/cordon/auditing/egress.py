@@ -6,24 +6,18 @@ themselves may, and must even on the same rows: noise that comes twice is none.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cordon.auditing.checks import Check
+from cordon.auditing.made_up_site import replies
 from cordon.errors import CordonError
-from cordon.features import FEATURES
-from cordon.federation.messages import Reply, Task
+from cordon.federation.messages import Reply
 from cordon.federation.plan import Plan
-from cordon.federation.site import Participant
-from cordon.ledger import Tip
 from cordon.model import Parameters
-from cordon.site_ledger import SiteLedger
 from cordon.units import Units
 
 if TYPE_CHECKING:
@@ -37,12 +31,12 @@ def check_egress(plan: Plan, start: Parameters, units: Units, declared_patients:
     """Run a site on ``units``, on them again, and on half of them with other labels; compare its messages."""
     kinds = (units, units, other(units))
     try:
-        replies = [_reply(plan, start, own, declared_patients) for own in kinds]
+        answers = [_reply(plan, start, own, declared_patients) for own in kinds]
     except CordonError as error:
         return Check("egress", QUESTION, False, f"the site cannot answer: {error}")
-    faults = list(_faults(replies))
+    faults = list(_faults(answers))
     reason = "; ".join(faults) or "messages about different rows differ in the noisy update alone"
-    named = sorted(name for name, _ in _values(replies[0]))
+    named = sorted(name for name, _ in _values(answers[0]))
     return Check("egress", QUESTION, not faults, reason, {"fields": named})
 
 
@@ -57,18 +51,12 @@ def other(units: Units) -> Units:
 
 def _reply(plan: Plan, start: Parameters, units: Units, declared_patients: int) -> RecordDict:
     """What a site with ``units`` answers to the first round."""
-    task = Task(replace(plan, run=RUN), 1, declared_patients, start, Tip("0" * 64, 0, "0" * 64))
-    message: Any = SimpleNamespace(
-        content=task.to_records(), metadata=SimpleNamespace(message_type="train")
-    )  # as much of one as a site reads; a real one belongs to a task of Flower's
-    with tempfile.TemporaryDirectory() as folder:
-        # The budget is the plan's own, which one round cannot exceed.
-        ledger = SiteLedger(Path(folder) / "site.sqlite", epsilon=plan.epsilon, delta=plan.delta)
-        site = Participant(
-            "site", lambda plan: units, FEATURES, declared_patients=declared_patients, ledger=ledger,
-            say=lambda line: None,
-        )  # fmt: skip
-        return site.handle(message)
+    # The budget is the plan's own, which one round cannot exceed.
+    (reply,) = replies(
+        replace(plan, run=RUN), start, lambda plan: units, declared_patients=declared_patients, rounds=1,
+        epsilon=plan.epsilon,
+    )  # fmt: skip
+    return reply
 
 
 def _values(content: RecordDict) -> Iterator[tuple[str, Any]]:
@@ -83,14 +71,14 @@ def _values(content: RecordDict) -> Iterator[tuple[str, Any]]:
             yield from ((f"{key}.{name}", value) for name, value in record.items())
 
 
-def _faults(replies: Sequence[RecordDict]) -> Iterator[str]:
-    first, again, other = (dict(_values(reply)) for reply in replies)
+def _faults(answers: Sequence[RecordDict]) -> Iterator[str]:
+    first, again, other = (dict(_values(reply)) for reply in answers)
     for name in sorted(first.keys() | again.keys() | other.keys()):
         seen = [values.get(name) for values in (first, again, other)]
         if any(value != seen[0] for value in seen):
             yield f"{name} depends on the site's rows"
     updates = []
-    for reply in replies:
+    for reply in answers:
         try:
             updates.append(Reply.from_records(reply).update or {})
         except CordonError as error:

@@ -17,7 +17,6 @@ from dataclasses import replace
 from hashlib import shake_256
 from multiprocessing.pool import Pool
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,18 +27,16 @@ from scipy.stats import chi2, norm, t
 from cordon import training
 from cordon.accountants import DEVIATIONS, GAUSSIAN, NORMS
 from cordon.auditing.checks import Check
+from cordon.auditing.made_up_site import replies
 from cordon.auditing.step_bound import QUIET, canaries_of
 from cordon.devices import THREADS
 from cordon.features import FEATURES
-from cordon.federation.messages import Reply, Task
+from cordon.federation.messages import Reply
 from cordon.federation.outliers import flat
 from cordon.federation.plan import Plan
-from cordon.federation.site import Participant
 from cordon.images import WITH_IMAGES
-from cordon.ledger import Tip
 from cordon.mechanisms import GRID_BITS, Randomness
 from cordon.model import build, initial_parameters, width
-from cordon.site_ledger import SiteLedger
 from cordon.tables import LABELLED, write_table
 from cordon.units import Units
 
@@ -142,20 +139,9 @@ def _plain(plan: Plan) -> Plan:
 def _sent(plan: Plan, load: Callable[[Plan], Units], rounds: int) -> Floats:
     """What a site sends in its first rounds, each from the same parameters, [rounds, parameters]."""
     start = initial_parameters(plan.model, len(FEATURES))
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        # A budget that many rounds of the plan do not exceed: it is the noise that is looked at.
-        ledger = SiteLedger(Path(folder) / "site.sqlite", epsilon=1e9, delta=plan.delta)
-        site = Participant(
-            "site", load, FEATURES, declared_patients=PATIENTS, ledger=ledger, say=lambda line: None
-        )
-        for number in range(1, rounds + 1):
-            task = Task(plan, number, PATIENTS, start, Tip("0" * 64, 0, "0" * 64))
-            message: Any = SimpleNamespace(
-                content=task.to_records(), metadata=SimpleNamespace(message_type="train")
-            )  # as much of one as a site reads; a real one belongs to a task of Flower's
-            found.append(flat(Reply.from_records(site.handle(message)).update or {}).astype(np.float64))
-    return np.array(found)
+    # A budget that many rounds of the plan do not exceed: it is the noise that is looked at.
+    sent = replies(plan, start, load, declared_patients=PATIENTS, rounds=rounds, epsilon=1e9)
+    return np.array([flat(Reply.from_records(reply).update or {}).astype(np.float64) for reply in sent])
 
 
 def _noise_alone(plan: Plan) -> Floats:
