@@ -3,26 +3,51 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cordon.accountants import Event, epsilon_rdp, statement
+import numpy as np
+from numpy.typing import NDArray
+
+from cordon import database
+from cordon.accountants import Event, epsilon_by, epsilon_rdp, epsilons, stated
+from cordon.chain import Chain
+from cordon.cohorts import RESERVED, Beside, History, everybody, histories, members, salts_named, written
 from cordon.errors import BudgetExceeded, FederationError, UserError
 from cordon.ledger import ChainedLog, Tip
+from cordon.pseudonyms import Salt, read_salt
 from cordon.units import Grouping
 
-# Kinds of a site's rows: its budget, a round's cost before it trains, a round's answer before it leaves, and
-# how far the aggregator's ledger was.
-BUDGET, RESERVED, SENT, FOLLOWED = "budget", "reserved", "sent", "followed"
+# Kinds of a site's rows beside RESERVED: its budget, a round's answer before it leaves, and how far the
+# aggregator's ledger was.
+BUDGET, SENT, FOLLOWED = "budget", "sent", "followed"
+# Held while a round is reserved for patients, who may stand in other ledgers of the folder too.
+LOCK = "reserving.lock"
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What is to be reserved: a round of a run, its cost, and how many more are to come at that cost."""
+
+    run: str
+    number: int
+    event: Event
+    after: int
+    accountant: str
 
 
 class SiteLedger:
-    """A site's privacy spending, over all runs on the same patients.
+    """A site's privacy spending, over all runs.
 
     A round's cost is reserved before the round trains, and marked as sent before its update leaves:
     a crash can waste budget but never spend it unrecorded. Two processes may share a ledger: each one's
     reservations count for the other.
+
+    ``epsilon`` is what a patient may spend in a lifetime. It is counted by patient, over all site ledgers in
+    the folder (`cordon.cohorts`).
     """
 
     def __init__(self, path: Path, *, epsilon: float, delta: float) -> None:
@@ -31,16 +56,32 @@ class SiteLedger:
                 f"no budget: epsilon {epsilon}, delta {delta}. Give epsilon above 0 and delta in (0, 1)."
             )
         self._log = ChainedLog(path)
+        self._beside = Beside(path)
+        self._digests: tuple[tuple[str, ...], tuple[bytes, ...]] = (), ()
         self.epsilon = epsilon
         self.delta = delta
 
     def events(self) -> list[Event]:
-        """Every event reserved so far, sent or not."""
-        return [_event(row) for row in self._log if row["kind"] == RESERVED]
+        """Every event reserved so far, sent or not, whoever took part."""
+        return [Event(**row["event"]) for row in self._log.of_kind(RESERVED)]
+
+    def histories(self) -> list[History]:
+        """The histories of all patients that took part here, over all ledgers of the folder."""
+        patients = everybody(self._log.chain)
+        # Without a cohort, other ledgers' rows are not known to be anybody's of this one.
+        return histories(self._chains() if patients else [self._log.chain], patients)
 
     def spent(self) -> float:
-        """Epsilon reserved so far, by RDP at the ledger's delta."""
-        return epsilon_rdp(self.events(), self.delta)
+        """Epsilon reserved so far for whom it is the most, by RDP at the ledger's delta."""
+        return max(epsilon_rdp(history.events, self.delta) for history in self.histories())
+
+    def epsilons(self, run: str | None = None) -> tuple[float, float | None]:
+        """`spent`, by RDP and by PLD; in ``run`` alone, where it is named."""
+        spent = [
+            [held.event for held in history.reservations if run in (None, held.run)]
+            for history in self.histories()
+        ]
+        return epsilons(max(spent, key=lambda events: epsilon_rdp(events, self.delta)), self.delta)
 
     def sent(self, run: str, round_number: int) -> bool:
         return bool(self._rows(SENT, run, round_number))
@@ -75,39 +116,48 @@ class SiteLedger:
             "sent. Ask the operator to restore the newest ledger."
         )
 
-    def reserve(self, run: str, round_number: int, event: Event, grouping: Grouping) -> None:
-        """Record that ``event`` will be spent; BudgetExceeded (nothing recorded) where it may not be.
+    def reserve(
+        self, run: str, round_number: int, event: Event, grouping: Grouping,
+        patients: Sequence[str] | None = None, *, after: int = 0, accountant: str = "rdp",
+    ) -> frozenset[str]:  # fmt: skip
+        """Record that ``event`` will be spent, and return which of ``patients`` take part.
+
+        A patient takes part where the budget, by ``accountant``, has room for all that it spent before and
+        the event; one that is new to the run, where it has room for the ``after`` rounds behind this one as
+        well, lest it spend on half a model. (Where not even somebody who spent nothing has that, as the plan
+        and the budget alone say, the event decides.) So whether one does depends on nobody else. Without
+        ``patients`` the row counts for everybody, and all that this ledger holds is taken for one history.
 
         ``grouping`` is what will be trained on: its digest, and the units that the site's owner declared,
-        stand in the row. A reservation of the same round, event and grouping is used again if nothing was
-        sent on it. UserError where the ledger holds the spending of another privacy unit: the two do not
-        compose into one epsilon.
+        stand in the row. A reservation of the same round, event and grouping is used again, for those who
+        are in it, if nothing was sent on it. BudgetExceeded (nothing recorded) where nobody has room.
+        UserError where the ledgers hold the spending of another privacy unit: the two do not compose into
+        one epsilon.
         """
-        unit = grouping.unit
-        about = {"unit": unit, "declared_units": grouping.declared, "grouping": grouping.digest}
-        reserved = {**about, "event": event.to_dict()}
-        with self._log.locked():
-            others = {row["unit"] for row in self._log if row["kind"] == RESERVED} - {unit}
-            if others:
-                raise UserError(
-                    f"{self._log.path} holds what was spent per {others.pop()}; this run counts per {unit}. "
-                    "Use the same --privacy_unit, or another --state_dir for other patients."
-                )
+        about = {"unit": grouping.unit, "declared_units": grouping.declared, "grouping": grouping.digest}
+        asked = _Round(run, round_number, event, after, accountant)
+        if patients is not None:
+            self._identify(tuple(patients))
+        epsilon_by(accountant, [event], self.delta)  # what that imports takes longer than all the rest
+        with self._alone() if patients is not None else nullcontext(), self._log.locked():
+            chains = self._chains() if patients is not None else [self._log.chain]
+            self._refuse_other_units(chains, grouping.unit)
             self._refuse_if_sent(run, round_number)
-            held = self._rows(RESERVED, run, round_number)
-            if held and reserved.items() <= held[-1].items():
-                return
-            after = epsilon_rdp([*self.events(), event], self.delta)
-            if after > self.epsilon:
-                reached = statement(after, unit=unit, delta=self.delta, mechanism=event.mechanism)
-                raise BudgetExceeded(
-                    f"round {round_number} would bring epsilon to more than the site's budget of "
-                    f"{self.epsilon:.4g}: {reached}, by RDP. Nothing was spent; {self._log.path} holds what "
-                    "was."
-                )
-            self._note_budget()
-            place = {"kind": RESERVED, "run": run, "round": round_number}
-            self._log.append(place | reserved)
+            held = self._rows(RESERVED, run, round_number)[-1:]
+            if held and about.items() <= held[0].items() and Event(**held[0]["event"]) == event:
+                taking = self._again(held[0], patients)
+                if taking is not None:
+                    return taking
+            part = self._part(asked, chains, patients, grouping.unit)
+            self._note_budget(accountant)
+            row = {"kind": RESERVED, "run": run, "round": round_number, **about, "event": event.to_dict()}
+            if patients is None:
+                self._log.append(row)
+                return frozenset()
+            salt, digests = self._salt(chains), self._digests[1]
+            cohort = written(digest for digest, takes in zip(digests, part, strict=True) if takes)
+            self._log.append(row | {"cohort": self._log.attach(cohort), "salt": salt.name})
+            return frozenset(name for name, takes in zip(patients, part, strict=True) if takes)
 
     def mark_sent(self, run: str, round_number: int) -> None:
         """Record that the round's update leaves now; call it before it does.
@@ -123,11 +173,83 @@ class SiteLedger:
                 )
             self._log.append({"kind": SENT, "run": run, "round": round_number})
 
-    def _note_budget(self) -> None:
+    def _part(
+        self, asked: _Round, chains: Sequence[Chain], patients: Sequence[str] | None, unit: str
+    ) -> NDArray[np.bool_]:
+        """Who of ``patients`` takes part; BudgetExceeded where nobody has room."""
+        rest = [asked.event] * (1 + asked.after)
+        whole = self._cost(asked, rest) <= self.epsilon  # a fact about plan and budget alone
+        part = np.zeros(len(patients or ()), dtype=bool)
+        refused = []
+        for history in histories(chains, self._digests[1] if patients is not None else ()):
+            new = whole and not history.begun(self._log.path.stem, asked.run)
+            events = history.events + (rest if new else rest[:1])
+            if self._cost(asked, events) <= self.epsilon:
+                if patients is None:
+                    return part
+                part |= history.patients
+            else:
+                refused.append((self._cost(asked, events), events, 1 + asked.after * new))
+        if part.any():
+            return part
+        _, events, rounds = min(refused, key=lambda found: found[0])
+        some = f"round {asked.number}" if rounds == 1 else f"{rounds} rounds from round {asked.number} on"
+        reached = stated(
+            *epsilons(events, self.delta), unit=unit, delta=self.delta,
+            mechanism=" and ".join(sorted({event.mechanism for event in events})),
+        )  # fmt: skip
+        raise BudgetExceeded(
+            f"{some} would bring epsilon to more than the site's budget of {self.epsilon:.4g}"
+            f"{', for those who spent least' if len(refused) > 1 else ''}: {reached}. The budget is held "
+            f"against {asked.accountant.upper()}. Nothing was spent; {self._log.path} holds what was."
+        )
+
+    def _cost(self, asked: _Round, events: Sequence[Event]) -> float:
+        return epsilon_by(asked.accountant, events, self.delta)
+
+    def _again(self, held: dict[str, Any], patients: Sequence[str] | None) -> frozenset[str] | None:
+        """Who takes part by a reservation of the same round; None where it was for others."""
+        cohort = members(self._log.chain, held)
+        if cohort is None:
+            return frozenset(patients or ())
+        known = zip(patients or (), self._digests[1], strict=False)
+        return frozenset(name for name, digest in known if digest in cohort) or None
+
+    def _chains(self) -> list[Chain]:
+        """This ledger and those beside it."""
+        return [self._log.chain, *self._beside.chains()]
+
+    def _salt(self, chains: Sequence[Chain]) -> Salt:
+        return read_salt(self._log.path.parent, salts_named(chains))
+
+    def _identify(self, patients: tuple[str, ...]) -> None:
+        """Make the patients' digests, once for the same ones."""
+        if self._digests[0] != patients:
+            salt = self._salt(self._chains())
+            self._digests = patients, tuple(map(salt.digest, patients))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep all ledgers of the folder from reserving: one patient may stand in several of them."""
+        with database.transaction(self._log.path.parent / LOCK):
+            yield
+
+    def _note_budget(self, accountant: str) -> None:
         """The budget in force is part of the record, and so is any change of it."""
-        budget = {"kind": BUDGET, "epsilon": float(self.epsilon), "delta": self.delta}
-        if budget not in [row for row in self._log if row["kind"] == BUDGET][-1:]:
+        budget = {
+            "kind": BUDGET, "epsilon": float(self.epsilon), "delta": self.delta, "accountant": accountant,
+        }  # fmt: skip
+        if budget not in self._log.of_kind(BUDGET)[-1:]:
             self._log.append(budget)
+
+    def _refuse_other_units(self, chains: Sequence[Chain], unit: str) -> None:
+        for chain in chains:
+            others = {row["unit"] for row in chain.rows if row["kind"] == RESERVED} - {unit}
+            if others:
+                raise UserError(
+                    f"{chain.name} holds what was spent per {others.pop()}; this run counts per {unit}. "
+                    "Use the same --privacy_unit, or another --state_dir for other patients."
+                )
 
     def _refuse_if_sent(self, run: str, round_number: int) -> None:
         if self.sent(run, round_number):
@@ -139,7 +261,3 @@ class SiteLedger:
     def _rows(self, kind: str, run: str, round_number: int) -> list[dict[str, Any]]:
         place = (kind, run, round_number)
         return [row for row in self._log if (row["kind"], row.get("run"), row.get("round")) == place]
-
-
-def _event(row: dict[str, Any]) -> Event:
-    return Event(**row["event"])

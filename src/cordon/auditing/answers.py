@@ -17,6 +17,7 @@ def answers(plan: Plan, epsilon: float, sites: Sequence[Mapping[str, Any]]) -> l
     by_row = plan.unit == "variant"
     words = {
         "statement": plan.statement(epsilon), "strength": strength(epsilon),
+        "accountant": plan.accountant.upper(), "run": plan.stated(), "budget": f"{plan.budget:g}",
         "unit": plan.unit, "adjacency": plan.adjacency,
         "rows": "one row" if by_row else f"at most {plan.max_variants_per_patient} rows of a patient",
         "limit": "A unit is one row of the variant table: what neighbouring rows' features show of it is not "

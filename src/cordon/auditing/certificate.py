@@ -28,6 +28,8 @@ from cordon.model import Model
 
 KIND = "cordon certificate 1"
 SOFTWARE = ("cordon", "torch", "opacus", "dp-accounting", "flwr", "numpy")
+# By either accountant: over all runs, and of this one alone.
+EPSILONS = ("epsilon_rdp", "epsilon_pld", "run_epsilon_rdp", "run_epsilon_pld")
 TRUST = (
     "Each site ran this version's code on its own rows; an aggregator cannot see that a site's noise is "
     "fresh or that its data are real.",
@@ -47,10 +49,13 @@ class Subject:
 
 
 def certificate(subject: Subject, checks: Sequence[Check], claims: Mapping[str, Any]) -> dict[str, Any]:
-    """The content, unsigned, of what may leave the site; ``claims`` are the figures of `check_claims`."""
+    """The content, unsigned, of what may leave the site; ``claims`` are the figures of `check_claims`.
+
+    The guarantee's epsilon is over all runs; what begins with ``run_`` is of this run alone.
+    """
     model, plan = subject.model, subject.plan
     epsilon = float(claims["claimed"])
-    plds = [item["epsilon_pld"] for item in claims["recomputed"]]
+    most = {name: _most(claims["recomputed"], name) for name in EPSILONS}
     sites = [
         {name: site.get(name) for name in ("site", "declared_patients", "weight", "status")}
         for site in subject.sites
@@ -60,9 +65,9 @@ def certificate(subject: Subject, checks: Sequence[Check], claims: Mapping[str, 
         "issued": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "model": {"hash": model.hash, "architecture": model.architecture, "run": plan.run},
         "guarantee": {
-            "epsilon": epsilon, "accountant": "RDP", "delta": plan.delta, "unit": plan.unit,
-            "mechanism": plan.mechanism, "adjacency": ADJACENCY,
-            "epsilon_pld": None if None in plds or not plds else max(plds), "budget": plan.epsilon,
+            "epsilon": epsilon, "accountant": plan.accountant.upper(), "delta": plan.delta,
+            "unit": plan.unit, "mechanism": plan.mechanism, "adjacency": ADJACENCY, **most,
+            "budget": plan.budget,
         },
         "plan": plan.to_dict(),
         "sites": sites,
@@ -73,6 +78,12 @@ def certificate(subject: Subject, checks: Sequence[Check], claims: Mapping[str, 
         "ledger": {"key": subject.ledger.key, "rows": subject.ledger.rows, "head": subject.ledger.digest},
         "software": {name: version(name) for name in SOFTWARE} | {"python": platform.python_version()},
     }  # fmt: skip
+
+
+def _most(recomputed: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """The largest of the ledger's figures; None where one cannot be had."""
+    values = [item[name] for item in recomputed]
+    return None if None in values or not values else float(max(values))
 
 
 def signed(content: Mapping[str, Any], key: Ed25519PrivateKey) -> bytes:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cordon.accountants import Event, epsilon_pld, epsilon_rdp
+from cordon.accountants import Event, epsilon_by, epsilons
 from cordon.auditing.checks import Check
 from cordon.chain import Chain, hexadecimal
+from cordon.cohorts import RESERVED, everybody, histories, members
 from cordon.federation.plan import Plan
 from cordon.model import Model
-from cordon.site_ledger import FOLLOWED, RESERVED, SENT
-from cordon.spending import ASKED, MOST_FOR_PLD, Charge, behind, charged
+from cordon.site_ledger import FOLLOWED, SENT
+from cordon.spending import ASKED, Charge, behind, charged
 
 QUESTION = "Does the ledger bear out what the model says of its privacy?"
 # A statement may be rounded, never down.
@@ -27,18 +28,23 @@ class Spent:
     events: tuple[Event, ...]
     of_run: tuple[Event, ...]
 
-    def epsilons(self, delta: float) -> tuple[float, float | None]:
-        """Epsilon by RDP, and by PLD where RDP's promises anything."""
-        rdp = epsilon_rdp(self.events, delta)
-        return rdp, epsilon_pld(self.events, delta) if rdp <= MOST_FOR_PLD else None
+    def told(self, delta: float, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Epsilons over all runs and of the run alone, with what stands beside each."""
+        (rdp, pld), (run_rdp, run_pld) = epsilons(self.events, delta), epsilons(self.of_run, delta)
+        return {
+            "holder": self.holder, "epsilon_rdp": rdp, "epsilon_pld": pld, "run_epsilon_rdp": run_rdp,
+            "run_epsilon_pld": run_pld, **about,
+        }  # fmt: skip
 
 
-def spent(rows: Sequence[Mapping[str, Any]], run: str) -> list[Spent]:
+def spent(chain: Chain, run: str) -> list[Spent]:
     """What each identity behind a run's model released, from the aggregator's rows or a site's own.
 
     At the aggregator, identities that were charged in ``run``, whether or not an update of theirs arrived;
-    all that they are charged with counts. In a site's ledger, the rounds that it answered.
+    all that they are charged with counts. In a site's ledger, what each history (`cordon.cohorts`) of those
+    who took part in the run has in the rounds that it answered.
     """
+    rows = chain.rows
     costs = list(charged(rows))
     if costs:
         return [
@@ -48,12 +54,16 @@ def spent(rows: Sequence[Mapping[str, Any]], run: str) -> list[Spent]:
             for name in behind(rows, run)
         ]
     left = {(row["run"], row["round"]) for row in rows if row["kind"] == SENT}
-    own = [row for row in rows if row["kind"] == RESERVED and (row["run"], row["round"]) in left]
-    events = [(row["run"], Event(**row["event"])) for row in own]
-    if not events:
-        return []
-    of_run = tuple(event for name, event in events if name == run)
-    return [Spent("this site", tuple(event for _, event in events), of_run)]
+    took_part = [members(chain, row) for row in rows if row["kind"] == RESERVED and row["run"] == run]
+    known = [cohort for cohort in took_part if cohort is not None]
+    patients = sorted(frozenset().union(*known)) if len(known) == len(took_part) else everybody(chain)
+    found = []
+    for history in histories([chain], patients):
+        answered = [held for held in history.reservations if (held.run, held.round) in left]
+        of_run = tuple(held.event for held in answered if held.run == run)
+        if answered:
+            found.append(Spent("this site", tuple(held.event for held in answered), of_run))
+    return found
 
 
 def _events(costs: Sequence[Charge], identity: str) -> tuple[Event, ...]:
@@ -62,23 +72,29 @@ def _events(costs: Sequence[Charge], identity: str) -> tuple[Event, ...]:
 
 def check_claims(model: Model, plan: Plan, chain: Chain, *, model_hash: str | None = None) -> Check:
     """Hold the model's statement against plan and ledger; ``model_hash`` is the record's, if there is one."""
-    holders = spent(chain.rows, plan.run)
+    holders = spent(chain, plan.run)
     faults = list(_faults(model, plan, chain, holders, model_hash))
-    by_holder = {holder.holder: holder.epsilons(plan.delta) for holder in holders}
     about = {
         "unit": plan.unit, "delta": plan.delta, "mechanism": plan.mechanism, "adjacency": plan.adjacency,
     }  # fmt: skip
+    most: dict[str, Spent] = {}  # of a site's histories, the one that cost the most
+    for holder in sorted(holders, key=lambda held: epsilon_by("rdp", held.events, plan.delta)):
+        most[holder.holder] = holder
+    recomputed = [most[name].told(plan.delta, about) for name in dict.fromkeys(h.holder for h in holders)]
     figures = {
-        "claimed": model.privacy.get("epsilon"), **about,
-        "recomputed": [
-            {"holder": name, "epsilon_rdp": rdp, "epsilon_pld": pld, **about}
-            for name, (rdp, pld) in by_holder.items()
-        ],
+        "claimed": model.privacy.get("epsilon"), "accountant": plan.accountant.upper(), **about,
+        "recomputed": recomputed,
     }  # fmt: skip
     reason = "; ".join(faults)
     if not faults:
-        most = max(rdp for rdp, _ in by_holder.values())
-        reason = f"the ledger's events come to {plan.statement(most)}, and the model states no less"
+        worst = max(recomputed, key=lambda told: float(told["epsilon_rdp"]))
+        said = plan.stated_as(worst["epsilon_rdp"], worst["epsilon_pld"])
+        worst = max(recomputed, key=lambda told: float(told["run_epsilon_rdp"]))
+        in_run = plan.stated_as(worst["run_epsilon_rdp"], worst["run_epsilon_pld"])
+        reason = (
+            f"over all runs the ledger's events come to {said}, in this one to {in_run}, and the model "
+            "states no less"
+        )
     return Check("claims", QUESTION, not faults, reason, figures)
 
 
@@ -101,11 +117,11 @@ def _faults(
     if not holders:
         yield f"the ledger holds nothing of run {plan.run}"
     for holder in holders:
-        rdp = epsilon_rdp(holder.events, plan.delta)
-        if claimed < rdp * (1 - ROUNDING):
+        epsilon = epsilon_by(plan.accountant, holder.events, plan.delta)
+        if claimed < epsilon * (1 - ROUNDING):
             yield (
                 f"the model states {plan.statement(claimed)}, and the events of {holder.holder[:12]} come to "
-                f"{plan.statement(rdp)}"
+                f"{plan.statement(epsilon)}, by {plan.accountant.upper()}"
             )
         if any(event != plan.event for event in holder.of_run):
             yield f"{holder.holder[:12]} has events in the run that are not its plan's"
