@@ -281,8 +281,7 @@ class Aggregation:
         self._say(
             f"round {number} of {self.plan.rounds}: {len(accepted)} of {len(self._sites)} updates accepted "
             f"in {seconds:.1f} s; at most {self.plan.stated_as(*spent)}, of {self.plan.budget:g} for a "
-            "lifetime spent"
-            + (f"; about {duration(mean * more)} left" if more else "")
+            "lifetime spent" + (f"; about {duration(mean * more)} left" if more else "")
         )
         for decision in decisions:
             if decision.decision != ACCEPTED:

@@ -161,8 +161,7 @@ class Participant:
         self._say(
             f"{self.name}, round {task.round} of {plan.rounds}: trained; "
             f"{plan.stated_as(*self._ledger.epsilons())}, of {self._ledger.epsilon:g} for a lifetime "
-            "reserved so far"
-            + (f"; about {duration(each * more)} left" if more else "")
+            "reserved so far" + (f"; about {duration(each * more)} left" if more else "")
         )
         return Reply(TRAINED, plan.run, task.round, plan.event, trained.update)
 
