@@ -123,10 +123,11 @@ class SiteLedger:
         """Record that ``event`` will be spent, and return which of ``patients`` take part.
 
         A patient takes part where the budget, by ``accountant``, has room for all that it spent before and
-        the event; one that is new to the run, where it has room for the ``after`` rounds behind this one as
-        well, lest it spend on half a model. (Where not even somebody who spent nothing has that, as the plan
-        and the budget alone say, the event decides.) So whether one does depends on nobody else. Without
-        ``patients`` the row counts for everybody, and all that this ledger holds is taken for one history.
+        the event. When the run begins here, there must be room for the ``after`` rounds behind this one as
+        well, and who is left out then stays out, lest one spends on half a model. (Where not even somebody who
+        spent nothing has so much, as plan and budget alone say, the event decides.) So whether one does
+        depends on nobody else. Without ``patients`` the row counts for everybody, and all that this ledger
+        holds is taken for one history.
 
         ``grouping`` is what will be trained on: its digest, and the units that the site's owner declared,
         stand in the row. A reservation of the same round, event and grouping is used again, for those who
@@ -178,21 +179,30 @@ class SiteLedger:
     ) -> NDArray[np.bool_]:
         """Who of ``patients`` takes part; BudgetExceeded where nobody has room."""
         rest = [asked.event] * (1 + asked.after)
-        whole = self._cost(asked, rest) <= self.epsilon  # a fact about plan and budget alone
+        begun = any(row["run"] == asked.run for row in self._log.of_kind(RESERVED))
+        if not begun and self._cost(asked, rest) > self.epsilon:  # a fact about plan and budget alone
+            rest = rest[:1]
         part = np.zeros(len(patients or ()), dtype=bool)
         refused = []
         for history in histories(chains, self._digests[1] if patients is not None else ()):
-            new = whole and not history.begun(self._log.path.stem, asked.run)
-            events = history.events + (rest if new else rest[:1])
+            if begun and not history.begun(self._log.path.stem, asked.run):
+                continue
+            events = history.events + (rest[:1] if begun else rest)
             if self._cost(asked, events) <= self.epsilon:
                 if patients is None:
                     return part
                 part |= history.patients
             else:
-                refused.append((self._cost(asked, events), events, 1 + asked.after * new))
+                refused.append((self._cost(asked, events), events))
         if part.any():
             return part
-        _, events, rounds = min(refused, key=lambda found: found[0])
+        if not refused:
+            raise UserError(
+                f"there is nobody to reserve round {asked.number} of run {asked.run} for: of these patients none "
+                "took part in it before. Start a new run."
+            )
+        _, events = min(refused, key=lambda found: found[0])
+        rounds = 1 if begun else len(rest)
         some = f"round {asked.number}" if rounds == 1 else f"{rounds} rounds from round {asked.number} on"
         reached = stated(
             *epsilons(events, self.delta), unit=unit, delta=self.delta,
