@@ -1,7 +1,7 @@
 """Budgets that outlast one run: several runs on one state folder, planned by plan_run and played for real.
 
-Sites are real participants and the aggregator is the real one; only Flower, which would carry the messages, is
-left out. Compositions are dp-accounting's own.
+Sites are real participants and the aggregator is the real one; only Flower, which would carry the messages,
+is left out. Compositions are dp-accounting's own.
 """
 
 import json
@@ -259,7 +259,7 @@ def test_a_renamed_site_is_no_new_patient_set_and_new_patients_find_a_full_budge
     # Other names, the same patients: keys, ledgers and the aggregator's account are fresh.
     renamed = House(tmp_path, north2=NORTH, south2=SOUTH)
     renamed.number = house.number
-    done, again = renamed.planned()
+    _, again = renamed.planned()
     assert again == plan
     with pytest.raises(Unreachable, match="stopped by itself"):
         renamed.run(again, epsilon=3.0)

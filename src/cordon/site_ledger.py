@@ -124,8 +124,8 @@ class SiteLedger:
 
         A patient takes part where the budget, by ``accountant``, has room for all that it spent before and
         the event. When the run begins here, there must be room for the ``after`` rounds behind this one as
-        well, and who is left out then stays out, lest one spends on half a model. (Where not even somebody who
-        spent nothing has so much, as plan and budget alone say, the event decides.) So whether one does
+        well, and who is left out then stays out, lest one spends on half a model. (Where not even somebody
+        who spent nothing has so much, as plan and budget alone say, the event decides.) So whether one does
         depends on nobody else. Without ``patients`` the row counts for everybody, and all that this ledger
         holds is taken for one history.
 
@@ -198,8 +198,8 @@ class SiteLedger:
             return part
         if not refused:
             raise UserError(
-                f"there is nobody to reserve round {asked.number} of run {asked.run} for: of these patients none "
-                "took part in it before. Start a new run."
+                f"there is nobody to reserve round {asked.number} of run {asked.run} for: of these patients "
+                "none took part in it before. Start a new run."
             )
         _, events = min(refused, key=lambda found: found[0])
         rounds = 1 if begun else len(rest)

@@ -152,7 +152,7 @@ def verify(path: Path, model: Model, *, key: str | None = None) -> dict[str, Any
             f"{path}: certifies the model {body['model']['hash'][:12]}, and this one is {model.hash[:12]}. "
             "Ask for this model's own."
         )
-    for name in ("epsilon", "delta", "unit", "mechanism", "adjacency"):
+    for name in ("epsilon", "accountant", "delta", "unit", "mechanism", "adjacency"):
         if body["guarantee"][name] != model.privacy.get(name):
             raise NotReleased(
                 f"{path}: certifies {name} {body['guarantee'][name]!r}, and the model states "

@@ -107,6 +107,11 @@ def _faults(
     for name in ("unit", "delta", "mechanism", "adjacency", "run"):
         if said.get(name) != getattr(plan, name):
             yield f"the model states {name} {said.get(name)!r}, the plan has {getattr(plan, name)!r}"
+    if said.get("accountant") != plan.accountant.upper():
+        yield (
+            f"the model states an epsilon by {said.get('accountant')!r}, and the plan's budget is held "
+            f"against {plan.accountant.upper()}"
+        )
     asked = {row.get("plan") for row in chain.rows if row["kind"] == ASKED and row["run"] == plan.run}
     if {said.get("plan"), *asked} != {plan.digest}:
         yield "the record's plan is not the one of the run that made the model"
