@@ -90,8 +90,8 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
         stated(*both, unit=plan.unit, delta=delta, mechanism=plan.mechanism) for both in (lifetime, in_run)
     )
     told = (
-        f"{output}: model {model.hash}; of {site}'s patients, whoever spent most spent {of_all}, of "
-        f"{epsilon:g} for a lifetime; in this run {of_run}"
+        f"{output}: model {model.hash}; of {site}'s patients, whoever spent most spent {of_all}, of a "
+        f"lifetime's {epsilon:g}; in this run {of_run}"
     )
     return Facts(spent | about, [told])
 

@@ -280,8 +280,8 @@ class Aggregation:
         more = self.plan.rounds - number
         self._say(
             f"round {number} of {self.plan.rounds}: {len(accepted)} of {len(self._sites)} updates accepted "
-            f"in {seconds:.1f} s; at most {self.plan.stated_as(*spent)}, of {self.plan.budget:g} for a "
-            "lifetime spent" + (f"; about {duration(mean * more)} left" if more else "")
+            f"in {seconds:.1f} s; at most {self.plan.stated_as(*spent)}, spent of a "
+            f"lifetime's {self.plan.budget:g}" + (f"; about {duration(mean * more)} left" if more else "")
         )
         for decision in decisions:
             if decision.decision != ACCEPTED:
@@ -338,12 +338,12 @@ class Aggregation:
     def _privacy(self) -> dict[str, Any]:
         """What every copy of the model says of its privacy: over all runs, and of this one (``run_``)."""
         plan, tip = self.plan, self._ledger.tip
-        by = 0 if plan.accountant == "rdp" else 1
         lifetime, in_run = self._auditor.of_model()
+        pld = plan.accountant == "pld" and lifetime[1] is not None
         rows = [row for entry in self.record.rounds for row in entry["sites"]]
         taken = {row["site"] for row in rows if row["decision"] == ACCEPTED}
         return {
-            "unit": plan.unit, "epsilon": lifetime[by] or lifetime[0], "delta": plan.delta,
+            "unit": plan.unit, "epsilon": lifetime[pld], "delta": plan.delta,
             "mechanism": plan.mechanism, "adjacency": plan.adjacency, "accountant": plan.accountant.upper(),
             "epsilon_rdp": lifetime[0], "epsilon_pld": lifetime[1],
             "run_epsilon_rdp": in_run[0], "run_epsilon_pld": in_run[1], "budget": plan.budget,

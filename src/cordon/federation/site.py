@@ -160,8 +160,8 @@ class Participant:
         each, more = (time.monotonic() - began) / (task.round - first + 1), plan.rounds - task.round
         self._say(
             f"{self.name}, round {task.round} of {plan.rounds}: trained; "
-            f"{plan.stated_as(*self._ledger.epsilons())}, of {self._ledger.epsilon:g} for a lifetime "
-            "reserved so far" + (f"; about {duration(each * more)} left" if more else "")
+            f"{plan.stated_as(*self._ledger.epsilons())}, reserved of a lifetime's {self._ledger.epsilon:g}"
+            + (f"; about {duration(each * more)} left" if more else "")
         )
         return Reply(TRAINED, plan.run, task.round, plan.event, trained.update)
 
