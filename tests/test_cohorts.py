@@ -187,6 +187,14 @@ def test_rows_without_a_cohort_count_for_every_patient_of_the_folder(tmp_path):
         south.reserve("b", 2, EVENT, PATIENTS, ["p"])
 
 
+def test_whoever_is_told_from_nobody_has_taken_part_in_all_that_the_ledger_holds(tmp_path):
+    held = ledger(tmp_path, epsilon=composed([EVENT] * 2))
+    reserve(held, "a", 1, "p")
+    reserve(held, "b", 1, "q")
+    with pytest.raises(BudgetExceeded):
+        held.reserve("c", 1, EVENT, PATIENTS)
+
+
 def test_a_budget_held_against_pld_has_room_for_more(tmp_path):
     budget = composed([EVENT] * 30)
     for accountant, folder in (("rdp", tmp_path / "r"), ("pld", tmp_path / "p")):

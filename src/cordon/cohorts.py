@@ -137,10 +137,8 @@ def histories(chains: Sequence[Chain], patients: Sequence[bytes]) -> list[Histor
     """
     holders: dict[frozenset[bytes] | None, list[Reservation]] = {}
     for chain in chains:
-        name = Path(str(chain.name)).stem
         for row in _reserved(chain):
-            held = Reservation(name, row["run"], row["round"], row["unit"], Event(**row["event"]))
-            holders.setdefault(members(chain, row), []).append(held)
+            holders.setdefault(members(chain, row), []).append(_reservation(chain, row))
     common = tuple(holders.pop(None, ()))
     if not patients or not holders:
         return [History(common, np.ones(len(patients), dtype=bool))]
@@ -153,6 +151,16 @@ def histories(chains: Sequence[Chain], patients: Sequence[bytes]) -> list[Histor
         own = [held for cohort, taken in zip(cohorts, kind, strict=True) if taken for held in holders[cohort]]
         found.append(History((*common, *own), which.ravel() == number))
     return found
+
+
+def of_all(chain: Chain) -> History:
+    """The history of somebody who took part in everything that a ledger holds."""
+    return History(tuple(_reservation(chain, row) for row in _reserved(chain)), np.zeros(0, dtype=bool))
+
+
+def _reservation(chain: Chain, row: dict[str, Any]) -> Reservation:
+    name = Path(str(chain.name)).stem
+    return Reservation(name, row["run"], row["round"], row["unit"], Event(**row["event"]))
 
 
 def _reserved(chain: Chain) -> Iterable[dict[str, Any]]:

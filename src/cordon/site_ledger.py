@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from cordon import database
 from cordon.accountants import Event, epsilon_by, epsilon_rdp, epsilons, stated
 from cordon.chain import Chain
-from cordon.cohorts import RESERVED, Beside, History, everybody, histories, members, salts_named, written
+from cordon.cohorts import (
+    RESERVED,
+    Beside,
+    History,
+    everybody,
+    histories,
+    members,
+    of_all,
+    salts_named,
+    written,
+)
 from cordon.errors import BudgetExceeded, FederationError, UserError
 from cordon.ledger import ChainedLog, Tip
 from cordon.pseudonyms import Salt, read_salt
@@ -57,7 +67,9 @@ class SiteLedger:
             )
         self._log = ChainedLog(path)
         self._beside = Beside(path)
-        self._digests: tuple[tuple[str, ...], tuple[bytes, ...]] = (), ()
+        # The digests of the patients that were asked for last, and what they were made of.
+        self._digests: tuple[bytes, ...] = ()
+        self._digested: tuple[tuple[str, ...], str] = (), ""
         self.epsilon = epsilon
         self.delta = delta
 
@@ -137,13 +149,16 @@ class SiteLedger:
         """
         about = {"unit": grouping.unit, "declared_units": grouping.declared, "grouping": grouping.digest}
         asked = _Round(run, round_number, event, after, accountant)
+        # What that reads, computes and imports takes longer than all the rest.
         if patients is not None:
-            self._identify(tuple(patients))
-        epsilon_by(accountant, [event], self.delta)  # what that imports takes longer than all the rest
+            self._identify(patients, self._salt(self._chains()))
+        epsilon_by(accountant, [event], self.delta)
         with self._alone() if patients is not None else nullcontext(), self._log.locked():
             chains = self._chains() if patients is not None else [self._log.chain]
             self._refuse_other_units(chains, grouping.unit)
             self._refuse_if_sent(run, round_number)
+            if patients is not None:
+                self._identify(patients, salt := self._salt(chains))
             held = self._rows(RESERVED, run, round_number)[-1:]
             if held and about.items() <= held[0].items() and Event(**held[0]["event"]) == event:
                 taking = self._again(held[0], patients)
@@ -155,8 +170,7 @@ class SiteLedger:
             if patients is None:
                 self._log.append(row)
                 return frozenset()
-            salt, digests = self._salt(chains), self._digests[1]
-            cohort = written(digest for digest, takes in zip(digests, part, strict=True) if takes)
+            cohort = written(digest for digest, takes in zip(self._digests, part, strict=True) if takes)
             self._log.append(row | {"cohort": self._log.attach(cohort), "salt": salt.name})
             return frozenset(name for name, takes in zip(patients, part, strict=True) if takes)
 
@@ -184,7 +198,8 @@ class SiteLedger:
             rest = rest[:1]
         part = np.zeros(len(patients or ()), dtype=bool)
         refused = []
-        for history in histories(chains, self._digests[1] if patients is not None else ()):
+        found = histories(chains, self._digests) if patients is not None else [of_all(self._log.chain)]
+        for history in found:
             if begun and not history.begun(self._log.path.stem, asked.run):
                 continue
             events = history.events + (rest[:1] if begun else rest)
@@ -222,7 +237,9 @@ class SiteLedger:
         cohort = members(self._log.chain, held)
         if cohort is None:
             return frozenset(patients or ())
-        known = zip(patients or (), self._digests[1], strict=False)
+        if patients is None:
+            return None
+        known = zip(patients, self._digests, strict=True)
         return frozenset(name for name, digest in known if digest in cohort) or None
 
     def _chains(self) -> list[Chain]:
@@ -232,11 +249,11 @@ class SiteLedger:
     def _salt(self, chains: Sequence[Chain]) -> Salt:
         return read_salt(self._log.path.parent, salts_named(chains))
 
-    def _identify(self, patients: tuple[str, ...]) -> None:
+    def _identify(self, patients: Sequence[str], salt: Salt) -> None:
         """Make the patients' digests, once for the same ones."""
-        if self._digests[0] != patients:
-            salt = self._salt(self._chains())
-            self._digests = patients, tuple(map(salt.digest, patients))
+        wanted = tuple(patients), salt.name
+        if self._digested != wanted:
+            self._digests, self._digested = tuple(map(salt.digest, patients)), wanted
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
