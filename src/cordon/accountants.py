@@ -2,7 +2,7 @@
 
 Adjacency everywhere: one unit's whole contribution is added or removed. Epsilons are never added;
 events are composed. dp-accounting does the mathematics, but for the Rényi curve of Poisson-sampled
-Laplace noise, which it has not (`cordon.sampled_laplace`).
+Laplace noise, which it has not (`cordon.sampled_laplace`), and the losses of a group (`cordon.groups`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cordon.errors import UserError
+from cordon.groups import mixture_losses
 from cordon.sampled_laplace import renyi_divergence
 
 ADJACENCY = "add or remove one unit"
@@ -35,12 +36,15 @@ ACCOUNTANTS = ("rdp", "pld")
 # Beyond these no epsilon is of use: a step of the least noise costs 10 (Laplace) or 90 (Gaussian).
 LEAST_NOISE, MOST_NOISE, MOST_STEPS = 0.1, 1e6, 1_000_000
 # The PLD accountant's grid: its interval over the spread of one step's loss, which raises epsilon by
-# less than 0.1 %; dp-accounting's own interval, where that is less; and about the most points that a
-# step's losses, or those of all steps, may take, which bounds time and memory.
-FINENESS, WIDEST_INTERVAL, MOST_POINTS = 0.01, 1e-4, 300_000
+# less than 0.1 %; dp-accounting's own interval, where that is less (a wider one for profiles and groups, of
+# which many values are wanted); and about the most points that a step's losses, or those of all steps, may
+# take, which bounds time and memory.
+FINENESS, WIDEST_INTERVAL, WIDER_INTERVAL, MOST_POINTS = 0.01, 1e-4, 1e-3, 300_000
 # Delta that floating-point convolution may lose in a step; at most 2e-17 a step was ever measured, with
 # a million steps composed at once.
 ROUNDING = 1e-16
+# Losses beyond which a group's epsilon is not computed: e to them is near the largest number.
+MOST_LOSS = 600.0
 # Mechanism, noise multiplier, sampling rate and steps of a composition of events.
 _Merged = tuple[tuple[str, float, float, int], ...]
 _Floats = npt.NDArray[np.float64]
@@ -127,6 +131,25 @@ def epsilon_pld(events: Iterable[Event], delta: float) -> float:
     lower bound of the two and is returned.
     """
     return _epsilon_pld(_merge(events), delta)
+
+
+def privacy_profile(events: Iterable[Event], delta: float, points: int) -> tuple[_Floats, _Floats]:
+    """Epsilons [points] from 0 to that of ``events`` composed at ``delta``, and an upper bound of delta at each.
+
+    The less of what both accountants say, by PLD on a grid that is a little wider than `epsilon_pld`'s.
+    """
+    epsilons, deltas = _privacy_profile(_merge(events), delta, points)
+    return np.array(epsilons), np.array(deltas)
+
+
+def epsilon_group(events: Iterable[Event], delta: float, size: int) -> float:
+    """Epsilon of ``events`` composed for ``size`` units, all added or all removed; infinite where beyond use.
+
+    An upper bound by PLD. Units are in a step by coins of their own. For Gaussian noise the bound is tight
+    (`cordon.groups`). For Laplace noise it is the less of two that are not: all of them in wherever one is,
+    which divergences' joint convexity allows, and ``size`` times the epsilon at delta 0.
+    """
+    return _epsilon_group(_merge(events), delta, size)
 
 
 def calibrate_noise(
@@ -221,21 +244,65 @@ def _epsilon_pld(events: _Merged, delta: float) -> float:
     resolved = delta - ROUNDING * sum(steps for *_, steps in events)
     if not events or resolved < delta / 2:
         return _epsilon_rdp(events, delta)
-    interval = _interval(events)
-    losses, *others = [_losses(*event, interval) for event in events]
-    for other in others:
-        losses = losses.compose(other)
+    losses = _composed(events, _interval(events, WIDEST_INTERVAL))
     return min(float(losses.get_epsilon_for_delta(resolved)), _epsilon_rdp(events, delta))
 
 
-def _losses(mechanism: str, noise: float, rate: float, steps: int, interval: float) -> Any:
-    """The privacy loss distribution of ``steps`` steps, both directions of adjacency."""
+@lru_cache(maxsize=64)
+def _privacy_profile(events: _Merged, delta: float, points: int) -> tuple[list[float], list[float]]:
+    from dp_accounting.rdp.rdp_privacy_accountant import compute_delta
+
+    last = _epsilon_rdp(events, delta)
+    if not events:
+        return [last], [0.0]
+    losses = _composed(events, _interval(events, WIDER_INTERVAL))
+    lost = ROUNDING * sum(steps for *_, steps in events)
+    if delta > lost:
+        last = min(last, float(losses.get_epsilon_for_delta(delta - lost)))
+    epsilons = np.linspace(0.0, last, points).tolist() if last > 0 else [0.0]
+    bounds = [
+        min(
+            float(losses.get_delta_for_epsilon(epsilon)) + lost,
+            float(compute_delta(_orders(), _curve(events), epsilon)[0]),
+        )
+        for epsilon in epsilons
+    ]
+    bounds[-1] = min(bounds[-1], delta) if last > 0 else bounds[-1]
+    return epsilons, bounds
+
+
+@lru_cache(maxsize=256)
+def _epsilon_group(events: _Merged, delta: float, size: int) -> float:
+    if not events:
+        return 0.0
+    resolved = delta - ROUNDING * sum(steps for *_, steps in events)
+    if resolved < delta / 2 or _span(events, size) > MOST_LOSS:
+        return math.inf
+    losses = _composed(events, _interval(events, size * WIDER_INTERVAL, size), size)
+    found = float(losses.get_epsilon_for_delta(resolved))
+    if any(mechanism != LAPLACE for mechanism, *_ in events):
+        return found
+    return min(found, size * sum(steps * _farthest(*step) for *step, steps in events))
+
+
+def _composed(events: _Merged, interval: float, size: int = 1) -> Any:
+    losses, *others = [_losses(*event, interval, size) for event in events]
+    for other in others:
+        losses = losses.compose(other)
+    return losses
+
+
+def _losses(mechanism: str, noise: float, rate: float, steps: int, interval: float, size: int = 1) -> Any:
+    """The privacy loss distribution of ``steps`` steps for ``size`` units, both directions of adjacency."""
     from dp_accounting.pld import privacy_loss_distribution as pld
 
     if mechanism == LAPLACE:
-        step = pld.from_laplace_mechanism(noise, 1.0, True, interval, rate)
+        some = 1.0 - (1.0 - rate) ** size if size > 1 else rate
+        step = pld.from_laplace_mechanism(noise, float(size), True, interval, some)
     elif rate == 1.0:
-        return pld.from_gaussian_mechanism(noise / math.sqrt(steps), 1.0, True, interval)
+        return pld.from_gaussian_mechanism(noise / math.sqrt(steps), float(size), True, interval)
+    elif size > 1:
+        step = mixture_losses(noise, rate, size, interval)
     else:
         step = pld.from_gaussian_mechanism(noise, 1.0, True, interval, sampling_prob=rate)
     # In two stages: composing at once, dp-accounting's bound on the tails of many small losses is so loose
@@ -245,24 +312,33 @@ def _losses(mechanism: str, noise: float, rate: float, steps: int, interval: flo
     return losses.compose(step.self_compose(steps % stage)) if steps % stage else losses
 
 
-def _interval(events: _Merged) -> float:
+def _interval(events: _Merged, widest: float, size: int = 1) -> float:
     """The interval of the grid that the losses of ``events`` are rounded to, in nats.
 
     A fixed one overstates the cost of many small losses (rounding adds its own variance to each), and
     takes gigabytes for large ones.
     """
-    from dp_accounting.rdp import compute_epsilon
-
     orders, curve = _orders(), _curve(events)
     first = int(np.argmax(np.isfinite(curve)))
     # Near order 1, a step's divergence is about half of its loss's variance.
     variance = 2.0 * curve[first] / orders[first] / sum(steps for *_, steps in events)
-    span = float(compute_epsilon(orders, curve, 1e-12)[0])
-    for mechanism, noise, rate, _ in events:
-        # The farthest loss of a step: dp-accounting cuts the Gaussian's tail at 10 deviations.
-        far = (0.5 + 10.0 * noise) / noise**2 if mechanism == GAUSSIAN else 1.0 / noise
-        span = max(span, 2.0 * math.log1p(rate * math.expm1(far)))
-    return max(min(FINENESS * math.sqrt(variance), WIDEST_INTERVAL), span / MOST_POINTS, 1e-9)
+    finest = min(size * FINENESS * math.sqrt(variance), widest)
+    return max(finest, _span(events, size) / MOST_POINTS, 1e-9)
+
+
+def _span(events: _Merged, size: int) -> float:
+    """About how far the losses of all steps, and of each, reach; of a group about its size squared."""
+    from dp_accounting.rdp import compute_epsilon
+
+    together = size**2 * float(compute_epsilon(_orders(), _curve(events), 1e-12)[0])
+    return max(together, *(2.0 * _farthest(*step, size) for *step, _ in events))
+
+
+def _farthest(mechanism: str, noise: float, rate: float, size: int = 1) -> float:
+    """The farthest loss of a step: dp-accounting cuts the Gaussian's tail at 10 deviations."""
+    far = size * (size / 2 + 10.0 * noise) / noise**2 if mechanism == GAUSSIAN else size / noise
+    some = 1.0 - (1.0 - rate) ** size if size > 1 else rate
+    return math.log1p(some * math.expm1(far)) if far < MOST_LOSS else far
 
 
 @lru_cache(maxsize=1)
