@@ -284,14 +284,16 @@ def certificate() -> dict[str, Any]:
         {
             "name": "membership", "question": "Who?", "passed": True, "tried": True, "reason": "AUC <0.6>",
             "private": False,
-            "figures": {"results": [result]},
+            "figures": {
+                "results": [result], "most": {"auc": 0.857, "tpr": 0.210887, "fpr": 0.01, **GUARANTEE},
+            },
         },
     ]  # fmt: skip
     return {
         "kind": "cordon certificate 1", "issued": "2026-11-25T10:00:00Z", "public_key": "cd" * 32,
         "model": {"hash": "ab" * 32, "architecture": "mlp", "run": "run <7>"},
         "guarantee": {"epsilon": 3.375, "epsilon_pld": 3.125, "accountant": "RDP", **GUARANTEE},
-        "plan": federation()["plan"], "checks": checks, "trust": ["Sites <trust> themselves."],
+        "plan": federation()["plan"], "risks": [], "checks": checks, "trust": ["Sites <trust> themselves."],
         "questions": [{"question": "How strong?", "answer": "epsilon is small"}],
         "law": [{"term": "GDPR", "bearing": "none claimed"}],
         "ledger": {"key": "cd" * 32, "rows": 3, "head": "ef" * 32},

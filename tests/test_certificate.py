@@ -161,6 +161,12 @@ class TestCertificate:
             told = three_digits(expected.groups[size], ROUND_CEILING)
             assert f"epsilon {told} {stated.format(f'group of {word} patients')}" in groups
         assert "99.9" not in strength
+        model = tmp_path / "model.safetensors"
+        lab.model.save(model)
+        words = ["certificate", "verify", str(tmp_path / "certificate.json"), "--model", str(model)]
+        shown = CliRunner().invoke(main, words).output
+        assert f"decisions: In this run, epsilon 4 {stated.format('patient')}" in shown
+        assert f"groups: {groups.partition(': ')[2]}" in shown
         assert expected.guess < 0.7 < 1 / (1 + math.exp(-4.0))
 
     def test_run_and_lifetime_stand_side_by_side_where_the_ledger_tells_of_other_runs(self, lab):
@@ -176,7 +182,7 @@ class TestCertificate:
         told = {item["question"]: item["answer"] for item in answers(PLAN, 6.0, SITES, [in_run, in_all])}
         strength = next(answer for question, answer in told.items() if question.startswith("Privacy"))
         assert strength.index("In this run, epsilon") < strength.index("In all runs in the ledger, epsilon")
-        assert any("The ledger charges these patients for other runs too" in answer for answer in told.values())
+        assert any("charges these patients for other runs too" in answer for answer in told.values())
 
     def test_it_answers_what_nist_asks_beside_the_guarantee_from_what_the_run_knows(self, lab, tmp_path):
         told = {

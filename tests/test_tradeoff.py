@@ -1,6 +1,9 @@
 """What events let anybody decide about one unit, against closed forms, published values and simulation."""
 
 import math
+import re
+from decimal import ROUND_CEILING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from cordon.accountants import GAUSSIAN, LAPLACE, Event, epsilon_group, epsilon_pld, privacy_profile
+from cordon.accountants import GAUSSIAN, LAPLACE, Event, calibrate_noise, epsilon_pld, three_digits
 from cordon.federation.plan import Plan
 from cordon.groups import mixture_losses
+from cordon.profiles import epsilon_group, privacy_profile
 from cordon.tradeoff import FPR, percent, risk, tradeoff
 
 DELTA = 1e-5
@@ -33,6 +37,21 @@ def test_the_demos_promise_in_terms_that_people_decide_by():
     assert found.tpr == pytest.approx(0.211, abs=5e-4)
     assert found.groups == {2: pytest.approx(17.5, abs=0.05), 3: pytest.approx(30.2, abs=0.05)}
     assert (found.delta, found.unit, found.mechanism) == (DELTA, "patient", GAUSSIAN)
+
+
+def test_the_documented_figures_are_those_that_are_computed():
+    text = (Path(__file__).parents[1] / "docs" / "privacy.md").read_text(encoding="utf-8")
+    table = text.split("## What an attacker can decide")[1].split("## ")[0]
+    rows = re.findall(
+        r"^\| (\d+), ([\d.]+) \| (.*?) \| (.*?) \| (.*?) \| (.*?), (.*?) \|$", table, re.MULTILINE
+    )
+    assert len(rows) == 5
+    for epsilon, *shown in rows:
+        noise = calibrate_noise(epsilon=float(epsilon), delta=DELTA, sampling_rate=0.5, steps=100)
+        found = risk([Event(noise, 0.5, 100)], unit="patient", delta=DELTA)
+        numbers = [three_digits(value, ROUND_CEILING) for value in (found.mu, *found.groups.values())]
+        pld = three_digits(found.epsilon_pld, ROUND_CEILING)
+        assert shown == [pld, percent(found.guess), percent(found.tpr), *numbers]
 
 
 @pytest.mark.parametrize(("noise", "steps"), [(1.0, 1), (2.0, 1), (10.0, 100), (50.0, 1000)])

@@ -36,17 +36,16 @@ ACCOUNTANTS = ("rdp", "pld")
 # Beyond these no epsilon is of use: a step of the least noise costs 10 (Laplace) or 90 (Gaussian).
 LEAST_NOISE, MOST_NOISE, MOST_STEPS = 0.1, 1e6, 1_000_000
 # The PLD accountant's grid: its interval over the spread of one step's loss, which raises epsilon by
-# less than 0.1 %; dp-accounting's own interval, where that is less (a wider one for profiles and groups, of
-# which many values are wanted); and about the most points that a step's losses, or those of all steps, may
-# take, which bounds time and memory.
-FINENESS, WIDEST_INTERVAL, WIDER_INTERVAL, MOST_POINTS = 0.01, 1e-4, 1e-3, 300_000
+# less than 0.1 %; dp-accounting's own interval, where that is less; and about the most points that a
+# step's losses, or those of all steps, may take, which bounds time and memory.
+FINENESS, WIDEST_INTERVAL, MOST_POINTS = 0.01, 1e-4, 300_000
 # Delta that floating-point convolution may lose in a step; at most 2e-17 a step was ever measured, with
 # a million steps composed at once.
 ROUNDING = 1e-16
-# Losses beyond which a group's epsilon is not computed: e to them is near the largest number.
+# Losses in nats beyond which no loss distribution is of use: e to them is near the largest number.
 MOST_LOSS = 600.0
 # Mechanism, noise multiplier, sampling rate and steps of a composition of events.
-_Merged = tuple[tuple[str, float, float, int], ...]
+Merged = tuple[tuple[str, float, float, int], ...]
 _Floats = npt.NDArray[np.float64]
 
 
@@ -119,7 +118,7 @@ def at_least(epsilon: float, *, unit: str, delta: float, mechanism: str, confide
 
 def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
     """Epsilon of ``events`` composed, by the RDP accountant (0 for no events)."""
-    return _epsilon_rdp(_merge(events), delta)
+    return _epsilon_rdp(merged(events), delta)
 
 
 def epsilon_pld(events: Iterable[Event], delta: float) -> float:
@@ -130,26 +129,7 @@ def epsilon_pld(events: Iterable[Event], delta: float) -> float:
     half of ``delta``, and where epsilon is so large that the grid must be coarse, RDP's epsilon is the
     lower bound of the two and is returned.
     """
-    return _epsilon_pld(_merge(events), delta)
-
-
-def privacy_profile(events: Iterable[Event], delta: float, points: int) -> tuple[_Floats, _Floats]:
-    """Epsilons [points] from 0 to that of ``events`` composed at ``delta``, and an upper bound of delta at each.
-
-    The less of what both accountants say, by PLD on a grid that is a little wider than `epsilon_pld`'s.
-    """
-    epsilons, deltas = _privacy_profile(_merge(events), delta, points)
-    return np.array(epsilons), np.array(deltas)
-
-
-def epsilon_group(events: Iterable[Event], delta: float, size: int) -> float:
-    """Epsilon of ``events`` composed for ``size`` units, all added or all removed; infinite where beyond use.
-
-    An upper bound by PLD. Units are in a step by coins of their own. For Gaussian noise the bound is tight
-    (`cordon.groups`). For Laplace noise it is the less of two that are not: all of them in wherever one is,
-    which divergences' joint convexity allows, and ``size`` times the epsilon at delta 0.
-    """
-    return _epsilon_group(_merge(events), delta, size)
+    return _epsilon_pld(merged(events), delta)
 
 
 def calibrate_noise(
@@ -218,7 +198,7 @@ def _check_mechanism(mechanism: str) -> None:
         )
 
 
-def _merge(events: Iterable[Event]) -> _Merged:
+def merged(events: Iterable[Event]) -> Merged:
     """Sum the steps of equal events: composition is commutative, and the cache then hits.
 
     A sum may pass MOST_STEPS, which bounds what one event may declare and not what a ledger may hold.
@@ -231,61 +211,25 @@ def _merge(events: Iterable[Event]) -> _Merged:
 
 
 @lru_cache(maxsize=4096)
-def _epsilon_rdp(events: _Merged, delta: float) -> float:
+def _epsilon_rdp(events: Merged, delta: float) -> float:
     from dp_accounting.rdp import compute_epsilon
 
     if not events:
         return 0.0
-    return float(compute_epsilon(_orders(), _curve(events), delta)[0])
+    return float(compute_epsilon(renyi_orders(), renyi_curve(events), delta)[0])
 
 
 @lru_cache(maxsize=4096)
-def _epsilon_pld(events: _Merged, delta: float) -> float:
+def _epsilon_pld(events: Merged, delta: float) -> float:
     resolved = delta - ROUNDING * sum(steps for *_, steps in events)
     if not events or resolved < delta / 2:
         return _epsilon_rdp(events, delta)
-    losses = _composed(events, _interval(events, WIDEST_INTERVAL))
+    losses = composed(events, interval_of(events, WIDEST_INTERVAL))
     return min(float(losses.get_epsilon_for_delta(resolved)), _epsilon_rdp(events, delta))
 
 
-@lru_cache(maxsize=64)
-def _privacy_profile(events: _Merged, delta: float, points: int) -> tuple[list[float], list[float]]:
-    from dp_accounting.rdp.rdp_privacy_accountant import compute_delta
-
-    last = _epsilon_rdp(events, delta)
-    if not events:
-        return [last], [0.0]
-    losses = _composed(events, _interval(events, WIDER_INTERVAL))
-    lost = ROUNDING * sum(steps for *_, steps in events)
-    if delta > lost:
-        last = min(last, float(losses.get_epsilon_for_delta(delta - lost)))
-    epsilons = np.linspace(0.0, last, points).tolist() if last > 0 else [0.0]
-    bounds = [
-        min(
-            float(losses.get_delta_for_epsilon(epsilon)) + lost,
-            float(compute_delta(_orders(), _curve(events), epsilon)[0]),
-        )
-        for epsilon in epsilons
-    ]
-    bounds[-1] = min(bounds[-1], delta) if last > 0 else bounds[-1]
-    return epsilons, bounds
-
-
-@lru_cache(maxsize=256)
-def _epsilon_group(events: _Merged, delta: float, size: int) -> float:
-    if not events:
-        return 0.0
-    resolved = delta - ROUNDING * sum(steps for *_, steps in events)
-    if resolved < delta / 2 or _span(events, size) > MOST_LOSS:
-        return math.inf
-    losses = _composed(events, _interval(events, size * WIDER_INTERVAL, size), size)
-    found = float(losses.get_epsilon_for_delta(resolved))
-    if any(mechanism != LAPLACE for mechanism, *_ in events):
-        return found
-    return min(found, size * sum(steps * _farthest(*step) for *step, steps in events))
-
-
-def _composed(events: _Merged, interval: float, size: int = 1) -> Any:
+def composed(events: Merged, interval: float, size: int = 1) -> Any:
+    """The privacy loss distribution of ``events`` for ``size`` units, on a grid of that interval."""
     losses, *others = [_losses(*event, interval, size) for event in events]
     for other in others:
         losses = losses.compose(other)
@@ -312,29 +256,30 @@ def _losses(mechanism: str, noise: float, rate: float, steps: int, interval: flo
     return losses.compose(step.self_compose(steps % stage)) if steps % stage else losses
 
 
-def _interval(events: _Merged, widest: float, size: int = 1) -> float:
+def interval_of(events: Merged, widest: float, size: int = 1) -> float:
     """The interval of the grid that the losses of ``events`` are rounded to, in nats.
 
     A fixed one overstates the cost of many small losses (rounding adds its own variance to each), and
     takes gigabytes for large ones.
     """
-    orders, curve = _orders(), _curve(events)
+    orders, curve = renyi_orders(), renyi_curve(events)
     first = int(np.argmax(np.isfinite(curve)))
     # Near order 1, a step's divergence is about half of its loss's variance.
     variance = 2.0 * curve[first] / orders[first] / sum(steps for *_, steps in events)
     finest = min(size * FINENESS * math.sqrt(variance), widest)
-    return max(finest, _span(events, size) / MOST_POINTS, 1e-9)
+    return max(finest, loss_span(events, size) / MOST_POINTS, 1e-9)
 
 
-def _span(events: _Merged, size: int) -> float:
+def loss_span(events: Merged, size: int) -> float:
     """About how far the losses of all steps, and of each, reach; of a group about its size squared."""
     from dp_accounting.rdp import compute_epsilon
 
-    together = size**2 * float(compute_epsilon(_orders(), _curve(events), 1e-12)[0])
-    return max(together, *(2.0 * _farthest(*step, size) for *step, _ in events))
+    together = size**2 * float(compute_epsilon(renyi_orders(), renyi_curve(events), 1e-12)[0])
+    each = [farthest_loss(mechanism, noise, rate, size) for mechanism, noise, rate, _ in events]
+    return max(together, 2.0 * max(each))
 
 
-def _farthest(mechanism: str, noise: float, rate: float, size: int = 1) -> float:
+def farthest_loss(mechanism: str, noise: float, rate: float, size: int = 1) -> float:
     """The farthest loss of a step: dp-accounting cuts the Gaussian's tail at 10 deviations."""
     far = size * (size / 2 + 10.0 * noise) / noise**2 if mechanism == GAUSSIAN else size / noise
     some = 1.0 - (1.0 - rate) ** size if size > 1 else rate
@@ -342,15 +287,15 @@ def _farthest(mechanism: str, noise: float, rate: float, size: int = 1) -> float
 
 
 @lru_cache(maxsize=1)
-def _orders() -> _Floats:
+def renyi_orders() -> _Floats:
     from dp_accounting.rdp import RdpAccountant
 
     return np.asarray(RdpAccountant().orders, dtype=np.float64)
 
 
-def _curve(events: _Merged) -> _Floats:
-    """The Rényi divergence of ``events`` composed, at each of `_orders` (infinite where unknown)."""
-    total = np.zeros_like(_orders())
+def renyi_curve(events: Merged) -> _Floats:
+    """The Rényi divergence of ``events`` composed, at each of `renyi_orders` (infinite where unknown)."""
+    total = np.zeros_like(renyi_orders())
     for *step, steps in events:
         total += steps * _step_curve(*step)
     return total
@@ -362,7 +307,7 @@ def _step_curve(mechanism: str, noise: float, rate: float) -> _Floats:
     from dp_accounting.rdp import RdpAccountant
 
     if mechanism == LAPLACE and rate < 1.0:
-        return np.array([renyi_divergence(noise, rate, order) for order in _orders().tolist()])
+        return np.array([renyi_divergence(noise, rate, order) for order in renyi_orders().tolist()])
     release = GaussianDpEvent(noise) if mechanism == GAUSSIAN else LaplaceDpEvent(noise)
     with _without_order_warnings():
         step = PoissonSampledDpEvent(rate, release) if rate < 1.0 else release

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from cordon.accountants import ADJACENCY, Event, epsilon_group, epsilon_pld, epsilon_rdp, privacy_profile
+from cordon.accountants import ADJACENCY, Event, epsilon_pld, epsilon_rdp
+from cordon.profiles import epsilon_group, privacy_profile
 from cordon.spending import MOST_FOR_PLD
 
 # Tangents of a curve: with so many, it lies within 0.001 of the true one at epsilon 8.
@@ -32,7 +33,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """An upper bound of every attack: ``tpr`` at ``fpr``, the corners of a concave polygon from (0, .) to (1, 1).
+    """An upper bound of every attack: ``tpr`` at ``fpr``, corners of a concave polygon that ends at (1, 1).
 
     It is its own mirror image, so that it holds for adding a unit and for removing one. Between the
     corners it is linear.
@@ -64,11 +65,11 @@ class Tradeoff:
     def mu(self) -> float | None:
         """The least mu whose Gaussian curve is no lower, apart from delta; None where no curve is known.
 
-        No attack then finds more than Phi(Phi^-1(fpr) + mu) + delta. A Gaussian's curve is concave and this one
-        is a polygon, so that corners decide; that at false-positive rate 0, where delta alone counts, is
-        left out, and so is its mirror image.
+        No attack then finds more than Phi(Phi^-1(fpr) + mu) + delta. A Gaussian's curve is concave and this
+        one is a polygon, so that corners decide; that at false-positive rate 0, where delta alone counts,
+        is left out, and so is its mirror image.
         """
-        corners = [(fpr, tpr) for fpr, tpr in zip(self.fpr, self.tpr, strict=True) if 0 < fpr and tpr < 1]
+        corners = [(fpr, tpr) for fpr, tpr in zip(self.fpr, self.tpr, strict=True) if fpr > 0 and tpr < 1]
         if not corners:
             return 0.0 if self.advantage < 1 else None
         return max(0.0, *(float(ndtri(tpr) - ndtri(fpr)) for fpr, tpr in corners))
@@ -78,9 +79,9 @@ class Tradeoff:
 class Risk:
     """What events let anybody learn of one unit, at most, in terms that people decide by.
 
-    ``guess`` is how often a guess at even odds is right, ``tpr`` the share of members found at FPR. ``groups``
-    are the epsilons of so many units at once. None where nothing useful is known: ``epsilon_pld`` and ``mu``
-    above MOST_FOR_PLD, a group's epsilon where it is out of reach.
+    ``guess`` is how often a guess at even odds is right, ``tpr`` the share of members found at FPR.
+    ``groups`` are the epsilons of so many units at once. None where nothing useful is known:
+    ``epsilon_pld`` and ``mu`` above MOST_FOR_PLD, a group's epsilon where it is out of reach.
     """
 
     epsilon_rdp: float
@@ -147,5 +148,3 @@ def risk(events: Iterable[Event], *, unit: str, delta: float) -> Risk:
         {size: found if math.isfinite(found) else None for size, found in groups.items()},
         unit, delta, " and ".join(sorted({event.mechanism for event in events})),
     )  # fmt: skip
-
-

@@ -21,8 +21,8 @@ def answers(
 ) -> list[dict[str, str]]:
     """One answer to each question.
 
-    ``sites`` hold the public ``site`` and ``declared_patients``, ``risks`` what `cordon.auditing.claims.risks`
-    says of the run and, where that is more, of all runs.
+    ``sites`` hold the public ``site`` and ``declared_patients``, ``risks`` what
+    `cordon.auditing.claims.risks` says of the run and, where that is more, of all runs.
     """
     by_row = plan.unit == "variant"
     largest = max((plan.declared_units(int(site["declared_patients"] or 0)) for site in sites), default=0)
@@ -64,7 +64,8 @@ def strength(risk: Mapping[str, Any]) -> str:
         f"{about}whoever guesses at even odds whether a given {risk['unit']} took part is right at most "
         f"{percent(risk['guess'])} of the time, and who accuses {percent(risk['fpr'])} of those who did not "
         f"finds at most {percent(risk['tpr'])} of those who did. The whole trade-off curve lies, apart from "
-        f"delta, within that of Gaussian differential privacy with mu {three_digits(risk['mu'], ROUND_CEILING)}."
+        f"delta, within that of Gaussian differential privacy with "
+        f"mu {three_digits(risk['mu'], ROUND_CEILING)}."
     )
 
 
@@ -80,9 +81,7 @@ def groups(risk: Mapping[str, Any]) -> str:
 
 
 def _stated(risk: Mapping[str, Any]) -> str:
-    return statement(
-        risk["epsilon_rdp"], unit=risk["unit"], delta=risk["delta"], mechanism=risk["mechanism"]
-    )
+    return statement(risk["epsilon_rdp"], unit=risk["unit"], delta=risk["delta"], mechanism=risk["mechanism"])
 
 
 def law() -> list[dict[str, str]]:

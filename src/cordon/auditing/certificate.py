@@ -111,6 +111,7 @@ def read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["kind"] != KIND:
             raise ValueError(f"of kind {content['kind']!r}")
+        _ = content["risks"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: no certificate of this version of Cordon ({error}). "

@@ -1,4 +1,4 @@
-"""What may be learnt of one unit at most: for the run, and for all that the aggregator's ledger holds of it."""
+"""What may be learnt of one unit at most: from the run, and from all that the aggregator's ledger holds."""
 
 from __future__ import annotations
 

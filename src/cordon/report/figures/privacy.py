@@ -148,9 +148,7 @@ def tradeoff(scopes: Sequence[Scope]) -> Figure | None:
     """The most members that any attack finds, by the share of others that it accuses."""
     if not scopes:
         return None
-    legend = [
-        (scope.name, Style(colour, SOLID, 2.2)) for scope, colour in zip(scopes, PALETTE, strict=False)
-    ]
+    legend = [(scope.name, Style(colour, SOLID, 2.2)) for scope, colour in zip(scopes, PALETTE, strict=False)]
     values = [
         {"scope": scope.name, "fpr": round(fpr, 4), "tpr": round(tpr, 4)}
         for scope in scopes
@@ -179,9 +177,8 @@ def tradeoff(scopes: Sequence[Scope]) -> Figure | None:
         f"{percent(scope.risk.tpr)} of members at {percent(FPR)} of others accused, in {scope.name}"
         for scope in scopes
     )
-    return finish(
-        "tradeoff", "What an attack can find, at most", f"{alt}.", caption, {"layer": [guess, line]}, 300, legend
-    )
+    layers = {"layer": [guess, line]}
+    return finish("tradeoff", "What an attack can find, at most", f"{alt}.", caption, layers, 300, legend)
 
 
 def benchmark() -> Mapping[str, Any]:
