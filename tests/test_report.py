@@ -245,6 +245,10 @@ def test_parameters_alone_make_a_small_page_without_figures(tmp_path: Path) -> N
     ("inputs", "message"),
     [
         ({"federation": {**federation(), "plan": {}}}, "federation: lacks 'unit'"),
+        (
+            {"federation": {**federation(), "plan": {**GUARANTEE, "epsilon": 4.0, "noise_multiplier": 3.0}}},
+            "the plan of the run's record lacks 'sampling_rate'",
+        ),
         ({"federation": "{"}, "federation: not JSON"),
         ({"evaluation": {"samples": []}}, "evaluation: lacks alleles, scores, filters"),
         ({"versions": "tool: 1\n"}, "versions, line 1: not `PROCESS:` or an indented `tool: version`"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cordon.accountants import Event, epsilon_rdp
+from cordon.errors import UserError
 from cordon.report.sources import Guarantee, Sources
 from cordon.tradeoff import LIFETIME, RUN, Risk, Tradeoff, risk, tradeoff
 
@@ -45,8 +46,13 @@ def scopes(sources: Sources) -> list[Scope]:
 
 
 def _planned(plan: Mapping[str, Any]) -> list[Event]:
-    one = Event(plan["noise_multiplier"], plan["sampling_rate"], plan["local_steps"], plan["mechanism"])
-    return [one] * int(plan["rounds"])
+    try:
+        one = Event(plan["noise_multiplier"], plan["sampling_rate"], plan["local_steps"], plan["mechanism"])
+        return [one] * int(plan["rounds"])
+    except KeyError as error:
+        raise UserError(
+            f"the plan of the run's record lacks {error}. Give the record that the run wrote."
+        ) from error
 
 
 def _scope(name: str, events: Sequence[Event], guarantee: Guarantee) -> Scope:
