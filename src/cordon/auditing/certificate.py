@@ -69,11 +69,12 @@ def certificate(subject: Subject, checks: Sequence[Check], claims: Mapping[str, 
             "unit": plan.unit, "mechanism": plan.mechanism, "adjacency": ADJACENCY, **most,
             "budget": plan.budget,
         },
+        "risks": list(claims["risks"]),
         "plan": plan.to_dict(),
         "sites": sites,
         "trust": list(TRUST),
         "checks": [check.to_dict(shareable=True) for check in checks],
-        "questions": answers(plan, epsilon, sites),
+        "questions": answers(plan, epsilon, sites, claims["risks"]),
         "law": law(),
         "ledger": {"key": subject.ledger.key, "rows": subject.ledger.rows, "head": subject.ledger.digest},
         "software": {name: version(name) for name in SOFTWARE} | {"python": platform.python_version()},
@@ -121,6 +122,7 @@ def read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["kind"] != KIND:
             raise ValueError(f"of kind {content['kind']!r}")
+        _ = content["risks"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: no certificate of this version of Cordon ({error}). "

@@ -145,6 +145,7 @@ def verify(certificate_file: str, model_file: str, key: str | None) -> Facts:
 
 def _told(path: str, content: dict[str, Any]) -> Iterator[str]:
     from cordon.accountants import stated, statement
+    from cordon.auditing.answers import groups, strength
 
     said = content["guarantee"]
     about = {name: said[name] for name in ("unit", "delta", "mechanism")}
@@ -152,6 +153,9 @@ def _told(path: str, content: dict[str, Any]) -> Iterator[str]:
     yield f"guarantee: {statement(said['epsilon'], **about)}, by {said['accountant']}, over all runs"
     for scope, name in (("over all runs", "epsilon"), ("in this run alone", "run_epsilon")):
         yield f"{scope}: {stated(said[f'{name}_rdp'], said[f'{name}_pld'], **about)}"
+    for risk in content["risks"]:
+        yield f"decisions: {strength(risk)}"
+        yield f"groups: {groups(risk)}"
     yield f"signed by: {content['public_key']}, ledger of {content['ledger']['rows']} rows"
     for check in content["checks"]:
         yield f"{check['name']}: {'passed' if check['tried'] else 'not tried'}; {check['reason']}"
