@@ -85,10 +85,16 @@ NOISES = {"gaussian": GAUSSIAN, "laplace": LAPLACE}
     type=click.Choice(("guest", "emulator")),
     help="What will attest the aggregator's key; it then makes its own, and sites get no certificate.",
 )
+@click.option(
+    "--calibration_epsilon",
+    default=0.0,
+    show_default=True,
+    help="Of the budget, left to each site for a private calibration of the model.",
+)
 @click.option("--pretrained", type=EXISTING, help="Public model to start from (cordon pretrain).")
 def main(
     sites: str, host: str, port: int, state: str, outdir: str, mechanism: str, pretrained: str | None,
-    evidence: str | None, **settings: object,
+    evidence: str | None, calibration_epsilon: float, **settings: object,
 ) -> Facts:  # fmt: skip
     """Calibrate the noise to the budget, and make a certificate authority, a TLS key and an identity a site.
 
@@ -100,11 +106,14 @@ def main(
     from cordon.federation.plan import Plan, read_sites
     from cordon.federation.processes import free_port
     from cordon.pretraining import public_start
+    from cordon.private_calibration import calibration_event
 
     declared = read_sites(Path(sites))
     if pretrained:
         settings |= public_start(Path(pretrained))
     plan = Plan.calibrated(mechanism=NOISES[mechanism], **settings)
+    if calibration_epsilon:
+        plan = plan.leaving(calibration_event(calibration_epsilon, plan.delta))
     check_rule(plan.aggregation, plan.malicious_sites, len(declared))
     warnings = [plan.check_delta(site.name, site.declared_patients) for site in declared]
     for warning in filter(None, warnings):

@@ -137,11 +137,13 @@ def calibrate_noise(
     steps: int,
     mechanism: str = GAUSSIAN,
     accountant: str = "rdp",
+    besides: Iterable[Event] = (),
 ) -> float:
     """The smallest noise multiplier, from LEAST_NOISE on, whose ``steps`` cost at most ``epsilon``.
 
-    Never above ``epsilon`` by ``accountant``, and within 1 % of it but where even LEAST_NOISE costs less,
-    or where epsilon jumps to 0 because delta alone covers the loss. UserError where no noise can do that.
+    With the events ``besides`` they do. Never above ``epsilon`` by ``accountant``, and within 1 % of it but
+    where even LEAST_NOISE costs less, or where epsilon jumps to 0 because delta alone covers the loss.
+    UserError where no noise can do that.
     """
     if accountant not in ACCOUNTANTS:
         raise UserError(f"no accountant is called {accountant!r}. Use one of: {', '.join(ACCOUNTANTS)}.")
@@ -149,10 +151,10 @@ def calibrate_noise(
         raise UserError(f"epsilon {epsilon} leaves nothing to spend. Give a budget above 0.")
     if not 0 < delta < 1:
         raise UserError(f"delta {delta} is not a probability. Give one in (0, 1), below 1 / units.")
-    of_events = epsilon_rdp if accountant == "rdp" else epsilon_pld
+    of_events, fixed = epsilon_rdp if accountant == "rdp" else epsilon_pld, list(besides)
 
     def cost(noise: float) -> float:
-        return of_events([Event(noise, sampling_rate, steps, mechanism)], delta)
+        return of_events([*fixed, Event(noise, sampling_rate, steps, mechanism)], delta)
 
     # The bracket keeps too little noise below and enough above, whatever the curve between them.
     below = above = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from cordon.units import Grouping
 # Kinds of a site's rows: its budget, a round's cost before it trains, a round's answer before it leaves, and
 # how far the aggregator's ledger was.
 BUDGET, RESERVED, SENT, FOLLOWED = "budget", "reserved", "sent", "followed"
+# What the rows of a private calibration have as their run begins so; no run's name may hold a colon.
+CALIBRATION = "calibration:"
 
 
 class SiteLedger:
@@ -44,6 +47,10 @@ class SiteLedger:
 
     def sent(self, run: str, round_number: int) -> bool:
         return bool(self._rows(SENT, run, round_number))
+
+    def released(self, run: str, round_number: int) -> dict[str, Any] | None:
+        """What `mark_sent` recorded as the release of a round; None where the round was not sent."""
+        return next((row.get("released") for row in self._rows(SENT, run, round_number)), None)
 
     def answered(self, run: str) -> int:
         """The last round of ``run`` that was answered; 0 where none was."""
@@ -109,9 +116,10 @@ class SiteLedger:
             place = {"kind": RESERVED, "run": run, "round": round_number}
             self._log.append(place | reserved)
 
-    def mark_sent(self, run: str, round_number: int) -> None:
+    def mark_sent(self, run: str, round_number: int, released: Mapping[str, Any] | None = None) -> None:
         """Record that the round's update leaves now; call it before it does.
 
+        What is small is recorded itself (``released``, for JSON): whoever asks again gets the same.
         UserError (nothing may leave) where the round was not reserved, or was answered by another process.
         """
         with self._log.locked():
@@ -121,7 +129,10 @@ class SiteLedger:
                     f"round {round_number} of run {run} was not reserved in {self._log.path}. Reserve it "
                     "first."
                 )
-            self._log.append({"kind": SENT, "run": run, "round": round_number})
+            self._log.append(
+                {"kind": SENT, "run": run, "round": round_number}
+                | ({} if released is None else {"released": dict(released)})
+            )
 
     def _note_budget(self) -> None:
         """The budget in force is part of the record, and so is any change of it."""

@@ -11,7 +11,7 @@ from cordon.auditing.checks import Check
 from cordon.chain import Chain, hexadecimal
 from cordon.federation.plan import Plan
 from cordon.model import Model
-from cordon.site_ledger import FOLLOWED, RESERVED, SENT
+from cordon.site_ledger import CALIBRATION, FOLLOWED, RESERVED, SENT
 from cordon.spending import ASKED, MOST_FOR_PLD, Charge, behind, charged
 
 QUESTION = "Does the ledger bear out what the model says of its privacy?"
@@ -37,7 +37,8 @@ def spent(rows: Sequence[Mapping[str, Any]], run: str) -> list[Spent]:
     """What each identity behind a run's model released, from the aggregator's rows or a site's own.
 
     At the aggregator, identities that were charged in ``run``, whether or not an update of theirs arrived;
-    all that they are charged with counts. In a site's ledger, the rounds that it answered.
+    all that they are charged with counts. In a site's ledger, the rounds that it answered: what a calibration
+    cost is in the site's own VCFs, and in no model.
     """
     costs = list(charged(rows))
     if costs:
@@ -49,6 +50,7 @@ def spent(rows: Sequence[Mapping[str, Any]], run: str) -> list[Spent]:
         ]
     left = {(row["run"], row["round"]) for row in rows if row["kind"] == SENT}
     own = [row for row in rows if row["kind"] == RESERVED and (row["run"], row["round"]) in left]
+    own = [row for row in own if not row["run"].startswith(CALIBRATION)]
     events = [(row["run"], Event(**row["event"])) for row in own]
     if not events:
         return []

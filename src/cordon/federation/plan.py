@@ -24,6 +24,7 @@ from cordon.accountants import (
     MOST_STEPS,
     Event,
     calibrate_noise,
+    epsilon_rdp,
     statement,
 )
 from cordon.errors import InputProblems, Problem, UserError
@@ -128,6 +129,16 @@ class Plan:
             mechanism=settings.get("mechanism", GAUSSIAN),
         )
         return cls(noise_multiplier=noise, **{"run": "", **settings})
+
+    def leaving(self, event: Event) -> Plan:
+        """This plan with so much noise that there is room for ``event`` beside it: its epsilon is lower."""
+        steps = self.rounds * self.local_steps
+        noise = calibrate_noise(
+            epsilon=self.epsilon, delta=self.delta, sampling_rate=self.sampling_rate, steps=steps,
+            mechanism=self.mechanism, besides=[event],
+        )  # fmt: skip
+        rounds = Event(noise, self.sampling_rate, steps, self.mechanism)
+        return replace(self, noise_multiplier=noise, epsilon=epsilon_rdp([rounds], self.delta))
 
     def started(self) -> Plan:
         """This plan under the name of a new run: its date, and enough randomness that no other has it."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cordon.calibration import Calibration
 from cordon.report.figures.names import beside, display
 from cordon.report.sources import Federation, SiteOutcome, Sources
 
@@ -145,7 +146,26 @@ def plainly(sources: Sources) -> list[Line]:
         lines.append(Line("The model was not audited,", "so it has no certificate.", "audit", "The audit"))
     if change is not None and sources.evaluation is not None:
         lines.append(_told(change, sources.evaluation))
-    return lines
+    return lines + list(_calibrated(sources.calibrations))
+
+
+def _calibrated(calibrations: Sequence[Calibration]) -> Iterator[Line]:
+    """Whose figures the scored VCFs hold, in the calibrations' three modes."""
+    private = [item for item in calibrations if item.cost]
+    exact = [item.site for item in calibrations if item.fitted and not item.cost]
+    others = [item.site for item in calibrations if not item.calibrated]
+    if exact:
+        said = (
+            f"of {joined(exact)}'s labelled samples: slope, intercept and threshold are not private. Keep "
+            "these files at the site, or score with --calibration private or none."
+        )
+        yield Line("The scored VCFs hold exact figures", said, "thresholds", "The thresholds")
+    for item in private:
+        said = f"of {item.site}'s labelled samples, at {item.stated}, which its ledger holds."
+        yield Line("The scored VCFs hold private figures", said, "thresholds", "The thresholds")
+    if others:
+        said = f"for {joined(others)}: the filter's threshold promises no share of the real alleles."
+        yield Line("Scores are the model's own", said, "thresholds", "The thresholds")
 
 
 def _trained(sources: Sources, sites: int) -> Line:
@@ -257,6 +277,11 @@ def words(count: int, noun: str) -> str:
     """``3, "site"`` -> ``three sites``."""
     number = NUMERALS[count] if count < len(NUMERALS) else str(count)
     return f"{number} {noun}{'' if count == 1 else 's'}"
+
+
+def joined(names: Sequence[str]) -> str:
+    """``["a", "b", "c"]`` -> ``a, b and c``."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def spans(numbers: Sequence[int]) -> str:

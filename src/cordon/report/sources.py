@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cordon.calibration import Calibration
+
 # Parameters that the consortium agreed on, and in which nothing of a site's data or machines is.
 PUBLIC = ("aggregator_evidence", "simulate_sites")
 
@@ -142,6 +144,7 @@ class Sources:
     resources: Sequence[Usage] = ()
     ledger: Ledger | None = None
     spent: Sequence[OwnSpending] = ()
+    calibrations: Sequence[Calibration] = ()
     certificate: Mapping[str, Any] | None = None
     shareable: bool = False
 
@@ -165,6 +168,16 @@ class Sources:
         if self.federation is not None:
             return self.federation.plan
         return self.spent[0].plan if self.spent else {}
+
+    @property
+    def calibrated_privately(self) -> bool:
+        """Whether a calibration of the run is in a site's ledger."""
+        return any(item.cost for item in self.calibrations)
+
+    @property
+    def truth_sensitivity(self) -> str:
+        """What the filter was asked to keep, as calibrations name it."""
+        return f"{float(self.parameters['truth_sensitivity']):g}"
 
     @property
     def guarantee(self) -> Guarantee | None:
