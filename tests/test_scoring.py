@@ -325,6 +325,11 @@ def test_dense_models_are_calibrated_applied_and_judged_where_there_is_no_torch(
     for name, words in (
         ("calibrate_scores", f"--model {model} --variants {table} --site a --output c.json"),
         (
+            "calibrate_scores",
+            f"--model {model} --variants {table} --site a --mode private --state sites --epsilon 8 "
+            "--delta 1e-5 --calibration_epsilon 1 --output private.json",
+        ),
+        (
             "score_variants",
             f"--model {model} --calibration c.json --samples {sheet} --reference {lab.reference}",
         ),

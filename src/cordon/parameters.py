@@ -143,7 +143,8 @@ def combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
 def _calibration_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     """What a private calibration costs: less than the budget, of which training takes the rest."""
     cost, budget = values.get("calibration_epsilon", 0), values.get("epsilon", math.inf)
-    if values.get("calibration") == "private" and cost >= budget:
+    trains = not values.get("scoring_model")
+    if values.get("calibration") == "private" and trains and cost >= budget:
         what = f"leaves nothing of --epsilon {budget:g} to train with."
         yield Problem(f"--calibration_epsilon {cost:g}", what, "Use a smaller one, or --calibration none.")
 
