@@ -78,7 +78,9 @@ def test_it_is_the_same_whatever_the_site_holds(tmp_path: Path) -> None:
             versions='"P":\n    tool: 9.9\n',
             calibration=given()["calibration"] | {"slope": 0.5, "thresholds": {"0.9": -2.5}},
             parameters={
-                "input": "elsewhere.csv", "aggregator_evidence": "emulator", "epsilon": 1,
+                "input": "elsewhere.csv",
+                "aggregator_evidence": "emulator",
+                "epsilon": 1,
                 "truth_sensitivity": 0.9,
             },
         ),
