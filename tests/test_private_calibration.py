@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conftest import table_row
 from cordon.accountants import ADJACENCY, GAUSSIAN, epsilon_rdp
-from cordon.auditing.claims import spent
+from cordon.auditing.claims import risks, spent
 from cordon.errors import BudgetExceeded, UserError
 from cordon.features import FEATURES
 from cordon.federation.plan import Plan
@@ -31,6 +31,7 @@ from cordon.private_calibration import (
 from cordon.site_ledger import CALIBRATION, SiteLedger
 from cordon.spending import accounts
 from cordon.tables import LABELLED, write_table
+from cordon.tradeoff import LIFETIME, RUN, risk
 from cordon.units import Grouping
 
 ASKED = Settings(unit="patient", epsilon=1.0, delta=1e-5, sensitivity="0.99", most_rows=256)
@@ -265,7 +266,15 @@ def test_a_calibration_is_no_part_of_what_a_model_says_that_it_cost(tmp_path):
     held.mark_sent("run", 1)
     calibrate_privately(Fake(), tables, "a", ASKED, held)
     (own,) = spent(list(ChainedLog(tmp_path / "a.sqlite")), "run")
-    assert own.events == (event,)
+    assert (own.events, own.beside) == ((event,), (ASKED.event,))
+    # What the patients spent in their lives counts both.
+    plan = Plan.calibrated(
+        model="mlp", unit="patient", epsilon=8.0, delta=1e-5, rounds=1, local_steps=1, sampling_rate=0.5,
+        clip_norm=1.0, learning_rate=1.0, max_variants_per_patient=256,
+    )  # fmt: skip
+    together = risk((event, ASKED.event), unit="patient", delta=1e-5).to_dict()
+    assert [item["scope"] for item in risks([own], plan)] == [RUN, LIFETIME]
+    assert risks([own], plan)[1] == {"scope": LIFETIME, **together}
 
 
 def test_a_plan_leaves_room_for_it_and_not_more():

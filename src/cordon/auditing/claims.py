@@ -13,6 +13,7 @@ from cordon.federation.plan import Plan
 from cordon.model import Model
 from cordon.site_ledger import CALIBRATION, FOLLOWED, RESERVED, SENT
 from cordon.spending import ASKED, MOST_FOR_PLD, Charge, behind, charged
+from cordon.tradeoff import LIFETIME, RUN, risk
 
 QUESTION = "Does the ledger bear out what the model says of its privacy?"
 # A statement may be rounded, never down.
@@ -21,11 +22,15 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Spent:
-    """All that one identity released, over rounds and runs: its events, and those of the run in question."""
+    """All that one identity released, over rounds and runs: its events, and those of the run in question.
+
+    ``beside`` are those of calibrations, which no model tells of and no aggregator knows.
+    """
 
     holder: str
     events: tuple[Event, ...]
     of_run: tuple[Event, ...]
+    beside: tuple[Event, ...] = ()
 
     def epsilons(self, delta: float) -> tuple[float, float | None]:
         """Epsilon by RDP, and by PLD where RDP's promises anything."""
@@ -50,12 +55,29 @@ def spent(rows: Sequence[Mapping[str, Any]], run: str) -> list[Spent]:
         ]
     left = {(row["run"], row["round"]) for row in rows if row["kind"] == SENT}
     own = [row for row in rows if row["kind"] == RESERVED and (row["run"], row["round"]) in left]
-    own = [row for row in own if not row["run"].startswith(CALIBRATION)]
-    events = [(row["run"], Event(**row["event"])) for row in own]
+    everything = [(row["run"], Event(**row["event"])) for row in own]
+    events = tuple(event for name, event in everything if not name.startswith(CALIBRATION))
     if not events:
         return []
-    of_run = tuple(event for name, event in events if name == run)
-    return [Spent("this site", tuple(event for _, event in events), of_run)]
+    of_run = tuple(event for name, event in everything if name == run)
+    beside = tuple(event for name, event in everything if name.startswith(CALIBRATION))
+    return [Spent("this site", events, of_run, beside)]
+
+
+def risks(holders: Sequence[Spent], plan: Plan) -> list[dict[str, Any]]:
+    """What the events of whoever spent most come to, in the run and, where that is more, in all runs."""
+
+    def most(events: Sequence[tuple[Event, ...]]) -> tuple[Event, ...]:
+        return max(events, key=lambda own: epsilon_rdp(own, plan.delta))
+
+    scopes = {RUN: most([holder.of_run for holder in holders])}
+    lifetime = most([holder.events + holder.beside for holder in holders])
+    if epsilon_rdp(lifetime, plan.delta) > epsilon_rdp(scopes[RUN], plan.delta):
+        scopes[LIFETIME] = lifetime
+    return [
+        {"scope": scope, **risk(events, unit=plan.unit, delta=plan.delta).to_dict()}
+        for scope, events in scopes.items()
+    ]
 
 
 def _events(costs: Sequence[Charge], identity: str) -> tuple[Event, ...]:
@@ -76,6 +98,7 @@ def check_claims(model: Model, plan: Plan, chain: Chain, *, model_hash: str | No
             {"holder": name, "epsilon_rdp": rdp, "epsilon_pld": pld, **about}
             for name, (rdp, pld) in by_holder.items()
         ],
+        "risks": risks(holders, plan) if holders else [],
     }  # fmt: skip
     reason = "; ".join(faults)
     if not faults:
