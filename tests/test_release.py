@@ -18,6 +18,7 @@ from cordon.auditing.release import Evidence, Limits, examine
 from cordon.cli import main
 from cordon.features import FEATURES
 from cordon.federation import messages, site
+from cordon.federation.plan import Plan
 from cordon.model import load
 from cordon.tables import LABELLED, write_table
 from cordon.training import train
@@ -144,6 +145,16 @@ def test_attacks_are_held_against_limits_and_against_epsilon(score, epsilon, exp
     found = list(release._score_faults(score, replace(PLAN, epsilon=epsilon), Limits()))
     assert len(found) == len(expected)
     assert all(part in fault for part, fault in zip(expected, found, strict=True))
+
+
+def test_an_attack_on_one_site_is_held_against_what_that_sites_part_costs():
+    """Of epsilon 4 for a person at two sites, one site's part is 2.7: e^2.7 times 1 % is 15 %."""
+    agreed = {name: value for name, value in PLAN.to_dict().items() if name != "noise_multiplier"}
+    plan = Plan.calibrated(**agreed | {"sites_per_patient": 2})
+    assert plan.epsilon_at_site == pytest.approx(2.7, abs=0.2)
+    found = list(release._score_faults(scored(0.60, 0.23), plan, Limits()))
+    assert ["more than epsilon allows" in fault for fault in found] == [True]
+    assert list(release._score_faults(scored(0.60, 0.23), PLAN, Limits())) == []
 
 
 class TestCommand:

@@ -10,10 +10,17 @@ from typing import Any
 
 from cordon.accountants import LAPLACE
 from cordon.federation.plan import Plan
+from cordon.several_sites import told
 
 
-def answers(plan: Plan, epsilon: float, sites: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """One answer to each question; ``sites`` hold the public ``site`` and ``declared_patients``."""
+def answers(
+    plan: Plan, epsilon: float, sites: Sequence[Mapping[str, Any]],
+    at_more_sites: Sequence[Mapping[str, Any]] = (),
+) -> list[dict[str, str]]:  # fmt: skip
+    """One answer to each question; ``sites`` hold the public ``site`` and ``declared_patients``.
+
+    ``at_more_sites`` is what `cordon.several_sites` found of the site that was charged the most.
+    """
     by_row = plan.unit == "variant"
     words = {
         "statement": plan.statement(epsilon), "strength": strength(epsilon),
@@ -21,6 +28,7 @@ def answers(plan: Plan, epsilon: float, sites: Sequence[Mapping[str, Any]]) -> l
         "rows": "one row" if by_row else f"at most {plan.max_variants_per_patient} rows of a patient",
         "limit": "A unit is one row of the variant table: what neighbouring rows' features show of it is not "
         "covered." if by_row else "Relatives are other patients to it; what they share is not covered.",
+        "several": told(at_more_sites),
         "noise": f"{'Laplace noise on L1' if plan.mechanism == LAPLACE else 'Gaussian noise on L2'}-clipped",
         "rate": f"{plan.sampling_rate:g}", "rounds": plan.rounds, "steps": plan.local_steps,
         "multiplier": f"{plan.noise_multiplier:.4g}", "clipping": plan.clipping,

@@ -145,11 +145,14 @@ def verify(certificate_file: str, model_file: str, key: str | None) -> Facts:
 
 def _told(path: str, content: dict[str, Any]) -> Iterator[str]:
     from cordon.accountants import statement
+    from cordon.several_sites import told
 
     said = content["guarantee"]
     stated = statement(said["epsilon"], unit=said["unit"], delta=said["delta"], mechanism=said["mechanism"])
     yield f"{path}: holds for model {content['model']['hash']}, issued {content['issued']}"
     yield f"guarantee: {stated}, by {said['accountant']}"
+    if more := told(said.get("at_more_sites", ())):
+        yield f"at several sites: {more}"
     yield f"signed by: {content['public_key']}, ledger of {content['ledger']['rows']} rows"
     for check in content["checks"]:
         yield f"{check['name']}: {'passed' if check['tried'] else 'not tried'}; {check['reason']}"

@@ -140,7 +140,8 @@ def _step(plan: Plan) -> Check:
     question = "Are noise and sampling what the plan declares, beside the most that one unit can do?"
     bound = step_bound.audit_step(plan, features=len(FEATURES))
     verdict = "refutes" if bound.exceeds else "does not refute"
-    reason = f"{bound.statement()}; this {verdict} the plan's {plan.statement(bound.declared)}, by PLD"
+    said = plan.statement(bound.declared)
+    reason = f"{bound.statement()}; this {verdict} the plan's {said}, by PLD, of one site's part"
     return Check("step bound", question, not bound.exceeds, reason, bound.to_dict())
 
 
@@ -200,7 +201,7 @@ def _score_faults(score: AttackScore, plan: Plan, limits: Limits) -> Iterator[st
         if rate.tpr is None or rate.reached is None:
             continue
         # No attack on an (epsilon, delta)-private model passes this line (Kairouz et al. 2015).
-        allowed = math.exp(min(plan.epsilon, 700.0)) * rate.reached.high + plan.delta
+        allowed = math.exp(min(plan.epsilon_at_site, 700.0)) * rate.reached.high + plan.delta
         if rate.tpr.low > allowed:
             yield f"{rate.tpr} of members at {rate.fpr:g} false positives, more than epsilon allows"
         elif rate.fpr <= 0.01 and rate.tpr.low > limits.tpr:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cordon.accountants import Event
+
 # Parameters that the consortium agreed on, and in which nothing of a site's data or machines is.
 PUBLIC = ("aggregator_evidence", "simulate_sites")
 
@@ -87,7 +89,12 @@ class Spent:
     noise_multiplier: float
     sampling_rate: float
     steps: int
+    sites: int  # at so many, one person is counted
     rounds: int
+
+    @property
+    def event(self) -> Event:
+        return Event(self.noise_multiplier, self.sampling_rate, self.steps, self.mechanism, self.sites)
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,7 @@ class OwnSpending:
     budget: float
     guarantee: Guarantee
     plan: Mapping[str, Any]
+    at_more_sites: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
