@@ -27,7 +27,7 @@ from cordon.strata import SNV
 from cordon.tables import VARIANTS, read_batches
 
 # From this share on two samples seem to be one person's, and from the other on they are taken for one's:
-# siblings have 5/8 at most on average, one person sequenced twice at 12x or more above 0.8 (docs/privacy.md).
+# siblings have 5/8 at most on average, one person sequenced twice at 20x or more above 0.9 (docs/privacy.md).
 LIKE_ONE, AS_ONE = 0.7, 0.8
 # The most alleles of a sample that are compared, and the fewest that show anything.
 MOST_ALLELES, LEAST_ALLELES = 1 << 14, 100
