@@ -64,9 +64,7 @@ def test_other_guarantees_are_not_compared_with_it(tmp_path: Path, plan: dict[st
     assert "utility" not in specs(page(tmp_path, federation=run(**plan)))
 
 
-SEVERAL = (
-    "Counted is a person at one site. Who takes part at more, in as many rounds at each, comes to more: at 2"
-)
+SEVERAL = "as one patient at each and in as many rounds, comes to more: at 2"
 
 
 def test_what_a_person_at_two_sites_comes_to_is_computed_from_the_ledgers_events(tmp_path: Path) -> None:
@@ -76,7 +74,7 @@ def test_what_a_person_at_two_sites_comes_to_is_computed_from_the_ledgers_events
     twice = epsilon_rdp([event] * 4, 1e-5)
     told = f"{SEVERAL} sites epsilon {three_digits(twice, ROUND_CEILING)} by RDP"
     assert written.text.count(told) == 2  # in the summary and beside what epsilon means
-    assert "(unit: one patient at each of these sites; delta 1e-05; Poisson-sampled Gaussian" in written.text
+    assert "by PLD (unit: one patient; delta 1e-05; Poisson-sampled Gaussian; adjacency" in written.text
 
 
 def test_a_certificate_and_a_sites_own_ledger_say_it_where_there_is_no_other(tmp_path: Path) -> None:

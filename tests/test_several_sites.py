@@ -28,10 +28,10 @@ def test_what_a_person_comes_to_is_told_with_all_that_must_stand_beside_it(demos
     assert [(item["sites"], round(item["epsilon_rdp"], 1)) for item in found] == [(2, 12.0), (3, 15.6)]
     assert round(found[0]["epsilon_pld"], 2) == 11.15
     assert told(found) == (
-        "Counted is a person at one site. Who takes part at more, in as many rounds at each, comes to more: "
-        "at 2 sites epsilon 12 by RDP and 11.2 by PLD, at 3 sites epsilon 15.6 by RDP and 14.4 by PLD "
-        "(unit: one patient at each of these sites; delta 1e-05; Poisson-sampled Gaussian; adjacency: add or "
-        "remove one unit)."
+        "Counted is a person at one site. Who takes part at more, as one patient at each and in as many "
+        "rounds, comes to more: at 2 sites epsilon 12 by RDP and 11.2 by PLD, at 3 sites epsilon 15.6 by RDP "
+        "and 14.4 by PLD (unit: one patient; delta 1e-05; Poisson-sampled Gaussian; adjacency: add or remove "
+        "one unit)."
     )
 
 

@@ -53,8 +53,8 @@ def told(found: Sequence[Mapping[str, Any]]) -> str:
     each = ", ".join(f"at {item['sites']} sites {_epsilons(item)}" for item in found)
     return (
         f"Counted is a person at {'one site' if counted == 1 else f'up to {counted} sites'}. Who takes part "
-        f"at more, in as many rounds at each, comes to more: {each} (unit: one {about['unit']} at each "
-        f"of these sites; delta {about['delta']:g}; {about['mechanism']}; adjacency: {about['adjacency']})."
+        f"at more, as one {about['unit']} at each and in as many rounds, comes to more: {each} (unit: one "
+        f"{about['unit']}; delta {about['delta']:g}; {about['mechanism']}; adjacency: {about['adjacency']})."
     )
 
 
