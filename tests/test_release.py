@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from certificate_lab import PLAN, SITES, Lab
 from conftest import table_row
+from cordon.accountants import Event, calibrate_noise
 from cordon.auditing import release
 from cordon.auditing.attack_scores import AttackScore, Estimate, Rate
 from cordon.auditing.certificate import verify
@@ -21,6 +22,7 @@ from cordon.federation import messages, site
 from cordon.federation.plan import Plan
 from cordon.model import load
 from cordon.tables import LABELLED, write_table
+from cordon.tradeoff import tradeoff
 from cordon.training import train
 from cordon.units import Units
 from planted_bugs import BUGS
@@ -136,25 +138,31 @@ def scored(auc: float, tpr: float, fpr: float = 0.01) -> AttackScore:
     [
         (scored(0.60, 0.02), 8.0, []),
         (scored(0.90, 0.02), 8.0, ["an AUC of 0.900"]),
-        (scored(0.60, 0.60), 8.0, ["above 0.25"]),
-        (scored(0.60, 0.10), 1.0, ["more than epsilon allows"]),
+        (scored(0.60, 0.60), 8.0, ["more than the plan's trade-off curve allows (0.211)"]),
+        (scored(0.60, 0.60), 20.0, ["above 0.25"]),
+        (scored(0.55, 0.10), 1.0, ["more than the plan's trade-off curve allows (0.019)"]),
+        (scored(0.65, 0.02), 1.0, ["an AUC of 0.650 [0.640, 0.660], more than the plan's trade-off curve"]),
+        # By epsilon 8 alone, 1 % false positives allow all members to be found; by the curve, 21.1 %.
+        (scored(0.60, 0.23), 8.0, ["more than the plan's trade-off curve allows (0.211)"]),
+        (scored(0.60, 0.21), 8.0, []),
         (scored(0.60, 0.60, fpr=0.5), 8.0, []),
     ],
 )
-def test_attacks_are_held_against_limits_and_against_epsilon(score, epsilon, expected):
-    found = list(release._score_faults(score, replace(PLAN, epsilon=epsilon), Limits()))
+def test_attacks_are_held_against_limits_and_against_the_plans_trade_off_curve(score, epsilon, expected):
+    noise = calibrate_noise(epsilon=epsilon, delta=1e-5, sampling_rate=0.5, steps=100)
+    curve = tradeoff([Event(noise, 0.5, 10)] * 10, 1e-5)
+    found = list(release._score_faults(score, curve, Limits()))
     assert len(found) == len(expected)
     assert all(part in fault for part, fault in zip(expected, found, strict=True))
 
 
 def test_an_attack_on_one_site_is_held_against_what_that_sites_part_costs():
-    """Of epsilon 4 for a person at two sites, one site's part is 2.7: e^2.7 times 1 % is 15 %."""
+    """A person at two sites is within epsilon 4; whoever attacks one of them can find less."""
     agreed = {name: value for name, value in PLAN.to_dict().items() if name != "noise_multiplier"}
     plan = Plan.calibrated(**agreed | {"sites_per_patient": 2})
-    assert plan.epsilon_at_site == pytest.approx(2.7, abs=0.2)
-    found = list(release._score_faults(scored(0.60, 0.23), plan, Limits()))
-    assert ["more than epsilon allows" in fault for fault in found] == [True]
-    assert list(release._score_faults(scored(0.60, 0.23), PLAN, Limits())) == []
+    event = replace(plan.event, sites=1)
+    of_one, of_both = tradeoff([event] * 3, 1e-5), tradeoff([event] * 6, 1e-5)
+    assert release.at_one_site(plan).most(0.01) == of_one.most(0.01) < 0.8 * of_both.most(0.01)
 
 
 class TestCommand:

@@ -9,17 +9,16 @@ from typing import Any
 
 import pytest
 
-from cordon.accountants import Event, epsilon_rdp, three_digits
+from cordon.accountants import ADJACENCY, GAUSSIAN, Event, epsilon_rdp, three_digits
 from cordon.report.figures.privacy import benchmark
 from report_lab import LEDGER, certificate, evaluation, federation, page, specs, spent
 
 ROOT = Path(__file__).parents[1]
-MECHANISM = "Poisson-sampled Gaussian"
 
 
 def run(**plan: Any) -> dict[str, Any]:
     found = federation()
-    found["plan"] |= {"mechanism": MECHANISM, **plan}
+    found["plan"] |= plan
     return found
 
 
@@ -78,7 +77,7 @@ def test_what_a_person_at_two_sites_comes_to_is_computed_from_the_ledgers_events
 
 
 def test_a_certificate_and_a_sites_own_ledger_say_it_where_there_is_no_other(tmp_path: Path) -> None:
-    about = {"unit": "patient", "delta": 1e-5, "mechanism": MECHANISM, "adjacency": "add or remove one unit"}
+    about = {"unit": "patient", "delta": 1e-5, "mechanism": GAUSSIAN, "adjacency": ADJACENCY}
     more = [{"sites": 2, "epsilon_rdp": 5.5, "epsilon_pld": 5.25, **about}]
     own = spent("north") | {"at_more_sites": more}
     assert f"{SEVERAL} sites epsilon 5.5 by RDP and 5.25 by PLD" in page(tmp_path, spent=own).text

@@ -69,7 +69,7 @@ def test_the_certificate_states_it_from_the_ledgers_events(tmp_path):
 
 
 def test_answers_without_figures_say_nothing_of_them():
-    texts = [item["answer"] for item in answers(PLAN, 4.0, SITES)]
+    texts = [item["answer"] for item in answers(PLAN, 4.0, SITES, [])]
     assert not any("Counted is" in text or "{" in text for text in texts)
 
 

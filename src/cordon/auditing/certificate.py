@@ -65,11 +65,12 @@ def certificate(subject: Subject, checks: Sequence[Check], claims: Mapping[str, 
             "epsilon_pld": None if None in plds or not plds else max(plds), "budget": plan.epsilon,
             "sites_per_patient": plan.sites_per_patient, "at_more_sites": claims["at_more_sites"],
         },
+        "risks": list(claims["risks"]),
         "plan": plan.to_dict(),
         "sites": sites,
         "trust": list(TRUST),
         "checks": [check.to_dict(shareable=True) for check in checks],
-        "questions": answers(plan, epsilon, sites, claims["at_more_sites"]),
+        "questions": answers(plan, epsilon, sites, claims["risks"], claims["at_more_sites"]),
         "law": law(),
         "ledger": {"key": subject.ledger.key, "rows": subject.ledger.rows, "head": subject.ledger.digest},
         "software": {name: version(name) for name in SOFTWARE} | {"python": platform.python_version()},
@@ -111,6 +112,7 @@ def read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["kind"] != KIND:
             raise ValueError(f"of kind {content['kind']!r}")
+        _ = content["risks"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: no certificate of this version of Cordon ({error}). "

@@ -154,6 +154,7 @@ def verify(certificate_file: str, model_file: str, key: str | None) -> Facts:
 
 def _told(path: str, content: dict[str, Any]) -> Iterator[str]:
     from cordon.accountants import statement
+    from cordon.auditing.answers import groups, strength
     from cordon.several_sites import told
 
     said = content["guarantee"]
@@ -162,6 +163,9 @@ def _told(path: str, content: dict[str, Any]) -> Iterator[str]:
     yield f"guarantee: {stated}, by {said['accountant']}"
     if more := told(said.get("at_more_sites", ())):
         yield f"at several sites: {more}"
+    for risk in content["risks"]:
+        yield f"decisions: {strength(risk)}"
+        yield f"groups: {groups(risk)}"
     yield f"signed by: {content['public_key']}, ledger of {content['ledger']['rows']} rows"
     for check in content["checks"]:
         yield f"{check['name']}: {'passed' if check['tried'] else 'not tried'}; {check['reason']}"
