@@ -178,6 +178,7 @@ def _own_header(model: Scorer, calibration: Calibration, truth_sensitivity: str)
     facts: dict[str, object] = {"ModelHash": model.hash}
     stated = ("epsilon", "delta", "unit", "mechanism", "adjacency", "accountant", "rounds", "sites")
     facts |= {name.capitalize(): model.privacy[name] for name in stated if name in model.privacy}
+    facts["SitesPerPatient"] = model.privacy.get("sites_per_patient", 1)
     facts |= {
         "CalibrationMode": calibration.mode,
         "Calibration": calibration.origin,

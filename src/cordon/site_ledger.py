@@ -102,7 +102,7 @@ class SiteLedger:
                 )
             self._refuse_if_sent(run, round_number)
             held = self._rows(RESERVED, run, round_number)
-            if held and reserved.items() <= held[-1].items():
+            if held and about.items() <= held[-1].items() and _event(held[-1]) == event:
                 return
             after = epsilon_rdp([*self.events(), event], self.delta)
             if after > self.epsilon:

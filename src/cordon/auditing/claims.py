@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cordon.accountants import Event, epsilon_pld, epsilon_rdp
+from cordon.accountants import MOST_FOR_PLD, Event, epsilon_pld, epsilon_rdp
 from cordon.auditing.checks import Check
 from cordon.chain import Chain, hexadecimal
 from cordon.federation.plan import Plan
 from cordon.model import Model
+from cordon.several_sites import at_more_sites
 from cordon.site_ledger import CALIBRATION, FOLLOWED, RESERVED, SENT
-from cordon.spending import ASKED, MOST_FOR_PLD, Charge, behind, charged
+from cordon.spending import ASKED, Charge, behind, charged
 from cordon.tradeoff import LIFETIME, RUN, risk
 
 QUESTION = "Does the ledger bear out what the model says of its privacy?"
@@ -88,6 +89,10 @@ def check_claims(model: Model, plan: Plan, chain: Chain, *, model_hash: str | No
     """Hold the model's statement against plan and ledger; ``model_hash`` is the record's, if there is one."""
     holders = spent(chain.rows, plan.run)
     faults = list(_faults(model, plan, chain, holders, model_hash))
+
+    def costs(events: Sequence[Event]) -> float:
+        return epsilon_rdp(events, plan.delta)
+
     by_holder = {holder.holder: holder.epsilons(plan.delta) for holder in holders}
     about = {
         "unit": plan.unit, "delta": plan.delta, "mechanism": plan.mechanism, "adjacency": plan.adjacency,
@@ -98,6 +103,11 @@ def check_claims(model: Model, plan: Plan, chain: Chain, *, model_hash: str | No
             {"holder": name, "epsilon_rdp": rdp, "epsilon_pld": pld, **about}
             for name, (rdp, pld) in by_holder.items()
         ],
+        # Of the identity that was charged the most.
+        "at_more_sites": at_more_sites(
+            max((h.events for h in holders), key=costs, default=()),
+            unit=plan.unit, delta=plan.delta, mechanism=plan.mechanism,
+        ),
         "risks": risks(holders, plan) if holders else [],
     }  # fmt: skip
     reason = "; ".join(faults)
@@ -116,6 +126,8 @@ def _faults(
     for name in ("unit", "delta", "mechanism", "adjacency", "run"):
         if said.get(name) != getattr(plan, name):
             yield f"the model states {name} {said.get(name)!r}, the plan has {getattr(plan, name)!r}"
+    if (counted := said.get("sites_per_patient", 1)) != plan.sites_per_patient:
+        yield f"the model counts a person at {counted!r} sites, the plan at {plan.sites_per_patient}"
     asked = {row.get("plan") for row in chain.rows if row["kind"] == ASKED and row["run"] == plan.run}
     if {said.get("plan"), *asked} != {plan.digest}:
         yield "the record's plan is not the one of the run that made the model"

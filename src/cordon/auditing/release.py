@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cordon.accountants import at_sites
 from cordon.auditing import canaries, carriers, inversion, membership, shadows, step_bound, updates
 from cordon.auditing.attack_scores import AttackScore
 from cordon.auditing.checks import Check
@@ -140,7 +141,8 @@ def _step(plan: Plan) -> Check:
     question = "Are noise and sampling what the plan declares, beside the most that one unit can do?"
     bound = step_bound.audit_step(plan, features=len(FEATURES))
     verdict = "refutes" if bound.exceeds else "does not refute"
-    reason = f"{bound.statement()}; this {verdict} the plan's {plan.statement(bound.declared)}, by PLD"
+    said = plan.statement(bound.declared)
+    reason = f"{bound.statement()}; this {verdict} the plan's {said}, by PLD, of one site's part"
     return Check("step bound", question, not bound.exceeds, reason, bound.to_dict())
 
 
@@ -183,7 +185,7 @@ def _membership(
             evidence.model, evidence.trained, evidence.held_out, unit=plan.unit, confidence=CONFIDENCE
         )
         results.append(against)
-    curve = tradeoff([plan.event] * plan.rounds, plan.delta)
+    curve = at_one_site(plan)
     faults = [
         f"{result.attack} on the {result.view}: {fault}"
         for result in results for fault in _score_faults(result.score, curve, limits)
@@ -195,6 +197,11 @@ def _membership(
         "most": {"auc": curve.area, "tpr": curve.most(FPR), "fpr": FPR, **membership.claim(plan)},
     }  # fmt: skip
     return Check("membership", MEMBERSHIP, not faults, "; ".join(faults) or found, figures, private)
+
+
+def at_one_site(plan: Plan) -> Tradeoff:
+    """The curve of one site's part in all rounds: it alone is attacked."""
+    return tradeoff(at_sites([plan.event] * plan.rounds, 1), plan.delta)
 
 
 def _score_faults(score: AttackScore, curve: Tradeoff, limits: Limits) -> Iterator[str]:

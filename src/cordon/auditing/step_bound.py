@@ -125,7 +125,7 @@ def audit_step(
     declared = declared_noise(plan)
     return StepBound(
         epsilon_lower=_epsilon(plan, effective, rate) * (1.0 - ROUNDED_UP),
-        declared=_epsilon(plan, declared, plan.sampling_rate), claimed=plan.epsilon,
+        declared=_epsilon(plan, declared, plan.sampling_rate), claimed=plan.epsilon_at_site,
         effective_noise=effective, declared_noise=declared, sampling_rate=rate, trials=seen.size,
         confidence=confidence, delta=plan.delta, unit=plan.unit, mechanism=plan.mechanism,
     )  # fmt: skip

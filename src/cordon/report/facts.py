@@ -10,6 +10,7 @@ from typing import Any
 from cordon.calibration import Calibration
 from cordon.report.figures.names import beside, display
 from cordon.report.sources import Federation, SiteOutcome, Sources
+from cordon.several_sites import at_more_sites, told
 
 NUMERALS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -83,6 +84,26 @@ def spending(federation: Federation | None) -> Spending | None:
     rdp = float(most.epsilon_rdp or 0.0)
     pld = rdp if most.epsilon_pld is None else float(most.epsilon_pld)
     return Spending(most.site, rdp, pld)
+
+
+def several(sources: Sources) -> str:
+    """What a person at more sites than were counted comes to; empty where no events are known."""
+    guarantee = sources.guarantee
+    if guarantee is None:
+        return ""
+    found: Sequence[Mapping[str, Any]] = ()
+    most = spending(sources.federation)
+    if sources.certificate is not None:
+        found = sources.certificate["guarantee"].get("at_more_sites", ())
+    elif sources.ledger is not None and most is not None:
+        own = [event for event in sources.ledger.events if event.site == most.site]
+        found = at_more_sites(
+            [event.event for event in own for _ in range(event.rounds)],
+            unit=guarantee.unit, delta=guarantee.delta, mechanism=guarantee.mechanism,
+        )  # fmt: skip
+    elif sources.spent:
+        found = max(sources.spent, key=lambda own: own.epsilon_rdp).at_more_sites
+    return told(found)
 
 
 def decisions(federation: Federation | None) -> list[Decision]:

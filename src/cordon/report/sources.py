@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cordon.accountants import Event
 from cordon.calibration import Calibration
 
 # Parameters that the consortium agreed on, and in which nothing of a site's data or machines is.
@@ -89,7 +90,12 @@ class Spent:
     noise_multiplier: float
     sampling_rate: float
     steps: int
+    sites: int  # at so many, one person is counted
     rounds: int
+
+    @property
+    def event(self) -> Event:
+        return Event(self.noise_multiplier, self.sampling_rate, self.steps, self.mechanism, self.sites)
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,7 @@ class OwnSpending:
     budget: float
     guarantee: Guarantee
     plan: Mapping[str, Any]
+    at_more_sites: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
