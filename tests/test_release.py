@@ -58,8 +58,9 @@ def test_an_honest_model_fails_no_check_and_passes_those_that_could_fail(evidenc
     assert [check.name for check in checks] == CHECKS
     assert [check.reason for check in checks if check.failed] == []
     verdicts = {check.name: check.verdict for check in checks if not check.passed}
-    # Nothing was recorded of what trained, the clip is fixed, and 256 canaries show epsilon 3.2 at most.
-    assert verdicts == {"training": UNABLE, "count": UNTRIED, "one run": UNABLE}
+    # Nothing was recorded of what trained, the clip is fixed, 256 canaries show epsilon 3.2 at most, and 24
+    # trainings an advantage of 0.2 over six rows.
+    assert verdicts == {"training": UNABLE, "count": UNTRIED, "one run": UNABLE, "carriers": UNABLE}
     assert [check.private for check in checks] == [False] * 9 + [True] * 4
     assert all(check.most for check in checks if check.verdict != UNTRIED)
     json.dumps([check.to_dict() for check in checks], allow_nan=False)

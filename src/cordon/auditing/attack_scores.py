@@ -161,9 +161,10 @@ def advantage(score: Floats, member: Bools, *, confidence: float = CONFIDENCE) -
 
 
 def at_best(score: AttackScore) -> list[AttackScore]:
-    """What attacks that are always right, or wrong about one pair, show on as many targets and units.
+    """What attacks show that are always right, or but for one pair of each kind, on as many targets and units.
 
-    Where all pairs agree the clusters show no variance, and the interval is the wider for it.
+    Where all pairs agree the clusters show no variance, and the interval is the wider for it: so the most that
+    can be shown is shown by one that is nearly always right.
     """
     return [
         judge(guess, member, rates=tuple(rate.fpr for rate in score.rates), confidence=score.confidence)
@@ -183,9 +184,10 @@ def _best(score: AttackScore) -> Iterator[tuple[Floats, Bools]]:
         member = np.arange(score.units)[None] < score.members
     else:
         member = np.add.outer(np.arange(score.targets), np.arange(score.units)) % 2 == 0
-    for wrong in (0, 1):
+    wrong = [int(np.argmax(member[0])), int(np.argmin(member[0]))]
+    for pairs in ([], wrong):
         guess = member.astype(np.float64)
-        guess[0, :wrong] = 1.0 - guess[0, :wrong]
+        guess[0, pairs] = 1.0 - guess[0, pairs]
         yield guess, member
 
 
