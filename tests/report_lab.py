@@ -18,10 +18,12 @@ WRITE_REPORT = Path(__file__).parents[1] / "bin" / "write_report.py"
 GUARANTEE = {
     "unit": "patient",
     "delta": 1e-5,
-    "mechanism": "Gaussian",
-    "adjacency": "add or remove one patient",
+    "mechanism": "Poisson-sampled Gaussian",
+    "adjacency": "add or remove one unit",
 }
-BESIDE = "per patient, δ = 10⁻⁵, Gaussian mechanism, adjacency: add or remove one patient"
+BESIDE = "per patient, δ = 10⁻⁵, Poisson-sampled Gaussian mechanism, adjacency: add or remove one unit"
+# Of which two rounds of ten steps cost less than epsilon 4, by RDP.
+TRAINING = {"rounds": 2, "local_steps": 10, "sampling_rate": 0.5, "noise_multiplier": 3.0}
 OVER = "ε = 9.5 after this round is above the budget of 4"
 PARAMETERS = {"input": "sheet.csv", "epsilon": 4, "callers": "haplotypecaller", "model": None}
 
@@ -69,7 +71,7 @@ def federation() -> dict[str, Any]:
     ]
     return {
         "run": "run <7>",
-        "plan": {"rounds": 2, "noise_multiplier": 1.3, "epsilon": 4.0, **GUARANTEE, "model": "mlp"},
+        "plan": {**TRAINING, "epsilon": 4.0, **GUARANTEE, "model": "mlp"},
         "model_hash": "ab" * 32,
         "seconds": 12.5,
         "rounds": [
@@ -282,14 +284,16 @@ def certificate() -> dict[str, Any]:
         {
             "name": "membership", "question": "Who?", "verdict": "not able to refute", "reason": "AUC <0.6>",
             "most": "not even an attack that is always right", "private": False,
-            "figures": {"results": [result]},
+                        "figures": {
+                "results": [result], "most": {"auc": 0.857, "tpr": 0.210887, "fpr": 0.01, **GUARANTEE},
+            },
         },
     ]  # fmt: skip
     return {
         "kind": "cordon certificate 2", "issued": "2026-11-25T10:00:00Z", "public_key": "cd" * 32,
         "model": {"hash": "ab" * 32, "architecture": "mlp", "run": "run <7>"},
         "guarantee": {"epsilon": 3.375, "epsilon_pld": 3.125, "accountant": "RDP", **GUARANTEE},
-        "checks": checks, "trust": ["Sites <trust> themselves."],
+        "plan": federation()["plan"], "risks": [], "checks": checks, "trust": ["Sites <trust> themselves."],
         "questions": [{"question": "How strong?", "answer": "epsilon is small"}],
         "law": [{"term": "GDPR", "bearing": "none claimed"}],
         "ledger": {"key": "cd" * 32, "rows": 3, "head": "ef" * 32},

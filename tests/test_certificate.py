@@ -1,13 +1,17 @@
 """What a model says of its privacy against the ledger, and the certificate that goes with it."""
 
 import json
+import math
 from dataclasses import replace
+from decimal import ROUND_CEILING
 
 import pytest
 from click.testing import CliRunner
 
-from certificate_lab import PLAN, Lab
+from certificate_lab import PLAN, SITES, Lab
+from cordon.accountants import epsilon_rdp, three_digits
 from cordon.auditing import certificate
+from cordon.auditing.answers import answers
 from cordon.auditing.checks import Check
 from cordon.auditing.claims import check_claims
 from cordon.chain import read_private_key
@@ -16,6 +20,7 @@ from cordon.errors import NotReleased, UserError
 from cordon.ledger import ChainedLog, Tip, key_path, read_log
 from cordon.provenance import FAILED, PASSED
 from cordon.site_ledger import SiteLedger
+from cordon.tradeoff import percent, risk
 
 
 @pytest.fixture
@@ -136,9 +141,65 @@ class TestCertificate:
         assert content["guarantee"]["epsilon_pld"] < content["guarantee"]["epsilon"]
         assert {"unit", "delta", "mechanism", "adjacency"} <= set(content["guarantee"])
         assert [site["declared_patients"] for site in content["sites"]] == [20, 30]
-        assert len(content["questions"]) == 10
         assert all("{" not in item["answer"] for item in content["questions"])
         assert content["software"]["cordon"]
+
+    def test_it_says_what_anybody_can_decide_and_for_groups_with_all_that_stands_beside(self, lab, tmp_path):
+        content = json.loads(lab.issue(tmp_path).read_text())
+        (found,) = content["risks"]
+        expected = risk([PLAN.event] * 3, unit="patient", delta=1e-5)
+        assert found == {"scope": "this run", **json.loads(json.dumps(expected.to_dict()))}
+        strength, groups = (
+            next(item["answer"] for item in content["questions"] if item["question"].startswith(start))
+            for start in ("Privacy parameters", "Groups")
+        )
+        stated = "(unit: one {}; delta 1e-05; Poisson-sampled Gaussian; adjacency: add or remove one unit)"
+        assert f"In this run, epsilon 4 {stated.format('patient')}" in strength
+        assert f"is right at most {percent(expected.guess)} of the time" in strength
+        assert f"finds at most {percent(expected.tpr)} of those who did" in strength
+        assert f"mu {three_digits(expected.mu, ROUND_CEILING)}." in strength
+        for size, word in ((2, "two"), (3, "three")):
+            told = three_digits(expected.groups[size], ROUND_CEILING)
+            assert f"epsilon {told} {stated.format(f'group of {word} patients')}" in groups
+        assert "99.9" not in strength
+        model = tmp_path / "model.safetensors"
+        lab.model.save(model)
+        words = ["certificate", "verify", str(tmp_path / "certificate.json"), "--model", str(model)]
+        shown = CliRunner().invoke(main, words).output
+        assert f"decisions: In this run, epsilon 4 {stated.format('patient')}" in shown
+        assert f"groups: {groups.partition(': ')[2]}" in shown
+        assert expected.guess < 0.7 < 1 / (1 + math.exp(-4.0))
+
+    def test_run_and_lifetime_stand_side_by_side_where_the_ledger_tells_of_other_runs(self, lab):
+        log = ChainedLog(lab.path)
+        for number in (1, 2):
+            lab.decide(log, "b" * 64, number, run="an earlier one")
+        in_run, in_all = lab.claims().figures["risks"]
+        assert (in_run["scope"], in_all["scope"]) == ("this run", "all runs in the ledger")
+        assert in_run["epsilon_rdp"] == epsilon_rdp([PLAN.event] * 3, 1e-5)
+        assert in_all["epsilon_rdp"] == epsilon_rdp([PLAN.event] * 5, 1e-5)
+        for name in ("mu", "guess", "tpr"):
+            assert in_run[name] < in_all[name]
+        told = {item["question"]: item["answer"] for item in answers(PLAN, 6.0, SITES, [in_run, in_all])}
+        strength = next(answer for question, answer in told.items() if question.startswith("Privacy"))
+        assert strength.index("In this run, epsilon") < strength.index("In all runs in the ledger, epsilon")
+        assert any("charges these patients for other runs too" in answer for answer in told.values())
+
+    def test_it_answers_what_nist_asks_beside_the_guarantee_from_what_the_run_knows(self, lab, tmp_path):
+        told = {
+            item["question"].split(":")[0]: item["answer"]
+            for item in json.loads(lab.issue(tmp_path).read_text())["questions"]
+        }
+        assert "calibration" in told["Coverage"]
+        assert "scored VCFs" in told["Coverage"]
+        assert "logistic by sgd at learning rate 2" in told["Hyperparameters"]
+        assert "The ledger charges these patients for no other run." in told["Hyperparameters"]
+        # South declares 30 patients.
+        assert "Delta 1e-05" in told["Delta"]
+        assert "30 units, so that at worst 0.0003 of them" in told["Delta"]
+        assert "no attestation evidence" in told["Attestation"]
+        assert "void where" in told["Validity and revocation"]
+        assert len(told) == 16
 
     def test_no_byte_of_its_content_can_be_changed(self, lab, tmp_path):
         path = lab.issue(tmp_path)

@@ -177,7 +177,7 @@ def test_the_federated_model_beats_quality_scores_and_any_site_alone_on_held_out
         str(ROOT / ".venv/bin/python"),
         str(ROOT / "benchmarks/cohort.py"),
         "--repeats",
-        "15",  # with 5 the best of three sites' medians came out above in 2 of 1,000 trials, with 10 in none of 20,000
+        "15",  # with 5, a site's median came out above in 2 of 1,000 trials; with 10 in none of 20,000
         "--json",
     ]
     run = subprocess.run([*benchmark, *tables], text=True, capture_output=True, check=True)

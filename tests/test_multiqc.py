@@ -68,8 +68,8 @@ def test_every_epsilon_has_unit_delta_mechanism_and_adjacency_beside_it(tmp_path
         assert BESIDE in shown[name]["description"].replace("\xa0", " ")
     assert shown["sites"]["data"]["north"] == {
         "Status": "finished", "Declared patients": 40, "Weight": 0.25, "Epsilon by RDP": 3.375,
-        "Epsilon by PLD": 3.125, "Delta": "1e-05", "Unit": "patient", "Mechanism": "Gaussian",
-        "Adjacency": "add or remove one patient",
+        "Epsilon by PLD": 3.125, "Delta": "1e-05", "Unit": "patient", "Mechanism": "Poisson-sampled Gaussian",
+        "Adjacency": "add or remove one unit",
     }  # fmt: skip
     assert shown["epsilon"]["data"]["north"] == [[1, 2.125], [2, 3.375]]
     assert shown["epsilon"]["pconfig"]["y_lines"][0]["value"] == 4.0

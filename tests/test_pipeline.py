@@ -64,10 +64,14 @@ def stub_site(folder: Path) -> list[str]:
     return ["--input", "samples.csv", "--sites", "sites.csv", "--reference", "reference.fasta"]
 
 
+# A stub's work is its task's start and end.
+FEW_PATIENTS = ("--simulate_patients", "2", "--simulate_held_out", "1")
+
+
 def test_stubs_cover_every_process(tmp_path):
     """A simulated consortium that writes gVCFs, and a site with sarek's results and labels from resources."""
     callers = ["--callers", "haplotypecaller,deepvariant,bcftools"]
-    simulated = nextflow(tmp_path, "-stub", *callers, "--gvcf", profile="demo,local")
+    simulated = nextflow(tmp_path, "-stub", *callers, "--gvcf", *FEW_PATIENTS, profile="demo,local")
     assert simulated.returncode == 0, simulated.stdout
     covered = tasks(tmp_path)
     given = [*stub_site(tmp_path)[2:], "--from_sarek", "sarek", "--site", "north", "--min_sites", "1"]

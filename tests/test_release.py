@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from certificate_lab import PLAN, SITES, Lab
 from conftest import table_row
+from cordon.accountants import Event, calibrate_noise
 from cordon.auditing import release
 from cordon.auditing.attack_scores import AttackScore, Estimate, Rate
 from cordon.auditing.certificate import verify
@@ -22,6 +23,7 @@ from cordon.ledger import ChainedLog
 from cordon.model import load
 from cordon.provenance import FAILED, UNABLE, UNTRIED, Provenance, code_digest
 from cordon.tables import LABELLED, write_table
+from cordon.tradeoff import tradeoff
 from cordon.training import train
 from cordon.units import Units
 from planted_bugs import BUGS
@@ -163,13 +165,20 @@ def scored(auc: float, tpr: float, fpr: float = 0.01) -> AttackScore:
     [
         (scored(0.60, 0.02), 8.0, []),
         (scored(0.90, 0.02), 8.0, ["an AUC of 0.900"]),
-        (scored(0.60, 0.60), 8.0, ["above 0.25"]),
-        (scored(0.60, 0.10), 1.0, ["more than epsilon allows"]),
+        (scored(0.60, 0.60), 8.0, ["more than the plan's trade-off curve allows (0.211)"]),
+        (scored(0.60, 0.60), 20.0, ["above 0.25"]),
+        (scored(0.55, 0.10), 1.0, ["more than the plan's trade-off curve allows (0.019)"]),
+        (scored(0.65, 0.02), 1.0, ["an AUC of 0.650 [0.640, 0.660], more than the plan's trade-off curve"]),
+        # By epsilon 8 alone, 1 % false positives allow all members to be found; by the curve, 21.1 %.
+        (scored(0.60, 0.23), 8.0, ["more than the plan's trade-off curve allows (0.211)"]),
+        (scored(0.60, 0.21), 8.0, []),
         (scored(0.60, 0.60, fpr=0.5), 8.0, []),
     ],
 )
-def test_attacks_are_held_against_limits_and_against_epsilon(score, epsilon, expected):
-    found = list(release._score_faults(score, replace(PLAN, epsilon=epsilon), Limits()))
+def test_attacks_are_held_against_limits_and_against_the_plans_trade_off_curve(score, epsilon, expected):
+    noise = calibrate_noise(epsilon=epsilon, delta=1e-5, sampling_rate=0.5, steps=100)
+    curve = tradeoff([Event(noise, 0.5, 10)] * 10, 1e-5)
+    found = list(release._score_faults(score, curve, Limits()))
     assert len(found) == len(expected)
     assert all(part in fault for part, fault in zip(expected, found, strict=True))
 

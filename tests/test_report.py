@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
+from decimal import ROUND_CEILING
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cordon.accountants import Event, three_digits
+from cordon.tradeoff import percent, risk, tradeoff
 from report_lab import (
     BESIDE,
     GUARANTEE,
@@ -22,6 +26,15 @@ from report_lab import (
     spent,
     write,
 )  # fmt: skip
+
+# What the laboratory's plan releases, and what its ledger charges the site that it charges most.
+PLANNED = [Event(3.0, 0.5, 10)] * 2
+CHARGED = [Event(1.375, 0.5, 10)] * 2
+
+
+def epsilons(events: list[Event]) -> tuple[str, str]:
+    found = risk(events, unit="patient", delta=1e-5)
+    return str(found.epsilon_rdp), str(found.epsilon_pld)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +75,35 @@ def test_epsilon_by_site_and_round_is_that_of_the_federation(whole: Page) -> Non
     assert rounds["late"] == ["2.121.88", "missing"]
     assert rounds["rogue"] == ["9.509.25quarantined", "–"]
     exact = {attrs["value"] for attrs in whole.values("epsilon")}
-    assert {"2.125", "1.875", "3.375", "3.125", "9.5", "9.25", "4.0"} == exact
+    at_stake = {value for found in (PLANNED, CHARGED) for value in epsilons(found)}
+    assert {"2.125", "1.875", "3.375", "3.125", "9.5", "9.25", "4.0"} | at_stake == exact
+
+
+def test_the_run_and_all_runs_stand_side_by_side_in_terms_that_people_decide_by(whole: Page) -> None:
+    table = whole.table("What an attacker can decide about one patient")
+    for scope, events in (("this run", PLANNED), ("all runs in the ledger", CHARGED)):
+        found = risk(events, unit="patient", delta=1e-5)
+        together = [three_digits(found.groups[size], ROUND_CEILING) for size in (2, 3)]
+        assert table[scope] == [
+            f"{found.epsilon_rdp:.2f}", f"{found.epsilon_pld:.2f}", three_digits(found.mu, ROUND_CEILING),
+            percent(found.guess), percent(found.tpr), *together,
+        ]  # fmt: skip
+        assert 0.5 < found.guess < 0.9 < 1 / (1 + math.exp(-found.epsilon_pld))
+    drawn = specs(whole)["tradeoff"]["layer"][1]["data"]["values"]
+    curve = tradeoff(PLANNED, 1e-5)
+    points = [(row["fpr"], row["tpr"]) for row in drawn if row["scope"] == "this run"]
+    assert points == [(round(fpr, 4), round(tpr, 4)) for fpr, tpr in zip(curve.fpr, curve.tpr, strict=True)]
+    for said in ("99.9", "factor of"):
+        assert said not in whole.text
+    assert {attrs["data-size"] for attrs in whole.values("epsilon of-group")} == {"2", "3"}
+    for attrs in whole.values("epsilon of-group"):
+        assert {key: attrs[f"data-{key}"] for key in GUARANTEE} == {k: str(v) for k, v in GUARANTEE.items()}
+
+
+def test_a_ledger_that_holds_no_other_run_adds_no_second_scope(tmp_path: Path) -> None:
+    assert list(page(tmp_path, federation=federation()).table("What an attacker can decide")) == [
+        "Scope", "this run",
+    ]  # fmt: skip
 
 
 def test_every_epsilon_has_its_unit_delta_mechanism_and_adjacency(whole: Page) -> None:
@@ -90,7 +131,8 @@ def test_every_epsilon_with_a_number_in_running_text_is_followed_by_what_it_mean
 def test_the_figures_hold_the_numbers_of_the_json(whole: Page) -> None:
     drawn = specs(whole)
     assert set(drawn) == {
-        "epsilon", "norms", "floors", "roc", "pr", "sensitivity", "reliability", "overlap", "ratios",
+        "tradeoff", "epsilon", "utility", "norms", "floors", "roc", "pr", "sensitivity", "reliability",
+        "overlap", "ratios",
     }  # fmt: skip
     spent = drawn["epsilon"]["layer"][0]["data"]["values"]
     rdp = [(row["sites"], row["round"], row["epsilon"]) for row in spent if row["accountant"] == "RDP"]
@@ -155,9 +197,9 @@ def test_headings_tables_and_figures_can_be_read_aloud(whole: Page) -> None:
     assert all(table["caption"].strip() for table in whole.tables)
     assert all("scope" in attrs for tag, attrs in whole.elements if tag == "th")
     figures = [attrs for _, attrs in whole.elements if "data-figure" in attrs]
-    assert len(figures) == 9
+    assert len(figures) == 11
     assert all(attrs["role"] == "img" and len(attrs["aria-label"]) > 40 for attrs in figures)
-    assert len(re.findall(r'<div class="still" aria-hidden="true"><svg viewBox', whole.html)) == 9
+    assert len(re.findall(r'<div class="still" aria-hidden="true"><svg viewBox', whole.html)) == 11
 
 
 def luminance(colour: str) -> float:
@@ -206,6 +248,10 @@ def test_parameters_alone_make_a_small_page_without_figures(tmp_path: Path) -> N
     ("inputs", "message"),
     [
         ({"federation": {**federation(), "plan": {}}}, "federation: lacks 'unit'"),
+        (
+            {"federation": {**federation(), "plan": {**GUARANTEE, "epsilon": 4.0, "noise_multiplier": 3.0}}},
+            "the plan of the run's record lacks 'sampling_rate'",
+        ),
         ({"federation": "{"}, "federation: not JSON"),
         ({"evaluation": {"samples": []}}, "evaluation: lacks alleles, scores, filters"),
         ({"versions": "tool: 1\n"}, "versions, line 1: not `PROCESS:` or an indented `tool: version`"),
@@ -240,6 +286,7 @@ def test_the_audit_is_told_check_by_check_with_what_the_certificate_says(certifi
     assert told == [
         "updates", "0.512 (0.401 to 0.623)", "too few others", "0.512 (0.401 to 0.623)",
     ]  # fmt: skip
+    assert "no attack passes an AUC of 0.857 , nor finds more than 21.09 % at 1 %." in certified.text
     assert "Sites <trust> themselves." in certified.text
     assert "No attack was run" not in certified.text
     assert "cd" * 32 in certified.text
@@ -258,7 +305,7 @@ def test_a_site_whose_aggregator_is_elsewhere_tells_of_its_certificate_alone(tmp
     assert written.table("What the audit asked")["claims"] == [
         "Borne out?", "passed", "yes", "any smaller epsilon",
     ]  # fmt: skip
-    assert {attrs["value"] for attrs in written.values("epsilon")} == {"3.375"}
+    assert {attrs["value"] for attrs in written.values("epsilon")} == {"3.375", *epsilons(PLANNED)}
 
 
 def test_a_site_whose_aggregator_is_elsewhere_tells_what_its_own_ledger_holds(tmp_path: Path) -> None:
@@ -269,7 +316,7 @@ def test_a_site_whose_aggregator_is_elsewhere_tells_what_its_own_ledger_holds(tm
     )
     assert "on patients of one site here and of others elsewhere" in written.text
     assert written.table("Sites' own ledgers")["north"] == ["3.88", "4.00"]
-    assert written.table("Training plan")["noise_multiplier"] == ["1.3"]
+    assert written.table("Training plan")["noise_multiplier"] == ["3.0"]
     assert written.table("Settings")["epsilon"] == ["4"]
     assert "This run sent nothing" not in written.text
     shared = Page((tmp_path / "shareable.html").read_text(encoding="utf-8"))

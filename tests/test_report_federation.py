@@ -96,7 +96,7 @@ def test_a_public_start_is_compared_with_what_came_of_it(
         "AUROC on 1,234 held-out public alleles: 0.9512 at the start, 0.9498 after training" in written.text
     )
     assert f"Released: {released}." in written.text
-    assert "public start" not in page(tmp_path, federation=federation()).text
+    assert "Released:" not in page(tmp_path, federation=federation()).text
 
 
 def test_a_site_that_stopped_by_itself_is_told_once(tmp_path: Path) -> None:

@@ -12,12 +12,11 @@ from cordon.report.figures.privacy import benchmark
 from report_lab import evaluation, federation, page, specs
 
 ROOT = Path(__file__).parents[1]
-MECHANISM = "Poisson-sampled Gaussian"
 
 
 def run(**plan: Any) -> dict[str, Any]:
     found = federation()
-    found["plan"] |= {"mechanism": MECHANISM, **plan}
+    found["plan"] |= plan
     return found
 
 

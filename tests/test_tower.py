@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from conftest import ROOT
 from cordon.parameters import check_parameters, combination_problems, properties, read_json
-from test_pipeline import nextflow, stub_site
+from test_pipeline import FEW_PATIENTS, nextflow, stub_site
 
 SCHEMA = read_json(ROOT / "nextflow_schema.json")
 # The parameters that have no file or folder behind them although their names sound so.
@@ -65,7 +65,7 @@ def test_the_example_of_a_params_file_is_one():
 def test_every_report_that_the_platform_shows_is_published_and_no_name_is_told(tmp_path, monkeypatch):
     """By a run that plays the whole consortium, or by a site's whose aggregator is elsewhere. The latter
     reports to the platform, and so its names are private unasked."""
-    whole = nextflow(tmp_path, "-stub", "--private_names", "true", profile="demo,local")
+    whole = nextflow(tmp_path, "-stub", "--private_names", "true", *FEW_PATIENTS, profile="demo,local")
     assert whole.returncode == 0, whole.stdout
     for name in ("site.key", "ca.crt"):
         (tmp_path / name).touch()

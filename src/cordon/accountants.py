@@ -2,7 +2,7 @@
 
 Adjacency everywhere: one unit's whole contribution is added or removed. Epsilons are never added;
 events are composed. dp-accounting does the mathematics, but for the Rényi curve of Poisson-sampled
-Laplace noise, which it has not (`cordon.sampled_laplace`).
+Laplace noise, which it has not (`cordon.sampled_laplace`), and the losses of a group (`cordon.groups`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cordon.errors import UserError
+from cordon.groups import mixture_losses
 from cordon.sampled_laplace import renyi_divergence
 
 ADJACENCY = "add or remove one unit"
@@ -41,8 +42,10 @@ FINENESS, WIDEST_INTERVAL, MOST_POINTS = 0.01, 1e-4, 300_000
 # Delta that floating-point convolution may lose in a step; at most 2e-17 a step was ever measured, with
 # a million steps composed at once.
 ROUNDING = 1e-16
+# Losses in nats beyond which no loss distribution is of use: e to them is near the largest number.
+MOST_LOSS = 600.0
 # Mechanism, noise multiplier, sampling rate and steps of a composition of events.
-_Merged = tuple[tuple[str, float, float, int], ...]
+Merged = tuple[tuple[str, float, float, int], ...]
 _Floats = npt.NDArray[np.float64]
 
 
@@ -115,7 +118,7 @@ def at_least(epsilon: float, *, unit: str, delta: float, mechanism: str, confide
 
 def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
     """Epsilon of ``events`` composed, by the RDP accountant (0 for no events)."""
-    return _epsilon_rdp(_merge(events), delta)
+    return _epsilon_rdp(merged(events), delta)
 
 
 def epsilon_pld(events: Iterable[Event], delta: float) -> float:
@@ -126,7 +129,7 @@ def epsilon_pld(events: Iterable[Event], delta: float) -> float:
     half of ``delta``, and where epsilon is so large that the grid must be coarse, RDP's epsilon is the
     lower bound of the two and is returned.
     """
-    return _epsilon_pld(_merge(events), delta)
+    return _epsilon_pld(merged(events), delta)
 
 
 def calibrate_noise(
@@ -195,7 +198,7 @@ def _check_mechanism(mechanism: str) -> None:
         )
 
 
-def _merge(events: Iterable[Event]) -> _Merged:
+def merged(events: Iterable[Event]) -> Merged:
     """Sum the steps of equal events: composition is commutative, and the cache then hits.
 
     A sum may pass MOST_STEPS, which bounds what one event may declare and not what a ledger may hold.
@@ -208,34 +211,42 @@ def _merge(events: Iterable[Event]) -> _Merged:
 
 
 @lru_cache(maxsize=4096)
-def _epsilon_rdp(events: _Merged, delta: float) -> float:
+def _epsilon_rdp(events: Merged, delta: float) -> float:
     from dp_accounting.rdp import compute_epsilon
 
     if not events:
         return 0.0
-    return float(compute_epsilon(_orders(), _curve(events), delta)[0])
+    return float(compute_epsilon(renyi_orders(), renyi_curve(events), delta)[0])
 
 
 @lru_cache(maxsize=4096)
-def _epsilon_pld(events: _Merged, delta: float) -> float:
+def _epsilon_pld(events: Merged, delta: float) -> float:
     resolved = delta - ROUNDING * sum(steps for *_, steps in events)
     if not events or resolved < delta / 2:
         return _epsilon_rdp(events, delta)
-    interval = _interval(events)
-    losses, *others = [_losses(*event, interval) for event in events]
-    for other in others:
-        losses = losses.compose(other)
+    losses = composed(events, interval_of(events, WIDEST_INTERVAL))
     return min(float(losses.get_epsilon_for_delta(resolved)), _epsilon_rdp(events, delta))
 
 
-def _losses(mechanism: str, noise: float, rate: float, steps: int, interval: float) -> Any:
-    """The privacy loss distribution of ``steps`` steps, both directions of adjacency."""
+def composed(events: Merged, interval: float, size: int = 1) -> Any:
+    """The privacy loss distribution of ``events`` for ``size`` units, on a grid of that interval."""
+    losses, *others = [_losses(*event, interval, size) for event in events]
+    for other in others:
+        losses = losses.compose(other)
+    return losses
+
+
+def _losses(mechanism: str, noise: float, rate: float, steps: int, interval: float, size: int = 1) -> Any:
+    """The privacy loss distribution of ``steps`` steps for ``size`` units, both directions of adjacency."""
     from dp_accounting.pld import privacy_loss_distribution as pld
 
     if mechanism == LAPLACE:
-        step = pld.from_laplace_mechanism(noise, 1.0, True, interval, rate)
+        some = 1.0 - (1.0 - rate) ** size if size > 1 else rate
+        step = pld.from_laplace_mechanism(noise, float(size), True, interval, some)
     elif rate == 1.0:
-        return pld.from_gaussian_mechanism(noise / math.sqrt(steps), 1.0, True, interval)
+        return pld.from_gaussian_mechanism(noise / math.sqrt(steps), float(size), True, interval)
+    elif size > 1:
+        step = mixture_losses(noise, rate, size, interval)
     else:
         step = pld.from_gaussian_mechanism(noise, 1.0, True, interval, sampling_prob=rate)
     # In two stages: composing at once, dp-accounting's bound on the tails of many small losses is so loose
@@ -245,36 +256,46 @@ def _losses(mechanism: str, noise: float, rate: float, steps: int, interval: flo
     return losses.compose(step.self_compose(steps % stage)) if steps % stage else losses
 
 
-def _interval(events: _Merged) -> float:
+def interval_of(events: Merged, widest: float, size: int = 1) -> float:
     """The interval of the grid that the losses of ``events`` are rounded to, in nats.
 
     A fixed one overstates the cost of many small losses (rounding adds its own variance to each), and
     takes gigabytes for large ones.
     """
-    from dp_accounting.rdp import compute_epsilon
-
-    orders, curve = _orders(), _curve(events)
+    orders, curve = renyi_orders(), renyi_curve(events)
     first = int(np.argmax(np.isfinite(curve)))
     # Near order 1, a step's divergence is about half of its loss's variance.
     variance = 2.0 * curve[first] / orders[first] / sum(steps for *_, steps in events)
-    span = float(compute_epsilon(orders, curve, 1e-12)[0])
-    for mechanism, noise, rate, _ in events:
-        # The farthest loss of a step: dp-accounting cuts the Gaussian's tail at 10 deviations.
-        far = (0.5 + 10.0 * noise) / noise**2 if mechanism == GAUSSIAN else 1.0 / noise
-        span = max(span, 2.0 * math.log1p(rate * math.expm1(far)))
-    return max(min(FINENESS * math.sqrt(variance), WIDEST_INTERVAL), span / MOST_POINTS, 1e-9)
+    finest = min(size * FINENESS * math.sqrt(variance), widest)
+    return max(finest, loss_span(events, size) / MOST_POINTS, 1e-9)
+
+
+def loss_span(events: Merged, size: int) -> float:
+    """About how far the losses of all steps, and of each, reach; of a group about its size squared."""
+    from dp_accounting.rdp import compute_epsilon
+
+    together = size**2 * float(compute_epsilon(renyi_orders(), renyi_curve(events), 1e-12)[0])
+    each = [farthest_loss(mechanism, noise, rate, size) for mechanism, noise, rate, _ in events]
+    return max(together, 2.0 * max(each))
+
+
+def farthest_loss(mechanism: str, noise: float, rate: float, size: int = 1) -> float:
+    """The farthest loss of a step: dp-accounting cuts the Gaussian's tail at 10 deviations."""
+    far = size * (size / 2 + 10.0 * noise) / noise**2 if mechanism == GAUSSIAN else size / noise
+    some = 1.0 - (1.0 - rate) ** size if size > 1 else rate
+    return math.log1p(some * math.expm1(far)) if far < MOST_LOSS else far
 
 
 @lru_cache(maxsize=1)
-def _orders() -> _Floats:
+def renyi_orders() -> _Floats:
     from dp_accounting.rdp import RdpAccountant
 
     return np.asarray(RdpAccountant().orders, dtype=np.float64)
 
 
-def _curve(events: _Merged) -> _Floats:
-    """The Rényi divergence of ``events`` composed, at each of `_orders` (infinite where unknown)."""
-    total = np.zeros_like(_orders())
+def renyi_curve(events: Merged) -> _Floats:
+    """The Rényi divergence of ``events`` composed, at each of `renyi_orders` (infinite where unknown)."""
+    total = np.zeros_like(renyi_orders())
     for *step, steps in events:
         total += steps * _step_curve(*step)
     return total
@@ -286,7 +307,7 @@ def _step_curve(mechanism: str, noise: float, rate: float) -> _Floats:
     from dp_accounting.rdp import RdpAccountant
 
     if mechanism == LAPLACE and rate < 1.0:
-        return np.array([renyi_divergence(noise, rate, order) for order in _orders().tolist()])
+        return np.array([renyi_divergence(noise, rate, order) for order in renyi_orders().tolist()])
     release = GaussianDpEvent(noise) if mechanism == GAUSSIAN else LaplaceDpEvent(noise)
     with _without_order_warnings():
         step = PoissonSampledDpEvent(rate, release) if rate < 1.0 else release

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING
 from importlib.resources import files
 from typing import Any
 
-from cordon.accountants import LAPLACE
+from cordon.accountants import LAPLACE, statement, three_digits
 from cordon.federation.plan import Plan
+from cordon.tradeoff import LIFETIME, percent
+from cordon.units import MOST_DELTA, USUAL_DELTA
+
+NUMERALS = {"2": "two", "3": "three"}
 
 
-def answers(plan: Plan, epsilon: float, sites: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """One answer to each question; ``sites`` hold the public ``site`` and ``declared_patients``."""
+def answers(
+    plan: Plan, epsilon: float, sites: Sequence[Mapping[str, Any]], risks: Sequence[Mapping[str, Any]]
+) -> list[dict[str, str]]:
+    """One answer to each question.
+
+    ``sites`` hold the public ``site`` and ``declared_patients``, ``risks`` what
+    `cordon.auditing.claims.risks` says of the run and, where that is more, of all runs.
+    """
     by_row = plan.unit == "variant"
+    largest = max((plan.declared_units(int(site["declared_patients"] or 0)) for site in sites), default=0)
     words = {
-        "statement": plan.statement(epsilon), "strength": strength(epsilon),
+        "statement": plan.statement(epsilon), "strength": " ".join(strength(risk) for risk in risks),
+        "groups": " ".join(groups(risk) for risk in risks),
         "unit": plan.unit, "adjacency": plan.adjacency,
         "rows": "one row" if by_row else f"at most {plan.max_variants_per_patient} rows of a patient",
         "limit": "A unit is one row of the variant table: what neighbouring rows' features show of it is not "
@@ -24,7 +36,17 @@ def answers(plan: Plan, epsilon: float, sites: Sequence[Mapping[str, Any]]) -> l
         "noise": f"{'Laplace noise on L1' if plan.mechanism == LAPLACE else 'Gaussian noise on L2'}-clipped",
         "rate": f"{plan.sampling_rate:g}", "rounds": plan.rounds, "steps": plan.local_steps,
         "multiplier": f"{plan.noise_multiplier:.4g}", "clipping": plan.clipping,
-        "clip": f"{plan.clip_norm:g}",
+        "clip": f"{plan.clip_norm:g}", "model": plan.model, "optimiser": plan.optimiser,
+        "learning": f"{plan.learning_rate:g}",
+        "start": f"the public model {plan.start[:12]}" if plan.start else "the architecture's own start",
+        "runs": "The ledger charges these patients for other runs too, and above stands what all come to."
+        if any(risk["scope"] == LIFETIME for risk in risks)
+        else "The ledger charges these patients for no other run.",
+        "delta": f"{plan.delta:g}",
+        "declared": f"The site that declares most declares {largest} units, so that at worst "
+        f"{plan.delta * largest:.2g} of them are expected to be exposed by it."
+        if largest else "What sites declared is not in this record.",
+        "usual": f"{USUAL_DELTA:g}", "refused": f"{MOST_DELTA:g}",
         "sites": "; ".join(f"{site['site']}, {site['declared_patients']} patients" for site in sites),
     }  # fmt: skip
     return [
@@ -33,13 +55,33 @@ def answers(plan: Plan, epsilon: float, sites: Sequence[Mapping[str, Any]]) -> l
     ]
 
 
-def strength(epsilon: float) -> str:
-    """What an epsilon bounds, in words: the best guess from even odds, e^epsilon to 1."""
-    guess = 1.0 / (1.0 + math.exp(-epsilon))
+def strength(risk: Mapping[str, Any]) -> str:
+    """What may be learnt of one unit at most, in words; ``risk`` is `cordon.tradeoff.Risk` and its scope."""
+    about = f"In {risk['scope']}, {_stated(risk)}: "
+    if risk["mu"] is None:
+        return f"{about}no useful bound on what an attacker may decide."
     return (
-        "Whoever guesses at even odds whether a given unit took part is right at most "
-        f"{100 * guess:.2f} % of the time, apart from delta."
+        f"{about}whoever guesses at even odds whether a given {risk['unit']} took part is right at most "
+        f"{percent(risk['guess'])} of the time, and who accuses {percent(risk['fpr'])} of those who did not "
+        f"finds at most {percent(risk['tpr'])} of those who did. The whole trade-off curve lies, apart from "
+        f"delta, within that of Gaussian differential privacy with "
+        f"mu {three_digits(risk['mu'], ROUND_CEILING)}."
     )
+
+
+def groups(risk: Mapping[str, Any]) -> str:
+    """What several units come to together, such as relatives who are alike."""
+    stated = [
+        statement(epsilon, unit=f"group of {NUMERALS[size]} {risk['unit']}s", delta=risk["delta"],
+                  mechanism=risk["mechanism"])
+        if epsilon is not None else f"no useful bound for {NUMERALS[size]} {risk['unit']}s"
+        for size, epsilon in risk["groups"].items()
+    ]  # fmt: skip
+    return f"In {risk['scope']}: {'; '.join(stated)}, by PLD."
+
+
+def _stated(risk: Mapping[str, Any]) -> str:
+    return statement(risk["epsilon_rdp"], unit=risk["unit"], delta=risk["delta"], mechanism=risk["mechanism"])
 
 
 def law() -> list[dict[str, str]]:

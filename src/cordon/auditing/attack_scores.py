@@ -161,10 +161,10 @@ def advantage(score: Floats, member: Bools, *, confidence: float = CONFIDENCE) -
 
 
 def at_best(score: AttackScore) -> list[AttackScore]:
-    """What attacks show that are always right, or but for one pair of each kind, on as many targets and units.
+    """What attacks show that are always right, or but for one pair of each kind, on as many units.
 
-    Where all pairs agree the clusters show no variance, and the interval is the wider for it: so the most that
-    can be shown is shown by one that is nearly always right.
+    Where all pairs agree the clusters show no variance, and the interval is the wider for it: so the most
+    that can be shown is shown by one that is nearly always right.
     """
     return [
         judge(guess, member, rates=tuple(rate.fpr for rate in score.rates), confidence=score.confidence)

@@ -13,6 +13,7 @@ from cordon.federation.plan import Plan
 from cordon.model import Model
 from cordon.site_ledger import FOLLOWED, RESERVED, SENT
 from cordon.spending import ASKED, MOST_FOR_PLD, Charge, behind, charged
+from cordon.tradeoff import LIFETIME, RUN, risk
 
 QUESTION = "Does the ledger bear out what the model says of its privacy?"
 # A statement may be rounded, never down.
@@ -56,6 +57,22 @@ def spent(rows: Sequence[Mapping[str, Any]], run: str) -> list[Spent]:
     return [Spent("this site", tuple(event for _, event in events), of_run)]
 
 
+def risks(holders: Sequence[Spent], plan: Plan) -> list[dict[str, Any]]:
+    """What the events of whoever spent most come to, in the run and, where that is more, in all runs."""
+
+    def most(events: Sequence[tuple[Event, ...]]) -> tuple[Event, ...]:
+        return max(events, key=lambda own: epsilon_rdp(own, plan.delta))
+
+    scopes = {RUN: most([holder.of_run for holder in holders])}
+    lifetime = most([holder.events for holder in holders])
+    if epsilon_rdp(lifetime, plan.delta) > epsilon_rdp(scopes[RUN], plan.delta):
+        scopes[LIFETIME] = lifetime
+    return [
+        {"scope": scope, **risk(events, unit=plan.unit, delta=plan.delta).to_dict()}
+        for scope, events in scopes.items()
+    ]
+
+
 def _events(costs: Sequence[Charge], identity: str) -> tuple[Event, ...]:
     return tuple(event for row, events in costs if row["identity"] == identity for event in events)
 
@@ -74,6 +91,7 @@ def check_claims(model: Model, plan: Plan, chain: Chain, *, model_hash: str | No
             {"holder": name, "epsilon_rdp": rdp, "epsilon_pld": pld, **about}
             for name, (rdp, pld) in by_holder.items()
         ],
+        "risks": risks(holders, plan) if holders else [],
     }  # fmt: skip
     most = max((rdp for rdp, _ in by_holder.values()), default=0.0)
     return Check.of(

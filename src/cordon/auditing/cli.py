@@ -154,11 +154,15 @@ def verify(certificate_file: str, model_file: str, key: str | None) -> Facts:
 
 def _told(path: str, content: dict[str, Any]) -> Iterator[str]:
     from cordon.accountants import statement
+    from cordon.auditing.answers import groups, strength
 
     said = content["guarantee"]
     stated = statement(said["epsilon"], unit=said["unit"], delta=said["delta"], mechanism=said["mechanism"])
     yield f"{path}: holds for model {content['model']['hash']}, issued {content['issued']}"
     yield f"guarantee: {stated}, by {said['accountant']}"
+    for risk in content["risks"]:
+        yield f"decisions: {strength(risk)}"
+        yield f"groups: {groups(risk)}"
     yield f"signed by: {content['public_key']}, ledger of {content['ledger']['rows']} rows"
     for check in content["checks"]:
         most = f"; {check['most']}" if check["most"] else ""

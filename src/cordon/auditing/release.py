@@ -8,7 +8,6 @@ public.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,6 +34,7 @@ from cordon.federation.plan import Plan
 from cordon.images import WITH_IMAGES
 from cordon.model import Model, Parameters
 from cordon.steps import Steps, silent
+from cordon.tradeoff import FPR, Tradeoff, tradeoff
 from cordon.units import Units
 
 # Units that attacks look at, and rows of each, drawn where there are more: a whole genome has millions.
@@ -59,7 +59,7 @@ MADE_UP = (
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that attacks may achieve, at the lower end of their intervals, whatever epsilon allows.
+    """The most that attacks may achieve, at the lower end of their intervals, whatever the plan allows.
 
     ``auc`` of membership inference, ``tpr`` at 1 % false positives, ``advantage`` at telling a carrier, and
     ``closeness``, by which a reconstruction may be better than a guess from public marginals.
@@ -203,33 +203,40 @@ def _membership(
             evidence.model, evidence.trained, evidence.held_out, unit=plan.unit, confidence=CONFIDENCE
         )
         results.append(against)
+    curve = tradeoff([plan.event] * plan.rounds, plan.delta)
     faults = [
         f"{result.attack} on the {result.view}: {fault}"
-        for result in results for fault in _score_faults(result.score, plan, limits)
+        for result in results for fault in _score_faults(result.score, curve, limits)
     ]  # fmt: skip
     best = max(results, key=lambda result: result.score.auc.low)
     found = f"the best attack, {best.attack} on the {best.view}, reaches an AUC of {best.score.auc}"
-    figures = {"results": [result.to_dict() for result in results], "limits": asdict(limits)}
+    figures = {
+        "results": [result.to_dict() for result in results], "limits": asdict(limits),
+        "most": {"auc": curve.area, "tpr": curve.most(FPR), "fpr": FPR, **membership.claim(plan)},
+    }  # fmt: skip
     able = any(
         True
         for result in results
-        for score in at_best(result.score) for _ in _score_faults(score, plan, limits)
+        for score in at_best(result.score) for _ in _score_faults(score, curve, limits)
     )  # fmt: skip
     return Check.of(
         "membership", MEMBERSHIP, faults, found, figures, private=private, most=PERFECT[able], able=able
     )
 
 
-def _score_faults(score: AttackScore, plan: Plan, limits: Limits) -> Iterator[str]:
-    if score.auc.low > limits.auc:
+def _score_faults(score: AttackScore, curve: Tradeoff, limits: Limits) -> Iterator[str]:
+    """No attack on a training lies above its ``curve``; the mean over units does not, for it is concave."""
+    beyond = "more than the plan's trade-off curve allows"
+    if score.auc.low > curve.area:
+        yield f"an AUC of {score.auc}, {beyond} ({curve.area:.3f})"
+    elif score.auc.low > limits.auc:
         yield f"an AUC of {score.auc}, above {limits.auc:g}"
     for rate in score.rates:
         if rate.tpr is None or rate.reached is None:
             continue
-        # No attack on an (epsilon, delta)-private model passes this line (Kairouz et al. 2015).
-        allowed = math.exp(min(plan.epsilon, 700.0)) * rate.reached.high + plan.delta
+        allowed = curve.most(rate.reached.high)
         if rate.tpr.low > allowed:
-            yield f"{rate.tpr} of members at {rate.fpr:g} false positives, more than epsilon allows"
+            yield f"{rate.tpr} of members at {rate.fpr:g} false positives, {beyond} ({allowed:.3f})"
         elif rate.fpr <= 0.01 and rate.tpr.low > limits.tpr:
             yield f"{rate.tpr} of members at {rate.fpr:g} false positives, above {limits.tpr:g}"
 

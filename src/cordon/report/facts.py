@@ -53,16 +53,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Spending:
-    """The largest epsilon spent by any site that was not quarantined, and what it bounds.
-
-    ``factor`` is e to the epsilon; ``guess`` is how often an attacker with even prior odds can be right.
-    """
+    """The largest epsilon spent by any site that was not quarantined."""
 
     site: str
     rdp: float
     pld: float
-    factor: float
-    guess: float
 
 
 def improvement(evaluation: Mapping[str, Any] | None) -> Improvement | None:
@@ -86,8 +81,7 @@ def spending(federation: Federation | None) -> Spending | None:
     most = max(sites, key=lambda site: site.epsilon_rdp or 0.0)
     rdp = float(most.epsilon_rdp or 0.0)
     pld = rdp if most.epsilon_pld is None else float(most.epsilon_pld)
-    bound = min(rdp, pld)
-    return Spending(most.site, rdp, pld, math.exp(min(bound, 700.0)), 1.0 / (1.0 + math.exp(-bound)))
+    return Spending(most.site, rdp, pld)
 
 
 def decisions(federation: Federation | None) -> list[Decision]:
@@ -221,6 +215,12 @@ def share(site: SiteOutcome, budget: float) -> float:
     return 100.0 * (site.epsilon_rdp or 0.0) / budget if budget > 0 else math.inf
 
 
+def ceiling(certificate: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The most that any attack on membership may reach, as the certificate has it; None where it has not."""
+    figures = [check.get("figures", {}) for check in certificate["checks"] if check["name"] == "membership"]
+    return next((held["most"] for held in figures if "most" in held), None)
+
+
 def attacks(certificate: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Membership inference as the certificate tells it, numbers in words; none where they are private."""
     results = [
@@ -260,12 +260,6 @@ def attempts(certificate: Mapping[str, Any]) -> str:
 
 def _interval(estimate: Mapping[str, float]) -> str:
     return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
-
-
-def roughly(value: float) -> str:
-    """Three digits of a number that is at least 1, as people write it: ``1,600``, ``7.39``, ``2.1e+09``."""
-    rounded = float(f"{value:.3g}")
-    return f"{rounded:,.0f}" if 100 <= rounded < 1e6 else f"{rounded:.3g}"
 
 
 def words(count: int, noun: str) -> str:

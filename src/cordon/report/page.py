@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -14,11 +15,13 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from cordon import __version__
-from cordon.report import facts
+from cordon.accountants import three_digits
+from cordon.report import facts, risks
 from cordon.report.figures import accuracy, calls, names, privacy, strata, vega
 from cordon.report.figures import federation as updates
 from cordon.report.sources import Guarantee, Sources
 from cordon.tables import written_beside
+from cordon.tradeoff import FPR, percent
 
 # Settings of training: without training in the run they took no effect, and an epsilon would mislead.
 TRAINING_ONLY = (
@@ -42,7 +45,8 @@ def write_report(sources: Sources, path: Path) -> int:
 
 def render(sources: Sources) -> str:
     """The report as HTML."""
-    drawn = _figures(sources)
+    scopes = risks.scopes(sources)
+    drawn = _figures(sources, scopes)
     environment = Environment(
         loader=FunctionLoader(_read),
         autoescape=True,
@@ -53,6 +57,8 @@ def render(sources: Sources) -> str:
     environment.filters.update(
         figure=_number,
         short=vega.short,
+        percent=percent,
+        rounded_up=lambda value: three_digits(value, ROUND_CEILING),
         display=names.display,
         together=names.together,
         filter_name=calls.filter_name,
@@ -65,11 +71,14 @@ def render(sources: Sources) -> str:
         evaluation=sources.evaluation,
         callset=sources.callset,
         facts=facts,
+        scopes=scopes,
+        fpr=FPR,
         figures=drawn,
         specs={name: Markup(vega.as_json(item.spec)) for name, item in drawn.items()},
         svgs={name: Markup(item.svg) for name, item in drawn.items()},
         beside=names.beside(guarantee) if guarantee else "",
         epsilon=_epsilon(guarantee) if guarantee else None,
+        group_epsilon=_epsilon(guarantee, group=True) if guarantee else None,
         styles=_styles(sources.evaluation),
         strata=strata.groups(sources.evaluation),
         settings=settings(sources),
@@ -91,8 +100,8 @@ def settings(sources: Sources) -> list[tuple[str, str]]:
     return rows
 
 
-def _figures(sources: Sources) -> dict[str, vega.Figure]:
-    made: list[vega.Figure | None] = []
+def _figures(sources: Sources, scopes: Sequence[risks.Scope]) -> dict[str, vega.Figure]:
+    made: list[vega.Figure | None] = [privacy.tradeoff(scopes)]
     if sources.federation is not None:
         made += [privacy.epsilon(sources.federation), _utility(sources)]
         made += [updates.norms(sources.federation), updates.floors(sources.federation)]
@@ -126,8 +135,8 @@ def _number(value: float | int | None, digits: int = 3) -> Markup:
     return Markup('<data value="{}">{}</data>').format(value, text)
 
 
-def _epsilon(guarantee: Guarantee) -> Any:
-    """A template function: an epsilon with what it means in its attributes."""
+def _epsilon(guarantee: Guarantee, *, group: bool = False) -> Any:
+    """A template function: an epsilon with what it means in its attributes; of a ``group``, rounded up."""
     attributes = " ".join(
         f'data-{name}="{html.escape(str(value), quote=True)}"'
         for name, value in (
@@ -138,11 +147,14 @@ def _epsilon(guarantee: Guarantee) -> Any:
         )
     )
 
-    def write(value: float | None) -> Markup:
+    def write(value: float | None, size: int = 1) -> Markup:
         if value is None:
             return Markup('<span class="none" title="not recorded">–</span>')
         text = f"{value:.2f}" if math.isfinite(value) else "∞"
-        return Markup(f'<data class="epsilon" value="{value}" {attributes}>{text}</data>')
+        kind, of = "epsilon", ""
+        if group:
+            text, kind, of = three_digits(value, ROUND_CEILING), "epsilon of-group", f'data-size="{size}" '
+        return Markup(f'<data class="{kind}" value="{value}" {of}{attributes}>{text}</data>')
 
     return write
 

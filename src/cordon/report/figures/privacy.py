@@ -24,7 +24,9 @@ from cordon.report.figures.vega import (
     series,
     tooltip,
 )  # fmt: skip
+from cordon.report.risks import Scope
 from cordon.report.sources import Federation, Guarantee
+from cordon.tradeoff import FPR, percent
 
 
 def epsilon(federation: Federation) -> Figure | None:
@@ -140,6 +142,43 @@ def utility(guarantee: Guarantee, spent: float, auroc: float | None) -> Figure |
     return finish(
         "utility", "What privacy costs, and where this run stands", alt, caption, layers, 300, legend
     )
+
+
+def tradeoff(scopes: Sequence[Scope]) -> Figure | None:
+    """The most members that any attack finds, by the share of others that it accuses."""
+    if not scopes:
+        return None
+    legend = [(scope.name, Style(colour, SOLID, 2.2)) for scope, colour in zip(scopes, PALETTE, strict=False)]
+    values = [
+        {"scope": scope.name, "fpr": round(fpr, 4), "tpr": round(tpr, 4)}
+        for scope in scopes
+        for fpr, tpr in zip(scope.curve.fpr, scope.curve.tpr, strict=True)
+    ]
+    axes = {
+        "x": axis("fpr", "Share of others wrongly accused", domain=[0, 1]),
+        "y": axis("tpr", "Share of members found, at most", domain=[0, 1]),
+    }
+    guess = {
+        "data": {"values": [{"fpr": 0, "tpr": 0}, {"fpr": 1, "tpr": 1}]},
+        "mark": {"type": "line", "strokeDash": [2, 3], "color": "var(--muted-line)"},
+        "encoding": axes,
+    }
+    told = tooltip(scope="Scope", fpr=("Wrongly accused", ".3f"), tpr=("Found, at most", ".3f"))
+    line = {
+        "data": {"values": values},
+        "mark": {"type": "line", "strokeWidth": 2.2},
+        "encoding": {**axes, "color": series("scope", legend), "tooltip": told},
+    }
+    caption = (
+        "Every attack lies on the line or below it, whatever it knows of everyone else; the dotted line is a "
+        f"guess. One {scopes[0].risk.unit} added or removed, the worse of the two; by PLD of all events."
+    )
+    alt = "The most that an attack finds: " + "; ".join(
+        f"{percent(scope.risk.tpr)} of members at {percent(FPR)} of others accused, in {scope.name}"
+        for scope in scopes
+    )
+    layers = {"layer": [guess, line]}
+    return finish("tradeoff", "What an attack can find, at most", f"{alt}.", caption, layers, 300, legend)
 
 
 def benchmark() -> Mapping[str, Any]:
