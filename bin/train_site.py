@@ -60,6 +60,7 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
          progress_file: str | None, output: str, status: str) -> Facts:  # fmt: skip
     """Train on this site's variants under its own ledger, and write the model that comes of it."""
     from cordon.accountants import statement
+    from cordon.auditing.self_test import SelfTest
     from cordon.errors import UserError
     from cordon.features import FEATURES
     from cordon.federation.plan import Plan, find_site, read_plan
@@ -93,6 +94,7 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
             declared_patients=find_site(Path(sites), site).declared_patients, ledger=ledger, say=tell.say,
             agreed=read_plan(Path(plan_file)) if plan_file else None, unit=privacy_unit,
             sites_per_patient=sites_per_patient,
+            test=SelfTest(ledger, tell.say),
         )  # fmt: skip
         model = join(
             participant, address=address, certificate=Path(certificate) if certificate else None,

@@ -11,11 +11,12 @@ from typing import Any
 from cordon.accountants import Event, epsilon_rdp, statement
 from cordon.errors import BudgetExceeded, FederationError, UserError
 from cordon.ledger import ChainedLog, Tip
+from cordon.provenance import FAILED, UNTRIED
 from cordon.units import Grouping
 
-# Kinds of a site's rows: its budget, a round's cost before it trains, a round's answer before it leaves, and
-# how far the aggregator's ledger was.
-BUDGET, RESERVED, SENT, FOLLOWED = "budget", "reserved", "sent", "followed"
+# Kinds of a site's rows: its budget, a round's cost before it trains, a round's answer before it leaves, how
+# far the aggregator's ledger was, and what checks of the training code found before a run reserved anything.
+BUDGET, RESERVED, SENT, FOLLOWED, TESTED = "budget", "reserved", "sent", "followed", "tested"
 # What the rows of a private calibration have as their run begins so; no run's name may hold a colon.
 CALIBRATION = "calibration:"
 
@@ -115,6 +116,29 @@ class SiteLedger:
             self._note_budget()
             place = {"kind": RESERVED, "run": run, "round": round_number}
             self._log.append(place | reserved)
+
+    def passed_test(self, settings: str, provenance: Mapping[str, Any]) -> dict[str, str] | None:
+        """The verdicts of the same code and software for a plan of the same ``settings``, if none failed.
+
+        None too where a check was not tried, which it may be another time.
+        """
+        same = {"plan": settings, "code": provenance["code"], "versions": dict(provenance["versions"])}
+        for row in reversed(self._log.of_kind(TESTED)):
+            if same.items() <= row.items():
+                bad = row["seeded"] or {FAILED, UNTRIED} & set(row["verdicts"].values())
+                return None if bad else dict(row["verdicts"])
+        return None
+
+    def note_test(self, run: str, settings: str, provenance: Mapping[str, Any]) -> None:
+        """Record what is about to train in ``run``, and what checks found of it; once for a run.
+
+        ``before`` says that the checks were made for an earlier run, whose row says the same.
+        """
+        said = {"plan": settings, **provenance}
+        with self._log.locked():
+            same = [row for row in self._log.of_kind(TESTED) if said.items() <= row.items()]
+            if not any(row["run"] == run for row in same):
+                self._log.append({"kind": TESTED, "run": run, "before": bool(same), **said})
 
     def mark_sent(self, run: str, round_number: int, released: Mapping[str, Any] | None = None) -> None:
         """Record that the round's update leaves now; call it before it does.

@@ -12,7 +12,7 @@ from typing import Any
 from cordon.accountants import ADJACENCY, MOST_FOR_PLD, Event, epsilon_pld, epsilon_rdp
 from cordon.errors import UserError
 from cordon.several_sites import at_more_sites
-from cordon.site_ledger import BUDGET, FOLLOWED, RESERVED, SENT
+from cordon.site_ledger import BUDGET, FOLLOWED, RESERVED, SENT, TESTED
 from cordon.steps import Steps, Tick, silent
 
 MOST_FURTHER_ROUNDS = 10_000
@@ -20,10 +20,14 @@ MOST_FURTHER_ROUNDS = 10_000
 # it, and those of its registry. The first two may cost.
 ASKED, DECISION = "asked", "decision"
 ENROLLED, BANNED, RELEASED = "enrolled", "banned", "released"
+# In whoever's ledger signs the certificate: that an audit of a model began, and what it found.
+AUDIT, AUDITED = "audit", "audited"
 # What a decision can be.
 ACCEPTED, QUARANTINED, MISSING = "accepted", "quarantined", "missing"
 # All kinds of rows, a site's and an aggregator's.
-KINDS = (BUDGET, RESERVED, SENT, FOLLOWED, ASKED, DECISION, ENROLLED, BANNED, RELEASED)
+KINDS = (
+    BUDGET, RESERVED, SENT, FOLLOWED, TESTED, ASKED, DECISION, ENROLLED, BANNED, RELEASED, AUDIT, AUDITED,
+)  # fmt: skip
 
 
 # One of an aggregator's rows, and the events that it charges the row's identity.

@@ -110,11 +110,13 @@ def check_claims(model: Model, plan: Plan, chain: Chain, *, model_hash: str | No
         ),
         "risks": risks(holders, plan) if holders else [],
     }  # fmt: skip
-    reason = "; ".join(faults)
-    if not faults:
-        most = max(rdp for rdp, _ in by_holder.values())
-        reason = f"the ledger's events come to {plan.statement(most)}, and the model states no less"
-    return Check("claims", QUESTION, not faults, reason, figures)
+    most = max((rdp for rdp, _ in by_holder.values()), default=0.0)
+    return Check.of(
+        "claims", QUESTION, faults,
+        f"the ledger's events come to {plan.statement(most)}, and the model states no less", figures,
+        most=f"any epsilon below {plan.statement(most)} would have failed it, and any other word or plan; a "
+        "ledger that lacks events would not",
+    )  # fmt: skip
 
 
 def _faults(

@@ -154,8 +154,7 @@ def plainly(sources: Sources) -> list[Line]:
     elif sources.spent:
         lines.append(_trained(sources, len(sources.spent)))
     if sources.certificate is not None:
-        tried = sum(bool(check["tried"]) for check in sources.certificate["checks"])
-        said = f"and passed {words(tried, 'check')}. A signed certificate says so."
+        said = f"and of the checks {verdicts(sources.certificate)}. A signed certificate says so."
         lines.append(Line("The model was attacked before it left,", said, "audit", "The audit"))
     elif sources.plan:
         lines.append(Line("The model was not audited,", "so it has no certificate.", "audit", "The audit"))
@@ -284,14 +283,33 @@ def attacks(certificate: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def verdicts(certificate: Mapping[str, Any]) -> str:
+    """How many checks came to which verdict: ``nine passed and one was not able to refute``."""
+    said = [check["verdict"] for check in certificate["checks"]]
+    parts = []
+    for name in dict.fromkeys(said):
+        were = "" if name in ("passed", "failed") else "was " if said.count(name) == 1 else "were "
+        parts.append(f"{numeral(said.count(name))} {were}{name}")
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def attempts(certificate: Mapping[str, Any]) -> str:
+    """How often the model was audited before."""
+    before = len(certificate["audit"]["earlier"])
+    return f"The model had been audited {words(before, 'time')} before." if before else ""
+
+
 def _interval(estimate: Mapping[str, float]) -> str:
     return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
 
 
 def words(count: int, noun: str) -> str:
     """``3, "site"`` -> ``three sites``."""
-    number = NUMERALS[count] if count < len(NUMERALS) else str(count)
-    return f"{number} {noun}{'' if count == 1 else 's'}"
+    return f"{numeral(count)} {noun}{'' if count == 1 else 's'}"
+
+
+def numeral(count: int) -> str:
+    return NUMERALS[count] if count < len(NUMERALS) else str(count)
 
 
 def joined(names: Sequence[str]) -> str:
