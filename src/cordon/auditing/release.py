@@ -185,8 +185,8 @@ def _one_run(
         "one run", question, [found] if any(bound.exceeds for bound in bounds) else [], found,
         {"bounds": [bound.to_dict() for bound in bounds]}, private=private,
         most=f"had every guess been right it would have shown {most.statement(most.most)}; the plan's budget "
-        f"is {plan.epsilon:g}",
-        able=most.most > plan.epsilon,
+        f"for one site is {plan.epsilon_at_site:.4g}",
+        able=most.most > plan.epsilon_at_site,
     )  # fmt: skip
 
 
