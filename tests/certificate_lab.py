@@ -6,8 +6,11 @@ from dataclasses import replace
 
 from cordon.accountants import GAUSSIAN, epsilon_rdp
 from cordon.auditing import certificate
+from cordon.auditing.attempts import Attempt
 from cordon.auditing.certificate import Subject
 from cordon.auditing.claims import check_claims
+from cordon.auditing.release import Limits, settings_of
+from cordon.auditing.training import trained_by
 from cordon.chain import read_private_key
 from cordon.features import FEATURES
 from cordon.federation.plan import Plan
@@ -45,6 +48,17 @@ class Lab:
             },
         )  # fmt: skip
 
+    @staticmethod
+    def decided_by(folder, provenance) -> None:
+        """Add a decision on an update that came with ``provenance``, and costs nothing, to a lab's ledger."""
+        ChainedLog(folder / "ledger.sqlite").append(
+            {
+                "kind": DECISION, "run": PLAN.run, "round": 3, "identity": "a" * 64, "budget": 4.0,
+                "delta": 1e-5, "unit": "patient", "site": "x", "decision": "accepted", "reason": "",
+                "events": [], "trained_by": provenance.digest, "provenance": provenance.to_dict(),
+            }
+        )  # fmt: skip
+
     def decide(self, log, identity, number, *, run=PLAN.run, event=PLAN.event, decision="accepted") -> None:
         log.append(
             {
@@ -68,6 +82,9 @@ class Lab:
         path = folder / "certificate.json"
         found = self.claims()
         log = ChainedLog(self.path)
-        subject = Subject(self.model, PLAN, SITES, log.tip)
+        attempt = Attempt(self.path, self.model.hash, settings_of(Limits(), 64))
+        tip = attempt.done([found, *checks])
+        trained = trained_by(log, PLAN.run)
+        subject = Subject(self.model, PLAN, SITES, tip, trained, attempt.to_dict())
         certificate.issue(path, subject, [found, *checks], found.figures, key or self.key)
         return path

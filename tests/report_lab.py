@@ -283,25 +283,31 @@ def certificate() -> dict[str, Any]:
     }  # fmt: skip
     checks = [
         {
-            "name": "claims", "question": "Borne out?", "passed": True, "tried": True, "reason": "yes",
-            "private": False, "figures": {},
+            "name": "claims", "question": "Borne out?", "verdict": "passed", "reason": "yes",
+            "most": "any smaller epsilon", "private": False, "figures": {},
         },
         {
-            "name": "membership", "question": "Who?", "passed": True, "tried": True, "reason": "AUC <0.6>",
-            "private": False,
-            "figures": {
+            "name": "membership", "question": "Who?", "verdict": "not able to refute", "reason": "AUC <0.6>",
+            "most": "not even an attack that is always right", "private": False,
+                        "figures": {
                 "results": [result], "most": {"auc": 0.857, "tpr": 0.210887, "fpr": 0.01, **GUARANTEE},
             },
         },
     ]  # fmt: skip
     return {
-        "kind": "cordon certificate 1", "issued": "2026-11-25T10:00:00Z", "public_key": "cd" * 32,
+        "kind": "cordon certificate 2", "issued": "2026-11-25T10:00:00Z", "public_key": "cd" * 32,
         "model": {"hash": "ab" * 32, "architecture": "mlp", "run": "run <7>"},
         "guarantee": {"epsilon": 3.375, "epsilon_pld": 3.125, "accountant": "RDP", **GUARANTEE},
         "plan": federation()["plan"], "risks": [], "checks": checks, "trust": ["Sites <trust> themselves."],
         "questions": [{"question": "How strong?", "answer": "epsilon is small"}],
         "law": [{"term": "GDPR", "bearing": "none claimed"}],
         "ledger": {"key": "cd" * 32, "rows": 3, "head": "ef" * 32},
+        "trained_by": [
+            {"site": "north", "statement": "north: code abc, not the one that audited; SEEDED: NOT PRIVATE"}
+        ],
+        "audit": {
+            "attempt": 2, "earlier": [{"attempt": 1, "verdicts": None}], "code": "ab" * 32, "trainings": 64,
+        },
     }  # fmt: skip
 
 

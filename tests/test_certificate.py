@@ -18,6 +18,7 @@ from cordon.chain import read_private_key
 from cordon.cli import main
 from cordon.errors import NotReleased, UserError
 from cordon.ledger import ChainedLog, Tip, key_path, read_log
+from cordon.provenance import FAILED, PASSED
 from cordon.site_ledger import SiteLedger
 from cordon.tradeoff import percent, risk
 
@@ -229,16 +230,18 @@ class TestCertificate:
         assert certificate.verify(path, lab.model, key=str(key_path(other.path)))
 
     def test_a_failed_check_issues_nothing(self, lab, tmp_path):
-        failed = Check("step bound", "?", False, "a lower bound of 9 is above 4")
+        failed = Check("step bound", "?", FAILED, "a lower bound of 9 is above 4")
         with pytest.raises(NotReleased, match=r"step bound: a lower bound of 9"):
             lab.issue(tmp_path, [failed])
         assert not (tmp_path / "certificate.json").exists()
 
     def test_figures_of_patients_rows_stay_out_of_it(self, lab, tmp_path):
-        secret = Check("membership", "?", True, "AUC 0.512345", {"auc": 0.512345}, private=True)
+        secret = Check("membership", "?", PASSED, "AUC 0.512345", {"auc": 0.512345}, private=True)
         path = lab.issue(tmp_path, [secret])
         assert "0.512345" not in path.read_text()
-        assert {"name": "membership", "passed": True}.items() <= certificate.read(path)["checks"][1].items()
+        assert {"name": "membership", "verdict": PASSED}.items() <= certificate.read(path)["checks"][
+            1
+        ].items()
 
     @pytest.mark.parametrize("text", ["", "{}", '{"kind": "other"}', "[]", "\xff"])
     def test_what_is_no_certificate_is_said_to_be_none(self, lab, tmp_path, text):
@@ -256,7 +259,7 @@ class TestCommand:
     @pytest.fixture
     def held(self, lab, tmp_path):
         lab.model.save(tmp_path / "model.safetensors")
-        return lab.issue(tmp_path, [Check("step bound", "Is there noise?", True, "there is")])
+        return lab.issue(tmp_path, [Check("step bound", "Is there noise?", PASSED, "there is")])
 
     def test_it_says_that_a_certificate_holds_and_for_what(self, held, tmp_path):
         run = self.verify(held, "--model", tmp_path / "model.safetensors")

@@ -1,6 +1,7 @@
 """Tests of cordon.federation.messages: what may be on the wire, both ways."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from cordon.federation.plan import Plan
 from cordon.federation.site import Participant
 from cordon.ledger import ChainedLog, Tip
 from cordon.model import initial_parameters
+from cordon.provenance import LONGEST, Provenance, installed
 from cordon.site_ledger import SiteLedger
 from cordon.units import Units
 
@@ -49,7 +51,7 @@ TRAINED_REPLY = Reply(TRAINED, "run-7", 3, PLAN.event, UPDATE)
 EGRESS = {
     ("declaration", "status"), ("declaration", "run"), ("declaration", "round"),
     ("declaration", "mechanism"), ("declaration", "noise_multiplier"), ("declaration", "sampling_rate"),
-    ("declaration", "steps"),
+    ("declaration", "steps"), ("declaration", "sites"), ("declaration", "provenance"),
     ("update", "0.weight"), ("update", "0.bias"),
 }  # fmt: skip
 
@@ -126,7 +128,9 @@ def test_a_real_reply_holds_what_the_egress_rule_names_and_nothing_else(tmp_path
     assert walked(content) == EGRESS
     assert content.metric_records == {}
     declared = {"status": "trained", "run": "run-7", "round": 3} | PLAN.event.to_dict()
-    assert dict(content["declaration"]) == declared
+    provenance = dict(content["declaration"]).pop("provenance")
+    assert dict(content["declaration"]) == declared | {"provenance": provenance}
+    assert Provenance.from_text(provenance) == installed()
     assert not any(secret in sent for secret in (b"secret", str(tmp_path).encode(), b"f_a"))
     # An array is its numbers: what stands beside them on the wire is the same at every site.
     for name, array in content["update"].items():
@@ -178,7 +182,8 @@ def test_a_missing_key_in_the_declaration_is_refused(key):
 @pytest.mark.parametrize("value", [True, b"1", [1], [0.5], ["trained"], "x", 7, 0.5], ids=repr)
 def test_a_declaration_of_another_type_is_refused(key, value):
     sound = declaration()[key]
-    if type(value) is type(sound) and key in ("run", "round", "steps", "noise_multiplier", "sampling_rate"):
+    free = ("run", "round", "steps", "sites", "noise_multiplier", "sampling_rate")
+    if type(value) is type(sound) and key in free:
         Reply.from_records(records(declaration=declaration(**{key: value})))
     else:
         with pytest.raises(MalformedMessage):
@@ -190,6 +195,7 @@ def test_a_declaration_of_another_type_is_refused(key, value):
     [{"noise_multiplier": v} for v in (0.0, -1.0, float("nan"), float("inf"), 0.01)]
     + [{"sampling_rate": v} for v in (0.0, 2.0, float("nan"))]
     + [{"steps": v} for v in (0, -3, 2**62)]
+    + [{"sites": v} for v in (0, -3, 2**62)]
     + [{"mechanism": "Laplace"}, {"status": "finished"}, {"status": STOPPED}, {"status": ""}],
     ids=str,
 )
@@ -338,6 +344,32 @@ def test_another_outcome_is_refused(change):
         Outcome.from_records(content)
 
 
+def told(**changes):
+    return json.dumps(installed().to_dict() | changes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "{", told(code="x"), told(more=1), told(versions={"torch": "2 <b>"}),
+        told(versions={"x": "1"}), told(verdicts={"noise": "splendid"}), told(verdicts={"9": "passed"}),
+        told(seeded=0), " " * LONGEST + told(), "[" * 3999,
+    ],
+    ids=lambda text: text[:12],
+)  # fmt: skip
+def test_what_is_no_provenance_is_refused(text):
+    with pytest.raises(MalformedMessage, match="provenance"):
+        Reply.from_records(records(declaration=declaration(provenance=text)))
+
+
+def test_what_computed_an_update_crosses_the_wire():
+    said = Provenance("ab" * 32, {"torch": "2.15.0+cu126"}, {"noise": "failed"}, seeded=True)
+    again = Reply.from_records(replace(TRAINED_REPLY, provenance=said).to_records()).provenance
+    assert again == said
+    assert again.digest == said.digest
+    assert again.faults == ["seeded: not private", "its check of noise failed"]
+
+
 def test_an_event_is_declared_as_it_is_accounted():
     reply = Reply(TRAINED, "run-7", 3, Event(1.25, 0.125, 9), UPDATE)
     assert Reply.from_records(reply.to_records()).event == Event(1.25, 0.125, 9)
@@ -389,9 +421,10 @@ def asked(participant, task_message, number, tip):
         ({"agreed": replace(PLAN, unit="variant")}, "plan is not the one that was agreed"),
         ({"unit": "variant"}, "unit of privacy is one patient, and s's is one variant"),
         ({"agreed": replace(PLAN, noise_multiplier=9.0)}, "plan is not the one that was agreed"),
+        ({"sites_per_patient": 2}, "counts a person at 1 sites, and s's may be at 2"),
         ({"declared_patients": 5}, "holds 4 declared patients for s, the site declared 5"),
     ],
-    ids=["unit", "the site's own unit", "noise", "declared patients"],
+    ids=["unit", "the site's own unit", "noise", "sites of a person", "declared patients"],
 )
 def test_a_plan_or_a_declaration_that_was_not_agreed_is_refused_and_spends_nothing(
     agreed, message, tmp_path, task_message

@@ -19,7 +19,10 @@ from cordon.auditing.release import Evidence, Limits, examine
 from cordon.cli import main
 from cordon.features import FEATURES
 from cordon.federation import messages, site
+from cordon.federation.plan import Plan
+from cordon.ledger import ChainedLog
 from cordon.model import load
+from cordon.provenance import FAILED, UNABLE, UNTRIED, Provenance, code_digest
 from cordon.tables import LABELLED, write_table
 from cordon.tradeoff import tradeoff
 from cordon.training import train
@@ -29,8 +32,8 @@ from planted_bugs import BUGS
 pytestmark = pytest.mark.statistical
 
 CHECKS = [
-    "claims", "noise", "neighbours", "sampling", "egress", "step bound", "one run", "membership", "carriers",
-    "inversion",
+    "claims", "training", "noise", "neighbours", "releases", "sampling", "count", "egress", "step bound",
+    "one run", "membership", "carriers", "inversion",
 ]  # fmt: skip
 
 
@@ -50,26 +53,52 @@ def evidence(tmp_path, units) -> Evidence:
 
 
 def first_fault(evidence: Evidence):
-    return next((check for check in examine(evidence, trainings=8, seed=1) if not check.passed), None)
+    return next((check for check in examine(evidence, trainings=8, seed=1) if check.failed), None)
 
 
-def test_an_honest_model_passes_every_check(evidence):
+def test_an_honest_model_fails_no_check_and_passes_those_that_could_fail(evidence):
     checks = list(examine(evidence, trainings=24, seed=1))
     assert [check.name for check in checks] == CHECKS
-    assert [check.reason for check in checks if not check.passed] == []
-    assert [check.private for check in checks] == [False] * 6 + [True] * 4
+    assert [check.reason for check in checks if check.failed] == []
+    verdicts = {check.name: check.verdict for check in checks if not check.passed}
+    # Nothing was recorded of what trained, the clip is fixed, 256 canaries show epsilon 3.2 at most, and 24
+    # trainings an advantage of 0.2 over six rows.
+    assert verdicts == {"training": UNABLE, "count": UNTRIED, "one run": UNABLE, "carriers": UNABLE}
+    assert [check.private for check in checks] == [False] * 9 + [True] * 4
+    assert all(check.most for check in checks if check.verdict != UNTRIED)
     json.dumps([check.to_dict() for check in checks], allow_nan=False)
+
+
+def test_one_run_says_the_most_that_it_could_have_shown(evidence):
+    """With every guess about 256 canaries right, 3.23 at most: so it refutes nothing that claims 4."""
+    (found,) = [check for check in examine(evidence, trainings=8, seed=1) if check.name == "one run"]
+    assert "had every guess been right it would have shown at least epsilon 3.2" in found.most
+    assert "(unit: one patient; delta 1e-05; Poisson-sampled Gaussian" in found.most
+    assert {round(bound["most"], 2) for bound in found.figures["bounds"]} == {3.23}
+    assert found.verdict == UNABLE
+    # It is no figure of patients' rows: the certificate has it.
+    assert found.to_dict(shareable=True)["most"] == found.most
 
 
 def test_what_too_few_units_leave_untried_is_said(evidence, units):
     few = replace(evidence, trained=release.some(units, 4, np.random.default_rng(0)))
     checks = {check.name: check for check in examine(few, seed=1)}
     assert list(checks) == CHECKS
-    assert [name for name, check in checks.items() if not check.tried] == ["membership", "carriers"]
+    untried = [name for name, check in checks.items() if check.verdict == UNTRIED]
+    assert untried == ["count", "membership", "carriers"]
     assert checks["membership"].reason == "not tried: 4 units are fewer than 10"
-    assert checks["membership"].verdict == "not tried"
     # How many units a site holds is an exact count: it stays there.
     assert "4 units" not in json.dumps([check.to_dict(shareable=True) for check in checks.values()])
+
+
+def test_attacks_on_so_few_units_that_perfect_ones_would_pass_are_no_pass(evidence, units):
+    ten = replace(evidence, trained=release.some(units, 10, np.random.default_rng(0)))
+    limits = Limits(auc=0.999, tpr=0.999)
+    checks = {check.name: check for check in examine(ten, limits=limits, trainings=8, seed=1)}
+    assert checks["membership"].verdict == UNABLE
+    assert checks["membership"].most == "not even an attack that is always right would have failed it"
+    able = {check.name: check for check in examine(evidence, trainings=8, seed=1)}["membership"]
+    assert able.most == "an attack that is always right would have failed it"
 
 
 def test_attacks_look_at_some_units_and_some_rows_of_each(units, monkeypatch):
@@ -155,6 +184,15 @@ def test_attacks_are_held_against_limits_and_against_the_plans_trade_off_curve(s
     assert all(part in fault for part, fault in zip(expected, found, strict=True))
 
 
+def test_an_attack_on_one_site_is_held_against_what_that_sites_part_costs():
+    """A person at two sites is within epsilon 4; whoever attacks one of them can find less."""
+    agreed = {name: value for name, value in PLAN.to_dict().items() if name != "noise_multiplier"}
+    plan = Plan.calibrated(**agreed | {"sites_per_patient": 2})
+    event = replace(plan.event, sites=1)
+    of_one, of_both = tradeoff([event] * 3, 1e-5), tradeoff([event] * 6, 1e-5)
+    assert release.at_one_site(plan).most(0.01) == of_one.most(0.01) < 0.8 * of_both.most(0.01)
+
+
 class TestCommand:
     @pytest.fixture
     def held(self, tmp_path) -> Path:
@@ -193,7 +231,9 @@ class TestCommand:
         content = verify(held / "certificate.json", load(held / "model.safetensors"))
         assert [check["name"] for check in content["checks"]] == CHECKS
         assert "step bound: passed; at least epsilon" in run.stdout
-        for check in content["checks"][6:]:
+        assert "with half of the noise it would have shown at least epsilon" in run.stdout
+        assert "one run: not able to refute; figures stay in the details; had every guess" in run.stdout
+        for check in content["checks"][9:]:
             assert check["private"]
             assert "figures" not in check
         assert "AUC" not in run.stdout
@@ -201,6 +241,56 @@ class TestCommand:
         details = json.loads((held / "audit.json").read_text())
         attacks = next(check for check in details["checks"] if check["name"] == "membership")
         assert len(attacks["figures"]["results"]) == 7
+
+    def test_every_audit_is_two_rows_of_the_ledger_and_the_certificate_says_which_it_is(self, held):
+        assert self.audit(held, "--attack_auc", "0.0").exit_code == 8
+        assert self.audit(held).exit_code == 0
+        rows = [*ChainedLog(held / "ledger.sqlite")][-4:]
+        assert [(row["kind"], row["attempt"]) for row in rows] == [
+            ("audit", 1), ("audited", 1), ("audit", 2), ("audited", 2)
+        ]  # fmt: skip
+        assert rows[1]["verdicts"]["membership"] == "failed"
+        assert rows[0]["limits"]["auc"] == 0.0
+        content = json.loads((held / "certificate.json").read_text())
+        told = content["audit"]
+        assert (told["attempt"], told["trainings"], told["limits"]["auc"]) == (2, 12, 0.75)
+        assert told["confidence"] == {"attacks": 0.998, "step bound": 0.999, "made-up rows": 1 - 1e-6}
+        assert told["code"] == code_digest()
+        assert [row["verdicts"]["membership"] for row in told["earlier"]] == ["failed"]
+        # The signed tip is that with the audit's own row.
+        ledger = ChainedLog(held / "ledger.sqlite")
+        assert content["ledger"] == {"key": ledger.tip.key, "rows": len(ledger), "head": ledger.head}
+        shown = CliRunner().invoke(
+            main,
+            [
+                "certificate",
+                "verify",
+                str(held / "certificate.json"),
+                "--model",
+                str(held / "model.safetensors"),
+            ],
+        )
+        assert "audit: attempt 2, 12 trainings for each attack at confidence 99.8 %" in shown.stdout
+        assert "audit: attempt 1: membership failed" in shown.stdout
+
+    def test_an_audit_that_is_ended_in_its_middle_shows_as_well(self, held, monkeypatch):
+        def killed(*arguments, **named):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(release, "check_egress", killed)
+            assert self.audit(held).exit_code == 130
+        assert self.audit(held).exit_code == 0
+        told = json.loads((held / "certificate.json").read_text())["audit"]
+        assert (told["attempt"], told["earlier"]) == (2, [{"attempt": 1, "verdicts": None}])
+
+    def test_a_training_that_says_of_itself_that_it_was_seeded_gets_no_certificate(self, held):
+        """And what computed it is named in the details."""
+        Lab.decided_by(held, Provenance("ab" * 32, {"torch": "2.9"}, {"noise": "failed"}, seeded=True))
+        run = self.audit(held)
+        assert run.exit_code == 8
+        assert "training: x: seeded: not private; x: its check of noise failed" in run.stderr
+        assert not (held / "certificate.json").exists()
 
     def test_figures_of_public_rows_are_in_it(self, held):
         run = self.audit(held, "--rows", "public")
@@ -219,7 +309,7 @@ class TestCommand:
         failed = [
             check["name"]
             for check in json.loads((held / "audit.json").read_text())["checks"]
-            if not check["passed"]
+            if check["verdict"] == FAILED
         ]
         assert failed == ["noise", "step bound"]
 
@@ -230,7 +320,7 @@ class TestCommand:
         assert told == "  - membership: failed; its figures are of patients' rows and stay in the details"
         assert "an AUC of" not in run.stderr + run.stdout
         (private,) = [check for check in json.loads((held / "audit.json").read_text())["checks"]
-                      if not check["passed"]]  # fmt: skip
+                      if check["verdict"] == FAILED]  # fmt: skip
         assert "an AUC of" in private["reason"]
 
     def test_a_record_of_nothing_and_a_ledger_without_a_key_are_named(self, held):

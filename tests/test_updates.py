@@ -1,4 +1,4 @@
-"""Tests of cordon.auditing.updates: right code passes, and what is broken between the steps is found."""
+"""Tests of cordon.auditing.updates and additions: right code passes, and what is broken is found."""
 
 import numpy as np
 import pytest
@@ -6,22 +6,18 @@ import torch
 
 from cordon import clipping
 from cordon.accountants import LAPLACE
-from cordon.auditing import updates
+from cordon.auditing.additions import check_count, check_releases
+from cordon.auditing.made_up_site import repeated
 from cordon.auditing.updates import check_neighbours, check_noise, check_sampling
-from cordon.clipping import AdaptiveClip, PrivateMean
-from cordon.federation import site
+from cordon.clipping import AdaptiveClip, PrivateMean, Release
 from cordon.federation.plan import Plan
 from cordon.mechanisms import Randomness
+from cordon.optimisers import SGD, Adam
+from cordon.provenance import FAILED, PASSED, UNABLE, UNTRIED
 from cordon.training import Trained, train
 from cordon.units import Units
 
 pytestmark = pytest.mark.statistical
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    """Answers need no grid of seconds here."""
-    monkeypatch.setattr(site, "ANSWER_GRID", 1e-9)
 
 
 def plan(unit="patient", **changes):
@@ -45,19 +41,33 @@ PLANS = [
 @pytest.mark.parametrize(("unit", "changes"), PLANS)
 def test_right_code_passes(unit, changes):
     audited = plan(unit, **changes)
-    checks = [check(audited) for check in (check_noise, check_neighbours, check_sampling)]
-    assert [check.reason for check in checks if not check.passed] == []
-    assert [check.name for check in checks if not check.tried] == (
-        ["neighbours"] if audited.model == "pileup_cnn" else []
-    )
-    noise, neighbours, sampling = checks
+    checks = [
+        check(audited)
+        for check in (check_noise, check_neighbours, check_releases, check_sampling, check_count)
+    ]
+    assert [check.reason for check in checks if not check.passed and check.name != "count"] == []
+    noise, neighbours, releases, sampling, count = checks
     assert noise.figures["updates"] == 8
     assert noise.figures["variance"] == pytest.approx(1.0, abs=0.5)
-    if neighbours.tried:
-        # The control: what the hardest unit may do, it does.
-        assert 0.95 <= neighbours.figures["moved"] <= 1.05
-        assert neighbours.figures["units"] == (8 if unit == "patient" else 32)
+    # The controls: what the hardest unit may do, it does; and what is compared differs by itself.
+    assert 0.95 <= neighbours.figures["moved"] <= 1.05
+    assert neighbours.figures["units"] == (8 if unit == "patient" else 32)
+    assert releases.figures["differ"] == 0.0 < releases.figures["differ_by_releases"]
     assert sampling.figures["rate"] == pytest.approx(audited.sampling_rate, rel=0.2)
+    if audited.clipping == "fixed":
+        assert (count.verdict, count.reason) == (UNTRIED, "not tried: a fixed clip counts nothing")
+    else:
+        assert (count.verdict, count.figures["moved"]) == (PASSED, pytest.approx(0.5, abs=0.01))
+
+
+def test_each_check_says_what_would_have_failed_it_and_what_cannot_fail_does_not_pass():
+    """One unit in two thousand steps: a unit in every fifth step would be seen, one in twice as many not."""
+    rare = plan(sampling_rate=1e-6)
+    found = check_sampling(rare)
+    assert found.verdict == UNABLE
+    assert "of which 1e-06 are declared" in found.most
+    assert "noise of less than 0.9" in check_noise(plan()).most
+    assert "by more than 1.00" in check_neighbours(plan()).most
 
 
 class Sampler:
@@ -98,7 +108,7 @@ def with_raw_mean(architecture, start, units, settings, **named):
     update = dict(trained.update)
     name = next(iter(update))
     if len(units):
-        update[name] = update[name] + np.float32(np.asarray(units.features).mean())
+        update[name] = update[name] + np.float32(units.features[np.arange(len(units.labels))].mean())
     return Trained(update, trained.clip_norm)
 
 
@@ -110,6 +120,61 @@ def silent_count(clip, random):
     count = clip._within - clip._quantile * clip._sampled
     clip.norm *= float(np.exp(-clip._rate * count / clip._expected_batch))
     clip._within = clip._sampled = 0
+
+
+def count_noise_once(move=AdaptiveClip.move):
+    return lambda clip, random: move(clip, Randomness(repeated()))
+
+
+def count_of_rows(clip, norms):
+    """As if every one of four rows had a say."""
+    clip._within += 4 * int((norms <= clip.norm).sum())
+    clip._sampled += 4 * len(norms)
+
+
+def whole_noise_twice(noise_multiplier, mechanism, share):
+    """As if gradient and count each were the whole release."""
+    return noise_multiplier, noise_multiplier / 2
+
+
+class Kept:
+    """What broken optimisers look at beside the release: the raw sum."""
+
+    raw = None
+
+    @classmethod
+    def release(cls, release=PrivateMean.release, summed=PrivateMean.clipped_sum):
+        def released(mean, blocks, parameters):
+            held = list(blocks)
+            cls.raw = sum((summed(mean, block).cpu() for block in held), torch.zeros(parameters).double())
+            return release(mean, held, parameters)
+
+        return released
+
+
+def raw_momentum(optimiser, gradient, noise_variance):
+    optimiser._velocity = 0.9 * (0.0 if optimiser._velocity is None else optimiser._velocity) + Kept.raw
+    return -optimiser._learning_rate * (gradient + optimiser._velocity)
+
+
+def raw_second_moment(optimiser, gradient, noise_variance):
+    return -optimiser._learning_rate * gradient / (Kept.raw**2 + 1.0) ** 0.5
+
+
+def variance_of_the_sample(release=PrivateMean.release):
+    """Adam is told of the noise by how many units were sampled."""
+
+    def released(mean, blocks, parameters):
+        held = list(blocks)
+        found = release(mean, held, parameters)
+        return Release(found.mean, found.noise_variance / max(1, sum(block.units for block in held)) ** 2)
+
+    return released
+
+
+def each_layer_to_the_whole_clip(mean, layers, norms, whole):
+    factors = [clipping.clip_factors(norm, mean.clip.norm) for norm in norms]
+    return torch.cat([layer.summed(own) for layer, own in zip(layers, factors, strict=True)])
 
 
 def weaker_in_one(take=clipping.NoiseStream.take):
@@ -170,27 +235,85 @@ def test_what_is_broken_between_the_steps_is_refused(monkeypatch, bug, epsilon):
     else:
         monkeypatch.setattr(place, wrong)
     found = check(plan(epsilon=epsilon))
-    assert not found.passed, found.reason
+    assert found.verdict == FAILED, found.reason
 
 
-def test_a_count_without_noise_is_refused(monkeypatch):
-    audited = plan(clipping="adaptive")
-    assert check_noise(audited).passed
-    monkeypatch.setattr(AdaptiveClip, "move", silent_count)
-    found = check_noise(audited)
-    assert "the count behind the adaptive clip" in found.reason
-    assert not found.passed
+ADDED = {
+    "a count without noise": (
+        check_count, {"clipping": "adaptive"}, [(AdaptiveClip, "move", silent_count)],
+        "of the declared noise",
+    ),
+    "a count whose noise comes again": (
+        check_count, {"clipping": "adaptive"}, [(AdaptiveClip, "move", count_noise_once())],
+        "share their noise",
+    ),
+    "a count of rows": (
+        check_count, {"clipping": "adaptive"}, [(AdaptiveClip, "observe", count_of_rows)],
+        "moves the count by 2",
+    ),
+    "gradient and count for the price of one": (
+        check_count, {"clipping": "adaptive"}, [("cordon.clipping.split_noise", whole_noise_twice)],
+        "times what the plan accounts for",
+    ),
+    "a count without noise, of variants that are rarely sampled": (
+        check_count, {"clipping": "adaptive", "unit": "variant", "sampling_rate": 0.005},
+        [(AdaptiveClip, "move", silent_count)], "of the declared noise",
+    ),
+    "momentum of raw gradients": (
+        check_releases, {"momentum": 0.9},
+        [(PrivateMean, "release", Kept.release()), (SGD, "change", raw_momentum)],
+        "where releases are the same",
+    ),
+    "a second moment of raw gradients": (
+        check_releases, {"optimiser": "adam"},
+        [(PrivateMean, "release", Kept.release()), (Adam, "change", raw_second_moment)],
+        "where releases are the same",
+    ),
+    "a noise variance by the sample": (
+        check_releases, {"optimiser": "adam"}, [(PrivateMean, "release", variance_of_the_sample())],
+        "where releases are the same",
+    ),
+    "the mean of raw rows, under Adam and an adaptive clip": (
+        check_releases, {"optimiser": "adam", "clipping": "adaptive"},
+        [("cordon.federation.site.train", with_raw_mean)], "where releases are the same",
+    ),
+    "every layer to the whole clip": (
+        check_neighbours, {"per_layer": True}, [(PrivateMean, "summed", each_layer_to_the_whole_clip)],
+        "moves an update by 1.4",
+    ),
+    "the mean of raw rows of images": (
+        check_neighbours, {"model": "pileup_cnn"}, [("cordon.federation.site.train", with_raw_mean)],
+        "moves an update by",
+    ),
+    "no clip on images": (
+        check_neighbours, {"model": "pileup_cnn"},
+        [("cordon.clipping.clip_factors", lambda norms, clip: torch.ones_like(norms))], "moves an update by",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("epsilon", [8.0, 2.0])
+@pytest.mark.parametrize("bug", ADDED)
+def test_what_is_broken_in_what_a_plan_adds_is_refused(monkeypatch, bug, epsilon):
+    check, changes, patches, said = ADDED[bug]
+    audited = plan(**changes, epsilon=epsilon)
+    assert check(audited).passed
+    for patch in patches:
+        monkeypatch.setattr(*patch)
+    found = check(audited)
+    assert found.verdict == FAILED, found.reason
+    assert said in found.reason
 
 
 def test_half_of_the_noise_in_whole_updates_is_refused(monkeypatch):
     real = PrivateMean.noise_scale
     monkeypatch.setattr(PrivateMean, "noise_scale", lambda mean: real(mean) / 2)
     found = check_noise(plan())
-    assert not found.passed
+    assert found.verdict == FAILED
     assert found.figures["variance"] == pytest.approx(0.25, abs=0.05)
 
 
 def test_the_repeated_source_gives_a_longer_answers_beginning_to_a_shorter_question():
-    first, second = updates._repeated(), updates._repeated()
+    first, second = repeated(), repeated()
     assert first(16) == second(32)[:16]
     assert first(16) != second(16)[:8] + first(8)

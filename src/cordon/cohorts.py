@@ -28,6 +28,8 @@ from cordon.pseudonyms import DIGEST
 # The kind of a row that says what a round costs, before it trains.
 RESERVED = "reserved"
 SUFFIX = ".sqlite"
+# The digests that a patient goes by: of one id, or of several that were found to be one person's.
+Ids = tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,15 @@ def members(chain: Chain, row: dict[str, Any]) -> frozenset[bytes] | None:
     return _read(chain.attached[row["cohort"]])
 
 
-def everybody(chain: Chain) -> list[bytes]:
-    """All patients that a ledger's reservations name, each once."""
-    cohorts = {row["cohort"]: members(chain, row) for row in _reserved(chain) if "cohort" in row}
-    return sorted(frozenset().union(*(cohort or () for cohort in cohorts.values())))
+def everybody(chain: Chain, run: str | None = None) -> list[Ids]:
+    """All patients whom a ledger's reservations name, or those of ``run``, each once and by one id."""
+    rows = [row for row in _reserved(chain) if "cohort" in row and run in (None, row["run"])]
+    cohorts = {row["cohort"]: members(chain, row) for row in rows}
+    return [(digest,) for digest in sorted(frozenset().union(*(held or () for held in cohorts.values())))]
 
 
-def histories(chains: Sequence[Chain], patients: Sequence[bytes]) -> list[History]:
-    """The histories of ``patients`` (digests [n]) over all ``chains``, each patient in one of them.
+def histories(chains: Sequence[Chain], patients: Sequence[Ids]) -> list[History]:
+    """The histories of ``patients`` [n] over all ``chains``, each patient in one of them.
 
     Without patients, the one history of somebody whom no cohort names. A round that several ledgers hold
     counts as often as it stands: each of them released its own update.
@@ -144,7 +147,11 @@ def histories(chains: Sequence[Chain], patients: Sequence[bytes]) -> list[Histor
         return [History(common, np.ones(len(patients), dtype=bool))]
     # [cohorts, n]: who is in which; equal columns are one history.
     cohorts = [cohort for cohort in holders if cohort is not None]
-    present = np.array([[patient in cohort for patient in patients] for cohort in cohorts])
+    present = np.array(
+        [[not cohort.isdisjoint(ids) for ids in patients] for cohort in cohorts]
+        if any(len(ids) > 1 for ids in patients)
+        else [[digest in cohort for (digest,) in patients] for cohort in cohorts]
+    )
     kinds, which = np.unique(present, axis=1, return_inverse=True)
     found = []
     for number, kind in enumerate(kinds.T):

@@ -6,6 +6,7 @@ CordonError                 exit status 1: our own fault unless a subclass says 
 │   └── BudgetExceeded      exit status 3: the next step would spend more epsilon than allowed
 ├── KeptBack                any exit status: an error told without what the user's files hold
 ├── NotReleased             exit status 8: an audit found that a model must not leave
+├── Unsound                 exit status 9: a site's check found that its own code must not train
 └── FederationError         exit status 4: the federation could not go on
     ├── Quarantined         exit status 5: the aggregator refused this site's updates
     ├── Unreachable         exit status 6: no aggregator, or no quorum, within the deadline
@@ -83,6 +84,12 @@ class NotReleased(CordonError):
     """An audit found that a model must not leave, or its certificate does not hold; nothing was published."""
 
     exit_code = 8
+
+
+class Unsound(CordonError):
+    """A check on made-up rows found that the code here must not train; nothing was reserved or sent."""
+
+    exit_code = 9
 
 
 class FederationError(CordonError):

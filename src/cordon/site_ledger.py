@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from cordon.cohorts import (
     RESERVED,
     Beside,
     History,
+    Ids,
     everybody,
     histories,
     members,
@@ -28,12 +30,15 @@ from cordon.cohorts import (
 )
 from cordon.errors import BudgetExceeded, FederationError, UserError
 from cordon.ledger import ChainedLog, Tip
+from cordon.provenance import FAILED, UNTRIED
 from cordon.pseudonyms import Salt, read_salt
 from cordon.units import Grouping
 
-# Kinds of a site's rows beside RESERVED: its budget, a round's answer before it leaves, and how far the
-# aggregator's ledger was.
-BUDGET, SENT, FOLLOWED = "budget", "sent", "followed"
+# Kinds of a site's rows beside RESERVED: its budget, a round's answer before it leaves, how far the
+# aggregator's ledger was, and what checks of the training code found before a run reserved anything.
+BUDGET, SENT, FOLLOWED, TESTED = "budget", "sent", "followed", "tested"
+# What the rows of a private calibration have as their run begins so; no run's name may hold a colon.
+CALIBRATION = "calibration:"
 # Held while a round is reserved for patients, who may stand in other ledgers of the folder too.
 LOCK = "reserving.lock"
 
@@ -68,8 +73,8 @@ class SiteLedger:
         self._log = ChainedLog(path)
         self._beside = Beside(path)
         # The digests of the patients that were asked for last, and what they were made of.
-        self._digests: tuple[bytes, ...] = ()
-        self._digested: tuple[tuple[str, ...], str] = (), ""
+        self._digests: tuple[Ids, ...] = ()
+        self._digested: tuple[tuple[tuple[str, ...], ...], str] = (), ""
         self.epsilon = epsilon
         self.delta = delta
 
@@ -97,6 +102,10 @@ class SiteLedger:
 
     def sent(self, run: str, round_number: int) -> bool:
         return bool(self._rows(SENT, run, round_number))
+
+    def released(self, run: str, round_number: int) -> dict[str, Any] | None:
+        """What `mark_sent` recorded as the release of a round; None where the round was not sent."""
+        return next((row.get("released") for row in self._rows(SENT, run, round_number)), None)
 
     def answered(self, run: str) -> int:
         """The last round of ``run`` that was answered; 0 where none was."""
@@ -131,6 +140,7 @@ class SiteLedger:
     def reserve(
         self, run: str, round_number: int, event: Event, grouping: Grouping,
         patients: Sequence[str] | None = None, *, after: int = 0, accountant: str = "rdp",
+        also: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> frozenset[str]:  # fmt: skip
         """Record that ``event`` will be spent, and return which of ``patients`` take part.
 
@@ -138,8 +148,9 @@ class SiteLedger:
         the event. When the run begins here, there must be room for the ``after`` rounds behind this one as
         well, and who is left out then stays out, lest one spends on half a model. (Where not even somebody
         who spent nothing has so much, as plan and budget alone say, the event decides.) So whether one does
-        depends on nobody else. Without ``patients`` the row counts for everybody, and all that this ledger
-        holds is taken for one history.
+        depends on nobody else. ``also`` has the other ids of patients who go by several, who spent what each
+        of them did. Without ``patients`` the row counts for everybody, and all that this ledger holds is
+        taken for one history.
 
         ``grouping`` is what will be trained on: its digest, and the units that the site's owner declared,
         stand in the row. A reservation of the same round, event and grouping is used again, for those who
@@ -150,33 +161,59 @@ class SiteLedger:
         about = {"unit": grouping.unit, "declared_units": grouping.declared, "grouping": grouping.digest}
         asked = _Round(run, round_number, event, after, accountant)
         # What that reads, computes and imports takes longer than all the rest.
+        names = [(name, *also.get(name, ())) for name in patients or ()]
         if patients is not None:
-            self._identify(patients, self._salt(self._chains()))
+            self._identify(names, self._salt(self._chains()))
         epsilon_by(accountant, [event], self.delta)
         with self._alone() if patients is not None else nullcontext(), self._log.locked():
             chains = self._chains() if patients is not None else [self._log.chain]
             self._refuse_other_units(chains, grouping.unit)
             self._refuse_if_sent(run, round_number)
             if patients is not None:
-                self._identify(patients, salt := self._salt(chains))
+                self._identify(names, salt := self._salt(chains))
             held = self._rows(RESERVED, run, round_number)[-1:]
             if held and about.items() <= held[0].items() and Event(**held[0]["event"]) == event:
-                taking = self._again(held[0], patients)
-                if taking is not None:
-                    return taking
+                again = self._again(held[0], patients)
+                if again is not None:
+                    return again
             part = self._part(asked, chains, patients, grouping.unit)
             self._note_budget(accountant)
             row = {"kind": RESERVED, "run": run, "round": round_number, **about, "event": event.to_dict()}
             if patients is None:
                 self._log.append(row)
                 return frozenset()
-            cohort = written(digest for digest, takes in zip(self._digests, part, strict=True) if takes)
+            taking = [ids for ids, takes in zip(self._digests, part, strict=True) if takes]
+            cohort = written(digest for ids in taking for digest in ids)
             self._log.append(row | {"cohort": self._log.attach(cohort), "salt": salt.name})
             return frozenset(name for name, takes in zip(patients, part, strict=True) if takes)
 
-    def mark_sent(self, run: str, round_number: int) -> None:
+    def passed_test(self, settings: str, provenance: Mapping[str, Any]) -> dict[str, str] | None:
+        """The verdicts of the same code and software for a plan of the same ``settings``, if none failed.
+
+        None too where a check was not tried, which it may be another time.
+        """
+        same = {"plan": settings, "code": provenance["code"], "versions": dict(provenance["versions"])}
+        for row in reversed(self._log.of_kind(TESTED)):
+            if same.items() <= row.items():
+                bad = row["seeded"] or {FAILED, UNTRIED} & set(row["verdicts"].values())
+                return None if bad else dict(row["verdicts"])
+        return None
+
+    def note_test(self, run: str, settings: str, provenance: Mapping[str, Any]) -> None:
+        """Record what is about to train in ``run``, and what checks found of it; once for a run.
+
+        ``before`` says that the checks were made for an earlier run, whose row says the same.
+        """
+        said = {"plan": settings, **provenance}
+        with self._log.locked():
+            same = [row for row in self._log.of_kind(TESTED) if said.items() <= row.items()]
+            if not any(row["run"] == run for row in same):
+                self._log.append({"kind": TESTED, "run": run, "before": bool(same), **said})
+
+    def mark_sent(self, run: str, round_number: int, released: Mapping[str, Any] | None = None) -> None:
         """Record that the round's update leaves now; call it before it does.
 
+        What is small is recorded itself (``released``, for JSON): whoever asks again gets the same.
         UserError (nothing may leave) where the round was not reserved, or was answered by another process.
         """
         with self._log.locked():
@@ -186,7 +223,10 @@ class SiteLedger:
                     f"round {round_number} of run {run} was not reserved in {self._log.path}. Reserve it "
                     "first."
                 )
-            self._log.append({"kind": SENT, "run": run, "round": round_number})
+            self._log.append(
+                {"kind": SENT, "run": run, "round": round_number}
+                | ({} if released is None else {"released": dict(released)})
+            )
 
     def _part(
         self, asked: _Round, chains: Sequence[Chain], patients: Sequence[str] | None, unit: str
@@ -240,7 +280,7 @@ class SiteLedger:
         if patients is None:
             return None
         known = zip(patients, self._digests, strict=True)
-        return frozenset(name for name, digest in known if digest in cohort) or None
+        return frozenset(name for name, ids in known if not cohort.isdisjoint(ids)) or None
 
     def _chains(self) -> list[Chain]:
         """This ledger and those beside it."""
@@ -249,11 +289,12 @@ class SiteLedger:
     def _salt(self, chains: Sequence[Chain]) -> Salt:
         return read_salt(self._log.path.parent, salts_named(chains))
 
-    def _identify(self, patients: Sequence[str], salt: Salt) -> None:
+    def _identify(self, names: Sequence[tuple[str, ...]], salt: Salt) -> None:
         """Make the patients' digests, once for the same ones."""
-        wanted = tuple(patients), salt.name
+        wanted = tuple(names), salt.name
         if self._digested != wanted:
-            self._digests, self._digested = tuple(map(salt.digest, patients)), wanted
+            self._digests = tuple(tuple(map(salt.digest, ids)) for ids in names)
+            self._digested = wanted
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

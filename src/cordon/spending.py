@@ -13,7 +13,8 @@ from cordon.accountants import ADJACENCY, Event, epsilon_by, epsilons
 from cordon.chain import Chain
 from cordon.cohorts import RESERVED, everybody, histories
 from cordon.errors import UserError
-from cordon.site_ledger import BUDGET, FOLLOWED, SENT
+from cordon.several_sites import at_more_sites
+from cordon.site_ledger import BUDGET, FOLLOWED, SENT, TESTED
 from cordon.steps import Steps, Tick, silent
 
 MOST_FURTHER_ROUNDS = 10_000
@@ -21,10 +22,14 @@ MOST_FURTHER_ROUNDS = 10_000
 # it, and those of its registry. The first two may cost.
 ASKED, DECISION = "asked", "decision"
 ENROLLED, BANNED, RELEASED = "enrolled", "banned", "released"
+# In whoever's ledger signs the certificate: that an audit of a model began, and what it found.
+AUDIT, AUDITED = "audit", "audited"
 # What a decision can be.
 ACCEPTED, QUARANTINED, MISSING = "accepted", "quarantined", "missing"
 # All kinds of rows, a site's and an aggregator's.
-KINDS = (BUDGET, RESERVED, SENT, FOLLOWED, ASKED, DECISION, ENROLLED, BANNED, RELEASED)
+KINDS = (
+    BUDGET, RESERVED, SENT, FOLLOWED, TESTED, ASKED, DECISION, ENROLLED, BANNED, RELEASED, AUDIT, AUDITED,
+)  # fmt: skip
 
 
 # One of an aggregator's rows, and the events that it charges the row's identity.
@@ -55,7 +60,8 @@ class Account:
     In a site's ledger that is what a patient spent who took part in all of it (`by_cohort` tells what others
     did). ``left`` is what lies between epsilon by ``accountant`` and the budget; epsilons do not add, so
     ``further_rounds`` says how many more events like the last one the budget allows, counted up to
-    MOST_FURTHER_ROUNDS. Both are None where no budget is known.
+    MOST_FURTHER_ROUNDS. Both are None where no budget is known. ``at_more_sites`` is what a person comes to
+    who took part elsewhere, too (`cordon.several_sites`).
     """
 
     holder: str
@@ -66,6 +72,7 @@ class Account:
     rounds: tuple[Round, ...]
     left: float | None
     further_rounds: int | None
+    at_more_sites: tuple[Mapping[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``: unit, delta, mechanism and adjacency are in the same object as each epsilon."""
@@ -75,6 +82,7 @@ class Account:
             "holder": self.holder, **about, "mechanism": last.mechanism, "budget": self.budget,
             "epsilon_rdp": last.epsilon_rdp, "epsilon_pld": last.epsilon_pld,
             f"left_by_{self.accountant}": self.left, "further_rounds": self.further_rounds,
+            "at_more_sites": [dict(item) for item in self.at_more_sites],
             "rounds": [
                 {
                     "run": item.run, "round": item.round, "state": item.state, **about,
@@ -249,7 +257,8 @@ def _account(
     left = None if budget is None else max(0.0, budget - epsilon_by(accountant, events, delta))
     further = _further(events, budget, delta, accountant) if budget is not None and events else None
     first = entries[0]
-    return Account(first.holder, first.unit, delta, budget, accountant, tuple(rounds), left, further)
+    more = tuple(at_more_sites(events, unit=first.unit, delta=delta, mechanism=rounds[-1].mechanism))
+    return Account(first.holder, first.unit, delta, budget, accountant, tuple(rounds), left, further, more)
 
 
 def _further(events: list[Event], budget: float, delta: float, accountant: str) -> int:

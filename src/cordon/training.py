@@ -16,7 +16,7 @@ import numpy as np
 from cordon.accountants import GAUSSIAN, Event
 from cordon.devices import device, thread_count
 from cordon.errors import UserError
-from cordon.mechanisms import Randomness
+from cordon.mechanisms import Randomness, fresh_bytes
 from cordon.model import (
     Parameters,
     build,
@@ -102,11 +102,13 @@ class DPSGD:
 class Trained:
     """What came of a round: the noisy ``update``, and the clip norm that the run's next round starts from.
 
-    Both are functions of private releases alone. The clip norm stays at the site all the same.
+    Both are functions of private releases alone. The clip norm stays at the site all the same. ``seeded``:
+    the randomness was another than the operating system's, so nothing of it is private.
     """
 
     update: Parameters
     clip_norm: float
+    seeded: bool = False
 
 
 def train(
@@ -166,7 +168,7 @@ def descend(
     sizes = [parameter.numel() for parameter in module.parameters()]
     for (name, parameter), part in zip(module.named_parameters(), torch.split(moved, sizes), strict=True):
         update[name] = part.view(parameter.shape).float().numpy()
-    return Trained(update, mean.clip.norm)
+    return Trained(update, mean.clip.norm, seeded=random.source is not fresh_bytes)
 
 
 def private_mean(

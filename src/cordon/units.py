@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,8 +48,8 @@ class Units:
     ``features`` float32 [rows, F], a model's inputs (`cordon.tables.inputs`, `cordon.rows`), and ``labels``
     float32 [rows] in {0, 1} are both sorted by unit; ``u`` owns the rows ``offsets[u]:offsets[u + 1]``.
     ``unit`` is what they are units of, one of UNITS: a plan by another one cannot train on them. Unit u is
-    of the patient ``patients[owners[u]]``; where no patients are named, nobody's spending is told from that
-    of others.
+    of the patient ``patients[owners[u]]``, who goes by the ids in ``also``, too; where no patients are named,
+    nobody's spending is told from that of others.
     """
 
     features: Rows
@@ -58,6 +58,7 @@ class Units:
     unit: str
     patients: tuple[str, ...] = ()
     owners: npt.NDArray[np.int64] | None = None
+    also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.unit == "variant" and len(self) != len(self.labels):
@@ -99,11 +100,24 @@ class Units:
         return cls(features.take(order, 0), labels[order], offsets, unit, names, owners)
 
     @classmethod
-    def read(cls, paths: Sequence[Path], *, unit: str, architecture: str = "mlp") -> Units:
-        """The labelled rows of the variant tables at ``paths``, grouped by ``unit``, for ``architecture``."""
+    def read(
+        cls, paths: Sequence[Path], *, unit: str, architecture: str = "mlp",
+        one_id: Mapping[str, str] | None = None,
+    ) -> Units:  # fmt: skip
+        """The labelled rows of the variant tables at ``paths``, grouped by ``unit``, for ``architecture``.
+
+        ``one_id`` has the id that patients go by who are one person (`cordon.same_person`).
+        """
         from cordon.rows import read_rows
 
-        return cls.group(*read_rows(paths, architecture), unit=unit)
+        features, labels, patients = read_rows(paths, architecture)
+        ids = one_id or {}
+        units = cls.group(features, labels, [ids.get(patient, patient) for patient in patients], unit=unit)
+        also: dict[str, tuple[str, ...]] = {}
+        for other, name in ids.items():
+            if other != name:
+                also[name] = (*also.get(name, ()), other)
+        return replace(units, also=also)
 
     def of(self, patients: Collection[str]) -> Units:
         """The units of ``patients`` alone."""

@@ -13,8 +13,9 @@ import numpy as np
 from cordon.federation import messages, site
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
+sys.path += [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 from hostile import TRAINING, UPDATES  # noqa: E402  shared with the benchmark of attacks
+from warm import pass_checks  # noqa: E402
 
 
 def declare_little_noise(reply: messages.Reply) -> messages.Reply:
@@ -46,6 +47,7 @@ def main() -> None:
         return BEHAVIOURS.get(name, lambda same: same)(honest)
 
     site.Reply = reply
+    pass_checks()  # what it finds out about itself, it keeps to itself
     runpy.run_path(str(ROOT / "bin" / "train_site.py"), run_name="__main__")
 
 

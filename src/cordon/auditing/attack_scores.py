@@ -9,6 +9,7 @@ cover what other data, another plan or a better attack would give.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -157,6 +158,37 @@ def advantage(score: Floats, member: Bools, *, confidence: float = CONFIDENCE) -
     within = 1.0 - (1.0 - confidence) / 2
     tpr, fpr = (proportion(score > 0, who, confidence=within) for who in (member, ~member))
     return Estimate(tpr.value - fpr.value, tpr.low - fpr.high, tpr.high - fpr.low)
+
+
+def at_best(score: AttackScore) -> list[AttackScore]:
+    """What attacks show that are always right, or but for one pair of each kind, on as many units.
+
+    Where all pairs agree the clusters show no variance, and the interval is the wider for it: so the most
+    that can be shown is shown by one that is nearly always right.
+    """
+    return [
+        judge(guess, member, rates=tuple(rate.fpr for rate in score.rates), confidence=score.confidence)
+        for guess, member in _best(score)
+    ]
+
+
+def best_advantage(score: AttackScore) -> float:
+    """The lower end of the `advantage` that such attacks show."""
+    return max(
+        advantage(guess - 0.5, member, confidence=score.confidence).low for guess, member in _best(score)
+    )
+
+
+def _best(score: AttackScore) -> Iterator[tuple[Floats, Bools]]:
+    if score.targets == 1:
+        member = np.arange(score.units)[None] < score.members
+    else:
+        member = np.add.outer(np.arange(score.targets), np.arange(score.units)) % 2 == 0
+    wrong = [int(np.argmax(member[0])), int(np.argmin(member[0]))]
+    for pairs in ([], wrong):
+        guess = member.astype(np.float64)
+        guess[0, pairs] = 1.0 - guess[0, pairs]
+        yield guess, member
 
 
 def _variance(influence: Floats) -> float:

@@ -7,11 +7,9 @@ spaces and line breaks do not matter.
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +18,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cordon.accountants import ADJACENCY
 from cordon.auditing.answers import answers, law
 from cordon.auditing.checks import Check
+from cordon.auditing.training import TrainedBy
 from cordon.chain import BROKEN, hexadecimal, opened, public_key, sealed, write_durably
 from cordon.errors import NotReleased, UserError
 from cordon.federation.plan import Plan
 from cordon.ledger import Tip
 from cordon.model import Model
+from cordon.provenance import FAILED, software
 
-KIND = "cordon certificate 1"
-SOFTWARE = ("cordon", "torch", "opacus", "dp-accounting", "flwr", "numpy")
+KIND = "cordon certificate 2"
 # By either accountant: over all runs, and of this one alone.
 EPSILONS = ("epsilon_rdp", "epsilon_pld", "run_epsilon_rdp", "run_epsilon_pld")
 TRUST = (
-    "Each site ran this version's code on its own rows; an aggregator cannot see that a site's noise is "
-    "fresh or that its data are real.",
+    "Each site ran the code that it names on its own rows, and found what it says; an aggregator cannot see "
+    "that a site's noise is fresh or that its data are real.",
     "Declared patients and weights are what the sites said in public, never exact counts.",
     "Attacks are those that were run, with what is said to be known; others may achieve more, up to epsilon.",
 )
@@ -40,12 +39,18 @@ TRUST = (
 
 @dataclass(frozen=True)
 class Subject:
-    """What a certificate is about; ``sites`` are the record's, or the one site that audits."""
+    """What a certificate is about; ``sites`` are the record's, or the one site that audits.
+
+    ``audit`` is the attempt that it comes of (`cordon.auditing.attempts`), ``ledger`` where the ledger was
+    after it.
+    """
 
     model: Model
     plan: Plan
     sites: Sequence[Mapping[str, Any]]
     ledger: Tip
+    trained_by: Sequence[TrainedBy]
+    audit: Mapping[str, Any]
 
 
 def certificate(subject: Subject, checks: Sequence[Check], claims: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,16 +73,19 @@ def certificate(subject: Subject, checks: Sequence[Check], claims: Mapping[str, 
             "epsilon": epsilon, "accountant": plan.accountant.upper(), "delta": plan.delta,
             "unit": plan.unit, "mechanism": plan.mechanism, "adjacency": ADJACENCY, **most,
             "budget": plan.budget,
+            "sites_per_patient": plan.sites_per_patient, "at_more_sites": claims["at_more_sites"],
         },
         "risks": list(claims["risks"]),
         "plan": plan.to_dict(),
         "sites": sites,
+        "trained_by": [site.to_dict() for site in subject.trained_by],
+        "audit": dict(subject.audit),
         "trust": list(TRUST),
         "checks": [check.to_dict(shareable=True) for check in checks],
-        "questions": answers(plan, epsilon, sites, claims["risks"]),
+        "questions": answers(plan, epsilon, sites, claims["risks"], claims["at_more_sites"]),
         "law": law(),
         "ledger": {"key": subject.ledger.key, "rows": subject.ledger.rows, "head": subject.ledger.digest},
-        "software": {name: version(name) for name in SOFTWARE} | {"python": platform.python_version()},
+        "software": software(),
     }  # fmt: skip
 
 
@@ -106,9 +114,7 @@ def refuse_failed(checks: Sequence[Check]) -> None:
     """NotReleased, with every failed check and its reason; private figures stay in the details."""
     hidden = "failed; its figures are of patients' rows and stay in the details"
     failed = [
-        f"  - {check.name}: {hidden if check.private else check.reason}"
-        for check in checks
-        if not check.passed
+        f"  - {check.name}: {hidden if check.private else check.reason}" for check in checks if check.failed
     ]
     if failed:
         said = ["the model must not leave: its audit failed, and nothing was published.", *failed]
@@ -122,7 +128,6 @@ def read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["kind"] != KIND:
             raise ValueError(f"of kind {content['kind']!r}")
-        _ = content["risks"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: no certificate of this version of Cordon ({error}). "
@@ -135,7 +140,7 @@ def verify(path: Path, model: Model, *, key: str | None = None) -> dict[str, Any
     """The content of a certificate that holds for ``model``; NotReleased where it does not.
 
     The signature must be by ``key`` (64 hexadecimal digits, or a file), by default the ledger key that the
-    model carries. All checks must have passed.
+    model carries. No check may have failed.
     """
     content = read(path)
     tip = model.privacy.get("ledger")
@@ -160,7 +165,13 @@ def verify(path: Path, model: Model, *, key: str | None = None) -> dict[str, Any
                 f"{path}: certifies {name} {body['guarantee'][name]!r}, and the model states "
                 f"{model.privacy.get(name)!r}. Ask for this model's own."
             )
-    failed = [check["name"] for check in body["checks"] if not check["passed"]]
+    counted, stated = (said.get("sites_per_patient", 1) for said in (body["guarantee"], model.privacy))
+    if counted != stated:
+        raise NotReleased(
+            f"{path}: counts a person at {counted} sites, and the model at {stated}. "
+            "Ask for this model's own."
+        )
+    failed = [check["name"] for check in body["checks"] if check["verdict"] == FAILED]
     if failed:
         raise NotReleased(f"{path}: says itself that {', '.join(failed)} failed. Do not use the model.")
     return body

@@ -2,34 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from cordon.provenance import FAILED, PASSED, UNABLE, UNTRIED, VERDICTS
 
 
 @dataclass(frozen=True)
 class Check:
-    """The answer to one ``question`` about a model: whether it ``passed``, and why in one sentence.
+    """The answer to one ``question`` about a model: a verdict, and why in one sentence.
 
-    ``figures`` are the numbers behind it, as JSON has them. Where they are ``private``, they come from rows
-    of patients and are no release of any mechanism: they stay with the rows, and only ``passed`` travels.
-    What was not ``tried``, for the ``reason`` given, did not fail, and is told as that.
+    ``most`` says what would have failed it: the most that it could have shown. Where that is less than what
+    is claimed, nothing could have failed it, and it is UNABLE to refute, which is no pass. ``figures`` are
+    the numbers behind it, as JSON has them. Where they are ``private``, they come from rows of patients and
+    are no release of any mechanism: they and the reason stay with the rows; ``most`` tells nothing of rows.
     """
 
     name: str
     question: str
-    passed: bool
+    verdict: str
     reason: str
-    figures: dict[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
     private: bool = False
-    tried: bool = True
+    most: str = ""
+
+    @classmethod
+    def of(
+        cls, name: str, question: str, faults: Iterable[str], otherwise: str,
+        figures: Mapping[str, Any] | None = None, *, most: str, able: bool = True, private: bool = False,
+    ) -> Check:  # fmt: skip
+        """FAILED for the ``faults``; without any, PASSED if it was ``able`` to fail, for ``otherwise``."""
+        found = list(faults)
+        verdict = FAILED if found else PASSED if able else UNABLE
+        return cls(name, question, verdict, "; ".join(found) or otherwise, figures or {}, private, most)
+
+    @classmethod
+    def untried(cls, name: str, question: str, why: str, *, private: bool = False) -> Check:
+        """``private`` where the reason counts the rows' units: exact counts do not leave either."""
+        return cls(name, question, UNTRIED, f"not tried: {why}", private=private)
 
     @property
-    def verdict(self) -> str:
-        return ("passed" if self.passed else "FAILED") if self.tried else "not tried"
+    def passed(self) -> bool:
+        return self.verdict == PASSED
+
+    @property
+    def failed(self) -> bool:
+        return self.verdict == FAILED
 
     def to_dict(self, *, shareable: bool = False) -> dict[str, Any]:
         """All of it, or what may leave the site."""
-        about = {"name": self.name, "question": self.question, "passed": self.passed, "tried": self.tried}
+        about = {"name": self.name, "question": self.question, "verdict": self.verdict, "most": self.most}
         if shareable and self.private:
             return about | {"reason": "figures are of patients' rows and stay at the site", "private": True}
-        return about | {"reason": self.reason, "figures": self.figures, "private": self.private}
+        return about | {"reason": self.reason, "figures": dict(self.figures), "private": self.private}
+
+
+def counted(checks: Iterable[Check]) -> str:
+    """How many checks came to each verdict: ``5 passed, 1 not able to refute``."""
+    verdicts = [check.verdict for check in checks]
+    return ", ".join(f"{verdicts.count(name)} {name}" for name in VERDICTS if name in verdicts)

@@ -12,7 +12,7 @@ import click
 from cordon.commands import EXISTING, KEY, OUTPUT, Facts, Group, command, each, facts
 from cordon.progress import telling
 
-VERDICT = "{name}: {verdict}; {reason}"
+VERDICT = "{name}: {verdict}; {reason}{most}"
 PRIVATE_KEY = "Its ledger with the key beside it: the aggregator's, or a site's own."
 
 
@@ -47,27 +47,35 @@ PRIVATE_KEY = "Its ledger with the key beside it: the aggregator's, or a site's 
     show_default=True,
     help="Largest share of members found at 1 % false positives.",
 )
+@click.option(
+    "--same_person", type=click.Choice(("warn", "merge")), default="warn", show_default=True,
+    help="merge: patients who seem to be one person are one unit, as where the model was trained.",
+)  # fmt: skip
 @click.option("--progress", "progress_file", type=OUTPUT, help="Progress lines also go here.")
 @click.option("--certificate", required=True, type=OUTPUT, help="Written where the model may leave.")
 @click.option("--details", required=True, type=OUTPUT, help="All figures (JSON); stays where the rows are.")
 def audit(
     variants: tuple[str, ...], model_file: str, record: str, ledger_file: str, held_out: tuple[str, ...],
     pretrained: str | None, rows: str, trainings: int, attack_auc: float, attack_tpr: float,
-    progress_file: str | None, certificate: str, details: str,
+    same_person: str, progress_file: str | None, certificate: str, details: str,
 ) -> Facts:  # fmt: skip
     """Attack a model and the code that trained it; certify it, or end with status 8 and why not.
 
     VARIANTS are labelled tables that the model was trained on. Attacks replay the run's plan on them and,
     with --held_out, compare the model itself on both.
     """
+    from cordon.auditing.attempts import Attempt
     from cordon.auditing.certificate import Subject, issue, refuse_failed
-    from cordon.auditing.release import Evidence, Limits, examine
-    from cordon.chain import hexadecimal, read_private_key
+    from cordon.auditing.checks import counted
+    from cordon.auditing.release import Evidence, Limits, examine, settings_of
+    from cordon.auditing.training import trained_by
+    from cordon.chain import read_private_key
     from cordon.errors import UserError
     from cordon.federation.plan import Plan
-    from cordon.ledger import Tip, key_path, read_log
+    from cordon.ledger import key_path, read_log
     from cordon.model import initial_parameters, load
     from cordon.pretraining import read_public
+    from cordon.same_person import MERGE, same_people
     from cordon.units import Units
 
     happened = _record(Path(record))
@@ -76,36 +84,46 @@ def audit(
         raise UserError(f"{pretrained}: not the public model that the run started from. Give that one.")
     if not key_path(Path(ledger_file)).exists():
         raise UserError(f"{ledger_file}: its key is not beside it. Certify where the ledger is kept.")
-    key = read_private_key(key_path(Path(ledger_file)))
-    chain, _ = read_log(Path(ledger_file), key.public_key())
     model = load(Path(model_file))
     start = read_public(Path(pretrained)).parameters if pretrained else None
 
     def read(paths: tuple[str, ...]) -> Units:
-        return Units.read([Path(path) for path in paths], unit=plan.unit, architecture=plan.model)
+        tables = [Path(path) for path in paths]
+        merge = same_person == MERGE and plan.unit == "patient"
+        # The site said who they are when it trained.
+        ids = same_people(tables, merge=True, say=lambda said: None) if merge else {}
+        return Units.read(tables, unit=plan.unit, architecture=plan.model, one_id=ids)
 
-    evidence = Evidence(
-        model, plan, start or initial_parameters(plan.model, len(model.features)), chain, read(variants),
-        read(held_out) if held_out else None, public=rows == "public", model_hash=happened.get("model_hash"),
-    )  # fmt: skip
+    own, others = read(variants), read(held_out) if held_out else None
     limits = Limits(auc=attack_auc, tpr=attack_tpr)
+    attempt = Attempt(Path(ledger_file), model.hash, settings_of(limits, trainings))
+    key = read_private_key(key_path(Path(ledger_file)))
+    chain, _ = read_log(Path(ledger_file), key.public_key())
+    evidence = Evidence(
+        model, plan, start or initial_parameters(plan.model, len(model.features)), chain, own,
+        others, public=rows == "public", model_hash=happened.get("model_hash"),
+    )  # fmt: skip
     checks, verdicts = [], []
     with telling(progress_file) as tell:
         for check in examine(evidence, limits=limits, trainings=trainings, steps=tell.steps):
             checks.append(check)
             reason = "figures stay in the details" if check.private else check.reason
-            verdicts.append({"name": check.name, "verdict": check.verdict, "reason": reason})
+            most = f"; {check.most}" if check.most else ""
+            verdicts.append({"name": check.name, "verdict": check.verdict, "reason": reason, "most": most})
             tell.say(VERDICT.format(**verdicts[-1]))
-    everything = {"model": model.hash, "run": plan.run, "checks": [check.to_dict() for check in checks]}
+    tip = attempt.done(checks)
+    everything = {
+        "model": model.hash, "run": plan.run, "audit": attempt.to_dict(),
+        "checks": [check.to_dict() for check in checks],
+    }  # fmt: skip
     Path(details).write_text(json.dumps(everything, indent=2) + "\n")
     refuse_failed(checks)
-    tip = Tip(hexadecimal(chain.key), len(chain), chain.head)
-    subject = Subject(model, plan, happened.get("sites", []), tip)
+    trained = trained_by(chain.rows, plan.run)
+    subject = Subject(model, plan, happened.get("sites", []), tip, trained, attempt.to_dict())
     issue(Path(certificate), subject, checks, checks[0].figures, key)
-    done = sum(check.tried for check in checks)
-    told = "{certificate}: the model {model_hash} may leave; all {passed} checks that were made passed"
-    about = {"certificate": certificate, "model_hash": model.hash, "passed": done}
-    return each("checks", VERDICT, verdicts) + facts(told, **about)
+    told = "{certificate}: the model {model_hash} may leave; {counts}; {attempt}"
+    about = {"certificate": certificate, "model_hash": model.hash, "counts": counted(checks)}
+    return each("checks", VERDICT, verdicts) + facts(told, **about, attempt=attempt.statement())
 
 
 def _record(path: Path) -> dict[str, Any]:
@@ -146,6 +164,7 @@ def verify(certificate_file: str, model_file: str, key: str | None) -> Facts:
 def _told(path: str, content: dict[str, Any]) -> Iterator[str]:
     from cordon.accountants import stated, statement
     from cordon.auditing.answers import groups, strength
+    from cordon.several_sites import told
 
     said = content["guarantee"]
     about = {name: said[name] for name in ("unit", "delta", "mechanism")}
@@ -153,11 +172,25 @@ def _told(path: str, content: dict[str, Any]) -> Iterator[str]:
     yield f"guarantee: {statement(said['epsilon'], **about)}, by {said['accountant']}, over all runs"
     for scope, name in (("over all runs", "epsilon"), ("in this run alone", "run_epsilon")):
         yield f"{scope}: {stated(said[f'{name}_rdp'], said[f'{name}_pld'], **about)}"
+    if more := told(said.get("at_more_sites", ())):
+        yield f"at several sites: {more}"
     for risk in content["risks"]:
         yield f"decisions: {strength(risk)}"
         yield f"groups: {groups(risk)}"
     yield f"signed by: {content['public_key']}, ledger of {content['ledger']['rows']} rows"
     for check in content["checks"]:
-        yield f"{check['name']}: {'passed' if check['tried'] else 'not tried'}; {check['reason']}"
+        most = f"; {check['most']}" if check["most"] else ""
+        yield f"{check['name']}: {check['verdict']}; {check['reason']}{most}"
+    for site in content["trained_by"]:
+        yield f"trained by {site['statement']}"
+    audit = content["audit"]
+    yield (
+        f"audit: attempt {audit['attempt']}, {audit['trainings']} trainings for each attack at confidence "
+        f"{100 * audit['confidence']['attacks']:g} %, by code {audit['code'][:12]}"
+    )
+    for earlier in audit["earlier"]:
+        failed = [name for name, verdict in (earlier["verdicts"] or {}).items() if verdict == "failed"]
+        ended = f"{', '.join(failed)} failed" if failed else "nothing failed"
+        yield f"audit: attempt {earlier['attempt']}: {ended if earlier['verdicts'] else 'it did not end'}"
     for assumption in content["trust"]:
         yield f"trust: {assumption}"

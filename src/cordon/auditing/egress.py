@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from flwr.app import RecordDict
 
 QUESTION = "Does anything leave a site beside its private update?"
+MOST = (
+    "any part of a message beside the update that differs between rows would have failed it; what hides "
+    "within the update would not"
+)
 RUN = "audit"
 
 
@@ -33,11 +37,12 @@ def check_egress(plan: Plan, start: Parameters, units: Units, declared_patients:
     try:
         answers = [_reply(plan, start, own, declared_patients) for own in kinds]
     except CordonError as error:
-        return Check("egress", QUESTION, False, f"the site cannot answer: {error}")
-    faults = list(_faults(answers))
-    reason = "; ".join(faults) or "messages about different rows differ in the noisy update alone"
+        return Check.of("egress", QUESTION, [f"the site cannot answer: {error}"], "", most=MOST)
     named = sorted(name for name, _ in _values(answers[0]))
-    return Check("egress", QUESTION, not faults, reason, {"fields": named})
+    return Check.of(
+        "egress", QUESTION, _faults(answers),
+        "messages about different rows differ in the noisy update alone", {"fields": named}, most=MOST,
+    )  # fmt: skip
 
 
 def other(units: Units) -> Units:

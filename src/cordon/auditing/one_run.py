@@ -41,6 +41,7 @@ class OneRunBound:
 
     ``correct`` of ``guesses`` guesses about ``canaries`` canaries were right, for the number of guesses that
     gave the bound; ``tried`` numbers share the error. ``claimed`` is the epsilon under audit, where known.
+    With every guess right the bound would have been ``most``: what is claimed above it cannot be refuted.
     """
 
     epsilon_lower: float
@@ -50,6 +51,7 @@ class OneRunBound:
     guesses: int
     correct: int
     tried: int
+    most: float
     estimator: str = APPROXIMATE
     view: str = "scores"
     unit: str = "canary"
@@ -65,11 +67,11 @@ class OneRunBound:
     def assumptions(self) -> str:
         return ASSUMPTIONS[self.estimator]
 
-    def statement(self) -> str:
-        """The bound, rounded down, with everything that must stand beside it."""
+    def statement(self, epsilon: float | None = None) -> str:
+        """The bound, or another ``epsilon``, rounded down, with everything that must stand beside it."""
         stated = at_least(
-            self.epsilon_lower, unit=self.unit, delta=self.delta, mechanism=self.mechanism,
-            confidence=self.confidence,
+            self.epsilon_lower if epsilon is None else epsilon,
+            unit=self.unit, delta=self.delta, mechanism=self.mechanism, confidence=self.confidence,
         )  # fmt: skip
         return f"{stated}: {self.assumptions}"
 
@@ -107,7 +109,8 @@ def lower_bound(
         correct = int(included[highest].sum() + (~included[lowest]).sum())
         found.append((bound(canaries, number, correct, delta, error), number, correct))
     epsilon, number, correct = max(found)
-    return OneRunBound(epsilon, delta, confidence, canaries, number, correct, len(numbers), estimator)
+    most = max(bound(canaries, number, number, delta, error) for number in numbers)
+    return OneRunBound(epsilon, delta, confidence, canaries, number, correct, len(numbers), most, estimator)
 
 
 def _check(

@@ -1,8 +1,8 @@
 """The release gate: every check that a model must pass before it leaves, run on the code that trained it.
 
-Claims, updates of made-up rows, messages and the step bound tell nothing of patients. One run and attacks
-train on rows with labels, by replays of the run's plan (`cordon.auditing.replay`), or look at the model
-itself: what they find on patients' rows is in no ledger, so it stays where the rows are unless they are
+Claims, what trained, updates of made-up rows, messages and the step bound tell nothing of patients. One run
+and attacks train on rows with labels, by replays of the run's plan (`cordon.auditing.replay`), or look at the
+model itself: what they find on patients' rows is in no ledger, so it stays where the rows are unless they are
 public.
 """
 
@@ -14,13 +14,23 @@ from typing import Any
 
 import numpy as np
 
-from cordon.auditing import canaries, carriers, inversion, membership, shadows, step_bound, updates
-from cordon.auditing.attack_scores import AttackScore
+from cordon.accountants import at_sites
+from cordon.auditing import (
+    additions,
+    canaries,
+    carriers,
+    inversion,
+    membership,
+    shadows,
+    step_bound,
+    updates,
+)
+from cordon.auditing.attack_scores import AttackScore, at_best, best_advantage
 from cordon.auditing.checks import Check
 from cordon.auditing.claims import check_claims
 from cordon.auditing.egress import check_egress
+from cordon.auditing.training import check_training
 from cordon.chain import Chain
-from cordon.features import FEATURES
 from cordon.federation.plan import Plan
 from cordon.images import WITH_IMAGES
 from cordon.model import Model, Parameters
@@ -38,6 +48,14 @@ CONFIDENCE = 0.998
 MEMBERSHIP = "Can an attacker tell who took part, from the model or from the updates?"
 CARRIERS = "Can an attacker tell that a site has a carrier of a rare allele?"
 INVERSION = "Can rows be reconstructed from an update?"
+PERFECT = {
+    True: "an attack that is always right would have failed it",
+    False: "not even an attack that is always right would have failed it",
+}
+MADE_UP = (
+    updates.check_noise, updates.check_neighbours, additions.check_releases, updates.check_sampling,
+    additions.check_count,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,6 +70,17 @@ class Limits:
     tpr: float = 0.25
     advantage: float = 0.5
     closeness: float = 0.25
+
+
+def settings_of(limits: Limits, trainings: int) -> dict[str, Any]:
+    """What an audit was held against and how often it tried, for its record."""
+    confidence = {
+        "attacks": CONFIDENCE, "step bound": step_bound.CONFIDENCE, "made-up rows": 1.0 - updates.ERROR
+    }  # fmt: skip
+    return {
+        "limits": asdict(limits), "trainings": trainings, "canaries": ONE_RUN_CANARIES,
+        "confidence": confidence,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,15 +114,16 @@ def examine(
     plan, own = evidence.plan, evidence.trained
     source = np.random.default_rng(seed)
     yield check_claims(evidence.model, plan, evidence.chain, model_hash=evidence.model_hash)
+    yield check_training(evidence.chain, plan.run)
     # First what forks: before this process has threads, or a GPU's context, of its own.
-    with steps("updates: whole rounds of made-up rows", 3, "checks") as tick:
-        for check_updates in (updates.check_noise, updates.check_neighbours, updates.check_sampling):
-            yield check_updates(plan)
+    with steps("updates: whole rounds of made-up rows", len(MADE_UP), "checks") as tick:
+        for check in MADE_UP:
+            yield check(plan)
             tick()
     yield check_egress(plan, evidence.start, some(own, 8, source), shadows.declared_for(plan, len(own)))
     with steps("step bound: many single steps on worst-case units", None, ""):
-        check = _step(plan)
-    yield check
+        bound = step_bound.check_step(plan)
+    yield bound
     private = not evidence.public
     yield _one_run(evidence, source, threads, private, steps)
     pool = own
@@ -108,20 +138,15 @@ def examine(
     if not too_few:
         yield _membership(evidence, units, limits, trainings, steps, attacks, private)
     else:
-        yield _untried("membership", MEMBERSHIP, too_few, private)
+        yield Check.untried("membership", MEMBERSHIP, too_few, private=private)
     if not (too_few or images):
         yield _carriers(plan, evidence.start, units, limits, trainings, steps, attacks, private)
     else:
-        yield _untried("carriers", CARRIERS, images or too_few, private and not images)
+        yield Check.untried("carriers", CARRIERS, images or too_few, private=private and not images)
     if not images:
         yield _inversion(plan, evidence.start, units, limits, steps, attacks, private)
     else:
-        yield _untried("inversion", INVERSION, images)
-
-
-def _untried(name: str, question: str, why: str, private: bool = False) -> Check:
-    """``private`` where the reason counts the rows' units: exact counts do not leave either."""
-    return Check(name, question, True, f"not tried: {why}", private=private, tried=False)
+        yield Check.untried("inversion", INVERSION, images)
 
 
 def some(units: Units, most: int, source: np.random.Generator) -> Units:
@@ -134,14 +159,6 @@ def some(units: Units, most: int, source: np.random.Generator) -> Units:
         drawn = source.choice(sizes[unit], min(sizes[unit], MOST_ROWS), replace=False)
         rows[units.offsets[unit] + drawn] = True
     return shadows.kept(units, rows)
-
-
-def _step(plan: Plan) -> Check:
-    question = "Are noise and sampling what the plan declares, beside the most that one unit can do?"
-    bound = step_bound.audit_step(plan, features=len(FEATURES))
-    verdict = "refutes" if bound.exceeds else "does not refute"
-    reason = f"{bound.statement()}; this {verdict} the plan's {plan.statement(bound.declared)}, by PLD"
-    return Check("step bound", question, not bound.exceeds, reason, bound.to_dict())
 
 
 def _one_run(
@@ -162,10 +179,14 @@ def _one_run(
             bounds.append(bound)
             tick()
     worst = max(bounds, key=lambda bound: bound.epsilon_lower)
-    passed = not any(bound.exceeds for bound in bounds)
-    return Check(
-        "one run", question, passed, f"{worst.view}: {worst.statement()}",
-        {"bounds": [bound.to_dict() for bound in bounds]}, private,
+    found = f"{worst.view}: {worst.statement()}"
+    most = max(bounds, key=lambda bound: bound.most)
+    return Check.of(
+        "one run", question, [found] if any(bound.exceeds for bound in bounds) else [], found,
+        {"bounds": [bound.to_dict() for bound in bounds]}, private=private,
+        most=f"had every guess been right it would have shown {most.statement(most.most)}; the plan's budget "
+        f"for one site is {plan.epsilon_at_site:.4g}",
+        able=most.most > plan.epsilon_at_site,
     )  # fmt: skip
 
 
@@ -183,7 +204,7 @@ def _membership(
             evidence.model, evidence.trained, evidence.held_out, unit=plan.unit, confidence=CONFIDENCE
         )
         results.append(against)
-    curve = tradeoff([plan.event] * plan.rounds, plan.delta)
+    curve = at_one_site(plan)
     faults = [
         f"{result.attack} on the {result.view}: {fault}"
         for result in results for fault in _score_faults(result.score, curve, limits)
@@ -194,7 +215,19 @@ def _membership(
         "results": [result.to_dict() for result in results], "limits": asdict(limits),
         "most": {"auc": curve.area, "tpr": curve.most(FPR), "fpr": FPR, **membership.claim(plan)},
     }  # fmt: skip
-    return Check("membership", MEMBERSHIP, not faults, "; ".join(faults) or found, figures, private)
+    able = any(
+        True
+        for result in results
+        for score in at_best(result.score) for _ in _score_faults(score, curve, limits)
+    )  # fmt: skip
+    return Check.of(
+        "membership", MEMBERSHIP, faults, found, figures, private=private, most=PERFECT[able], able=able
+    )
+
+
+def at_one_site(plan: Plan) -> Tradeoff:
+    """The curve of one site's part in all rounds: it alone is attacked."""
+    return tradeoff(at_sites([plan.event] * plan.rounds, 1), plan.delta)
 
 
 def _score_faults(score: AttackScore, curve: Tradeoff, limits: Limits) -> Iterator[str]:
@@ -225,10 +258,14 @@ def _carriers(
         )
     told = [result.advantage for result in found if result.advantage is not None]
     worst = max(told, key=lambda advantage: advantage.value)
-    passed = max(advantage.low for advantage in told) <= limits.advantage
+    exceeds = max(advantage.low for advantage in told) > limits.advantage
     reason = f"the largest advantage over a guess is {worst}; {limits.advantage:g} is allowed"
     figures = {"results": [result.to_dict() for result in found], "limits": asdict(limits)}
-    return Check("carriers", CARRIERS, passed, reason, figures, private)
+    able = max(best_advantage(result.score) for result in found) > limits.advantage
+    return Check.of(
+        "carriers", CARRIERS, [reason] if exceeds else [], reason, figures, private=private,
+        most=PERFECT[able], able=able,
+    )  # fmt: skip
 
 
 def _inversion(
@@ -245,7 +282,10 @@ def _inversion(
             results.append(found)
             tick()
     best = min(results, key=lambda result: result.ratio.high)
-    passed = best.ratio.high >= 1.0 - limits.closeness
+    close = best.ratio.high < 1.0 - limits.closeness
     reason = f"the best reconstruction errs {best.ratio} times as much as a guess from public marginals"
     figures = {"results": [result.to_dict() for result in results], "limits": asdict(limits)}
-    return Check("inversion", INVERSION, passed, reason, figures, private)
+    return Check.of(
+        "inversion", INVERSION, [reason] if close else [], reason, figures, private=private,
+        most=f"errors of less than {1.0 - limits.closeness:g} of a guess's would have failed it",
+    )  # fmt: skip

@@ -32,7 +32,9 @@ from cordon.accountants import (
     at_least,
     epsilon_pld,
 )
+from cordon.auditing.checks import Check
 from cordon.errors import UserError
+from cordon.features import FEATURES
 from cordon.federation.plan import Plan
 from cordon.mechanisms import Randomness
 from cordon.training import block_shape, draw, private_mean
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
+QUESTION = "Are noise and sampling what the plan declares, beside the most that one unit can do?"
+CONFIDENCE = 0.999
 # Canaries in the data, and as many that are not, at most: each has a coordinate of its own.
 MOST_CANARIES = 128
 # Draws of the noise, and of whether a unit is in a step, where none are asked for. Where units are sampled so
@@ -65,7 +69,8 @@ class StepBound:
 
     ``effective_noise`` is the upper bound that was shown for the noise's scale over the most that a sampled
     unit moves the sum, ``sampling_rate`` the lower bound for how often a unit is in a step. What they should
-    be, ``declared_noise`` and the plan's rate, costs ``declared`` by PLD; the plan claims ``claimed``.
+    be, ``declared_noise`` and the plan's rate, costs ``declared`` by PLD; the plan claims ``claimed``. With
+    half of the noise as much would have shown ``at_half_noise``.
     """
 
     epsilon_lower: float
@@ -79,12 +84,18 @@ class StepBound:
     delta: float
     unit: str
     mechanism: str
+    at_half_noise: float
     assumptions: str = ASSUMPTIONS
 
     @property
     def exceeds(self) -> bool:
         """Whether a step betrays more than the declared noise and sampling do."""
         return self.epsilon_lower > min(self.declared, self.claimed)
+
+    @property
+    def able(self) -> bool:
+        """Whether half of the noise would have been refuted: not where units are hardly ever sampled."""
+        return self.at_half_noise > min(self.declared, self.claimed)
 
     def statement(self) -> str:
         """The bound, rounded down, with everything that must stand beside it."""
@@ -98,8 +109,24 @@ class StepBound:
         return asdict(self) | {"adjacency": ADJACENCY, "exceeds": self.exceeds}
 
 
+def check_step(plan: Plan, *, trials: int | None = None) -> Check:
+    """The bound as a check; arguments and errors are those of `audit_step`."""
+    bound = audit_step(plan, features=len(FEATURES), trials=trials)
+    verdict = "refutes" if bound.exceeds else "does not refute"
+    said = plan.statement(bound.declared)
+    reason = f"{bound.statement()}; this {verdict} the plan's {said}, by PLD, of one site's part"
+    shown = at_least(
+        bound.at_half_noise, unit=bound.unit, delta=bound.delta, mechanism=bound.mechanism,
+        confidence=bound.confidence,
+    )  # fmt: skip
+    return Check.of(
+        "step bound", QUESTION, [reason] if bound.exceeds else [], reason, bound.to_dict(),
+        most=f"with half of the noise it would have shown {shown}", able=bound.able,
+    )  # fmt: skip
+
+
 def audit_step(
-    plan: Plan, *, features: int, confidence: float = 0.999, trials: int | None = None
+    plan: Plan, *, features: int, confidence: float = CONFIDENCE, trials: int | None = None
 ) -> StepBound:
     """The bound from ``trials`` draws of the noise and as many of the sampling, on a model of ``features``.
 
@@ -125,7 +152,8 @@ def audit_step(
     declared = declared_noise(plan)
     return StepBound(
         epsilon_lower=_epsilon(plan, effective, rate) * (1.0 - ROUNDED_UP),
-        declared=_epsilon(plan, declared, plan.sampling_rate), claimed=plan.epsilon,
+        at_half_noise=_epsilon(plan, effective / 2.0, rate) * (1.0 - ROUNDED_UP),
+        declared=_epsilon(plan, declared, plan.sampling_rate), claimed=plan.epsilon_at_site,
         effective_noise=effective, declared_noise=declared, sampling_rate=rate, trials=seen.size,
         confidence=confidence, delta=plan.delta, unit=plan.unit, mechanism=plan.mechanism,
     )  # fmt: skip
@@ -180,11 +208,14 @@ def _steps(plan: Plan, features: int, half: int, *, quiet: bool = False) -> Iter
         yield released.mean.numpy() * (settings.expected_batch / clip)
 
 
-def canaries_of(plan: Plan, features: int) -> tuple[CanaryGradients, npt.NDArray[np.int64]]:
+def canaries_of(
+    plan: Plan, features: int, *, length: float | None = None
+) -> tuple[CanaryGradients, npt.NDArray[np.int64]]:
     """Gradients of an even number of canaries, and the coordinates [canaries, parts] of each.
 
-    A canary has a part in every layer where each is clipped to its own share, and else in one alone, which
-    is the worst for the Laplace mechanism.
+    They are ``length`` clips long in each coordinate, by default longer than any clip becomes. A canary has a
+    part in every layer where each is clipped to its own share, and else in one alone, which is the worst for
+    the Laplace mechanism.
     """
     from cordon.auditing.gradient_canaries import LENGTH, NONE, CanaryGradients, layer_sizes
     from cordon.model import build
@@ -198,7 +229,8 @@ def canaries_of(plan: Plan, features: int) -> tuple[CanaryGradients, npt.NDArray
     places[used] = np.arange(count)
     starts = np.cumsum([0, *sizes[:-1]])
     directions = np.stack([starts[layer] + places[layer] for layer in used], axis=1)
-    return CanaryGradients(sizes, places, length=LENGTH * plan.clip_norm, column=0), directions
+    long = (LENGTH if length is None else length) * plan.clip_norm
+    return CanaryGradients(sizes, places, length=long, column=0), directions
 
 
 def noise_at_most(found: Sequence[Floats], mechanism: str, error: float) -> float:

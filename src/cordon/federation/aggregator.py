@@ -348,5 +348,5 @@ class Aggregation:
             "epsilon_rdp": lifetime[0], "epsilon_pld": lifetime[1],
             "run_epsilon_rdp": in_run[0], "run_epsilon_pld": in_run[1], "budget": plan.budget,
             "rounds": len(self.record.rounds), "sites": len(taken), "run": plan.run,
-            "plan": plan.digest, "ledger": asdict(tip),
+            "plan": plan.digest, "ledger": asdict(tip), "sites_per_patient": plan.sites_per_patient,
         }  # fmt: skip

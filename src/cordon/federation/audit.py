@@ -142,7 +142,7 @@ class Auditor:
                 decisions[site] = replace(decisions[site], decision=QUARANTINED, reason=reason)
             charges = {site: self._charge(site, round_number, *answer) for site, answer in replies.items()}
             for site, events in charges.items():
-                self._note(site, round_number, decisions[site], events)
+                self._note(site, round_number, decisions[site], events, replies[site][0])
             keep(list(decisions.values()))
         return list(decisions.values())
 
@@ -173,9 +173,18 @@ class Auditor:
         earlier = any(row["events"] for row in self._decisions(site) if (row["run"], row["round"]) == place)
         return [] if silent or earlier else [self._plan.event]
 
-    def _note(self, site: Site, round_number: int, decision: Decision, events: Sequence[Event]) -> None:
+    def _note(
+        self, site: Site, round_number: int, decision: Decision, events: Sequence[Event], reply: Reply | None
+    ) -> None:
+        """Write what was decided, and of what computed the update its digest, and once in a run all of it."""
         charge = {"events": [event.to_dict() for event in events]}
-        self._ledger.append(self._row(DECISION, site, round_number) | charge | asdict(decision))
+        by: dict[str, Any] = {}
+        if reply is not None and reply.status == TRAINED:
+            said = {"run": self._plan.run, "trained_by": reply.provenance.digest}
+            by = {"trained_by": reply.provenance.digest}
+            if not any(said.items() <= row.items() for row in self._decisions(site)):
+                by["provenance"] = reply.provenance.to_dict()
+        self._ledger.append(self._row(DECISION, site, round_number) | charge | asdict(decision) | by)
 
     def _row(self, kind: str, site: Site, round_number: int) -> dict[str, Any]:
         return {

@@ -7,7 +7,7 @@ adds it here, where a reviewer looks; a message with anything more is refused by
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from cordon.errors import FederationError, UserError
 from cordon.federation.plan import Plan
 from cordon.ledger import Tip
 from cordon.model import Parameters
+from cordon.provenance import Provenance, installed
 
 if TYPE_CHECKING:
     from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -25,11 +26,14 @@ TRAINED, STOPPED, ANSWERED, RECEIVED = "trained", "stopped", "answered", "receiv
 HASH = re.compile(r"[0-9a-f]{1,64}")
 UPDATE_KEYS = {"declaration", "update"}
 DECLARATION = {
-    TRAINED: {"status", "run", "round", "mechanism", "noise_multiplier", "sampling_rate", "steps"},
+    TRAINED: {
+        "status", "run", "round", "mechanism", "noise_multiplier", "sampling_rate", "steps", "sites",
+        "provenance",
+    },
     STOPPED: {"status", "run", "round"},
     ANSWERED: {"status", "run", "round"},
     RECEIVED: {"status", "run", "round"},
-}
+}  # fmt: skip
 
 
 class MalformedMessage(FederationError):
@@ -114,13 +118,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Reply:
-    """All that a site ever sends: what it did, what that cost, and the private update if it trained."""
+    """All that a site ever sends: what it did, what that cost, and the private update if it trained.
+
+    With an update goes what computed it, which is public: code, versions, and verdicts on made-up rows.
+    """
 
     status: str
     run: str
     round: int
     event: Event | None = None
     update: Parameters | None = None
+    provenance: Provenance = field(default_factory=installed)
 
     def to_records(self) -> RecordDict:
         from flwr.app import ConfigRecord, RecordDict
@@ -130,7 +138,7 @@ class Reply:
         if self.status == TRAINED:
             assert self.event is not None
             assert self.update is not None
-            declared |= self.event.to_dict()
+            declared |= self.event.to_dict() | {"provenance": self.provenance.to_text()}
             records["update"] = _arrays(self.update)
         records["declaration"] = ConfigRecord(declared)
         return RecordDict(records)
@@ -155,8 +163,9 @@ class Reply:
         if not trained:
             return cls(str(status), declared["run"], declared["round"])
         return cls(
-            TRAINED, declared["run"], declared["round"], _event(declared), _parameters(content, "update")
-        )
+            TRAINED, declared["run"], declared["round"], _event(declared), _parameters(content, "update"),
+            _provenance(declared),
+        )  # fmt: skip
 
 
 def _tip(content: RecordDict) -> Tip:
@@ -171,13 +180,22 @@ def _tip(content: RecordDict) -> Tip:
 def _event(declared: dict[str, Any]) -> Event:
     numbers = {name: declared[name] for name in ("noise_multiplier", "sampling_rate")}
     _require(
-        all(type(number) is float for number in numbers.values()) and type(declared["steps"]) is int,
+        all(type(number) is float for number in numbers.values())
+        and all(type(declared[name]) is int for name in ("steps", "sites")),
         "an event of other types",
     )
     try:
-        return Event(**numbers, steps=declared["steps"], mechanism=declared["mechanism"])
+        return Event(**numbers, **{name: declared[name] for name in ("steps", "mechanism", "sites")})
     except UserError as error:
         raise MalformedMessage(str(error)) from error
+
+
+def _provenance(declared: dict[str, Any]) -> Provenance:
+    _require(type(declared["provenance"]) is str, "a provenance of another type")
+    try:
+        return Provenance.from_text(declared["provenance"])
+    except UserError as error:
+        raise MalformedMessage(f"refused: {error}") from error
 
 
 def _arrays(parameters: Parameters) -> ArrayRecord:

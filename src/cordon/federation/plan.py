@@ -22,8 +22,10 @@ from cordon.accountants import (
     LEAST_NOISE,
     MECHANISMS,
     MOST_NOISE,
+    MOST_SITES,
     MOST_STEPS,
     Event,
+    at_sites,
     calibrate_noise,
     epsilon_by,
     epsilons,
@@ -45,7 +47,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "sampling_rate": (1e-6, 1.0), "noise_multiplier": (LEAST_NOISE, MOST_NOISE), "clip_norm": (1e-9, 1e6),
     "learning_rate": (1e-9, 1e6), "max_variants_per_patient": (1, 100_000), "clip_quantile": (1e-3, 0.999),
     "clip_rate": (1e-6, 1.0), "quantile_share": (1e-3, 0.999), "momentum": (0.0, 0.999),
-    "averaged_rounds": (1, 10_000), "malicious_sites": (0, 10_000), "lifetime_epsilon": (0, 1e3),
+    "averaged_rounds": (1, 10_000), "malicious_sites": (0, 10_000), "sites_per_patient": (1, MOST_SITES),
+    "lifetime_epsilon": (0, 1e3),
 }  # fmt: skip
 CHOICES: dict[str, tuple[str, ...]] = {
     "model": ARCHITECTURES, "unit": UNITS, "mechanism": MECHANISMS, "adjacency": (ADJACENCY,),
@@ -61,9 +64,9 @@ class Plan:
     """The public settings of a run, the same for every site; ``run`` is empty until it starts.
 
     ``noise_multiplier`` follows from the others: all rounds together cost at most ``epsilon`` at
-    ``delta`` (by ``accountant``, for one ``unit`` added or removed). That is of this run; over all runs a
-    site may be charged ``budget``. UserError where a setting is out of range:
-    a site takes its plan from the aggregator, whom it does not trust.
+    ``delta`` (by ``accountant``, for one ``unit`` added or removed at up to ``sites_per_patient`` sites).
+    That is of this run; over all runs a site may be charged ``budget``. UserError where a setting is out of
+    range: a site takes its plan from the aggregator, whom it does not trust.
     """
 
     run: str
@@ -90,6 +93,7 @@ class Plan:
     averaged_rounds: int = 1  # the model is the mean of those after the last rounds, at most so many
     aggregation: str = MEAN
     malicious_sites: int = 0  # so many dishonest ones the aggregation is to bear
+    sites_per_patient: int = 1  # one person may take part at so many sites: epsilon counts all of them
     accountant: str = "rdp"  # what budgets are held against; both are told
     lifetime_epsilon: float = 0.0  # what a site may be charged over all runs; 0: ``epsilon``, one run
     start: str = ""  # hash of the public model to start from; empty: the architecture's own start
@@ -121,30 +125,35 @@ class Plan:
             yield name, least <= getattr(self, name) <= most, f"{least:g} to {most:g}"
         for name, pattern in NAMES.items():
             yield name, bool(pattern.fullmatch(getattr(self, name))), f"what matches {pattern.pattern}"
-        steps = self.rounds * self.local_steps
-        yield "local_steps", steps <= MOST_STEPS, f"at most {MOST_STEPS} in all rounds"
+        steps = self.rounds * self.local_steps * self.sites_per_patient
+        yield "local_steps", steps <= MOST_STEPS, f"at most {MOST_STEPS} in all rounds, at all sites of one"
         yield "lifetime_epsilon", self.budget >= self.epsilon, "epsilon or more"
         yield "momentum", self.optimiser == "sgd" or self.momentum == 0, "0 beside adam"
 
     @classmethod
-    def calibrated(cls, *, spent: Sequence[Sequence[Event]] = (), **settings: Any) -> Plan:
+    def calibrated(
+        cls, *, spent: Sequence[Sequence[Event]] = (), beside: Sequence[Event] = (), **settings: Any
+    ) -> Plan:
         """A plan whose noise is the least that keeps all rounds within epsilon.
 
-        And with each of ``spent``, what sites were charged before, within the budget; the plan's epsilon is
-        then what the run by itself costs.
+        With what is to come ``beside`` them they are within it, and with each of ``spent``, what sites were
+        charged before, within the budget. The plan's epsilon is then what its rounds by themselves cost.
         """
+        sites = settings.get("sites_per_patient", 1)
         noise = calibrate_noise(
             epsilon=settings["epsilon"],
             delta=settings["delta"],
             sampling_rate=settings["sampling_rate"],
             steps=settings["rounds"] * settings["local_steps"],
             mechanism=settings.get("mechanism", GAUSSIAN),
+            sites=sites,
+            besides=at_sites(beside, sites),
             accountant=settings.get("accountant", "rdp"),
             spent=spent,
             budget=settings.get("lifetime_epsilon") or settings["epsilon"],
         )
         plan = cls(noise_multiplier=noise, **{"run": "", **settings})
-        if not any(spent):
+        if not (any(spent) or beside):
             return plan
         return replace(plan, epsilon=min(plan.cost(), plan.epsilon), lifetime_epsilon=plan.budget)
 
@@ -155,7 +164,15 @@ class Plan:
     @property
     def event(self) -> Event:
         """What one round costs each site that takes part in it."""
-        return Event(self.noise_multiplier, self.sampling_rate, self.local_steps, self.mechanism)
+        step = (self.noise_multiplier, self.sampling_rate)
+        return Event(*step, self.local_steps, self.mechanism, self.sites_per_patient)
+
+    @property
+    def epsilon_at_site(self) -> float:
+        """What of ``epsilon`` one site's part in all rounds costs: attacks on one are held to it."""
+        if self.sites_per_patient == 1:
+            return self.epsilon
+        return min(self.epsilon, epsilon_by(self.accountant, at_sites(self.events(), 1), self.delta))
 
     @property
     def budget(self) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cordon.accountants import Event, epsilon_by, epsilons
+from cordon.accountants import Event, at_sites, epsilon_by, epsilons
 from cordon.chain import Chain, read_private_key
 from cordon.cohorts import RESERVED, SUFFIX
 from cordon.errors import BudgetExceeded, UserError
@@ -64,12 +64,18 @@ def _by_site(chain: Chain) -> dict[str, tuple[Event, ...]]:
 
 
 def plan_within(
-    spent: Accounts, *, epsilon: float, run_epsilon: float | None = None, **settings: Any
+    spent: Accounts,
+    *,
+    epsilon: float,
+    run_epsilon: float | None = None,
+    beside: Sequence[Event] = (),
+    **settings: Any,
 ) -> tuple[Plan, list[str]]:
     """The plan of a run at sites that ``spent`` so much of ``epsilon``, a lifetime's; and who cannot bear it.
 
     With ``run_epsilon`` the run costs that, and who has no room for all of it takes no part. Without, it
-    costs what the site that was charged the most has left. BudgetExceeded where nothing is left, or nobody
+    costs what the site that was charged the most has left. What is to come ``beside`` its rounds, such as a
+    calibration, is part of what it costs. BudgetExceeded where nothing is left, or nobody
     has room.
     """
     histories = [events for held in spent.values() for events in held if events]
@@ -79,15 +85,16 @@ def plan_within(
                 f"a run of epsilon {run_epsilon:g} is more than the {epsilon:g} of a lifetime. Give a lower "
                 "--run_epsilon, or a higher --epsilon."
             )
-        plan = Plan.calibrated(epsilon=run_epsilon, lifetime_epsilon=epsilon, **settings)
-        unable = [name for name, held in spent.items() if not _fits(plan, held)]
+        plan = Plan.calibrated(epsilon=run_epsilon, lifetime_epsilon=epsilon, beside=beside, **settings)
+        whole = [*plan.events(), *beside]
+        unable = [name for name, held in spent.items() if not _fit(plan, held, whole)]
         if len(unable) == len(spent):
             raise BudgetExceeded(
                 f"no site has room for a run of {plan.stated()}: {'; '.join(_left(plan, spent))}. Nothing "
                 "was spent. Give a lower --run_epsilon, or list sites with other patients."
             )
         return plan, unable
-    bare = Plan.calibrated(epsilon=epsilon, lifetime_epsilon=epsilon, **settings)
+    bare = Plan.calibrated(epsilon=epsilon, lifetime_epsilon=epsilon, beside=beside, **settings)
     if any(_cost(bare, events) > epsilon * (1.0 - LEAST) for events in histories):
         raise BudgetExceeded(
             f"nothing is left for a run: {'; '.join(_left(bare, spent))}. Nothing was spent. Leave out of "
@@ -95,15 +102,18 @@ def plan_within(
         )
     if not histories:
         return bare, []
-    return Plan.calibrated(spent=histories, epsilon=epsilon, lifetime_epsilon=epsilon, **settings), []
+    terms = {"epsilon": epsilon, "lifetime_epsilon": epsilon, **settings}
+    return Plan.calibrated(spent=histories, beside=beside, **terms), []
 
 
-def _fits(plan: Plan, held: Sequence[tuple[Event, ...]]) -> bool:
-    return all(_cost(plan, [*events, *plan.events()]) <= plan.budget for events in held)
+def _fit(plan: Plan, held: Sequence[tuple[Event, ...]], more: Sequence[Event]) -> bool:
+    return all(_cost(plan, [*events, *more]) <= plan.budget for events in held)
 
 
 def _cost(plan: Plan, events: Sequence[Event]) -> float:
-    return epsilon_by(plan.accountant, events, plan.delta)
+    """Epsilon of ``events`` of somebody who is at as many sites as the plan counts, or they do."""
+    sites = max([plan.sites_per_patient, *(event.sites for event in events)])
+    return epsilon_by(plan.accountant, at_sites(events, sites), plan.delta)
 
 
 def _left(plan: Plan, spent: Accounts) -> list[str]:

@@ -19,6 +19,7 @@ from cordon.federation.processes import DEALT_WITH, Process, supernode, way_out
 from cordon.federation.stay import Stay
 from cordon.federation.tasks import answer
 from cordon.model import Model, build, check_parameters, initial_parameters, width
+from cordon.provenance import Provenance, installed
 from cordon.site_ledger import SiteLedger
 from cordon.steps import duration
 from cordon.training import train
@@ -48,16 +49,21 @@ class Participant:
     ``load_units`` makes the privacy units for a plan's model and kind of unit, and is asked again where a
     task's plan has others: rows grouped by one unit are never trained on under the name of another.
     Its own terms bound every plan: the kind of ``unit`` that its budget is counted in and ``run_epsilon``,
-    the most that a run may cost, if they are named; and where the site agreed on a plan beforehand
-    (``agreed``), it trains by no other. ``outcome`` is the aggregator's last word, when it came.
+    the most that a run may cost, if they are named; the sites that a person is counted at
+    (``sites_per_patient`` or more); and where the site agreed on a plan beforehand (``agreed``), it trains by
+    no other. Before a plan's first reservation ``test`` is asked what trains here, and raises where that must
+    not: at once where a plan was agreed on. ``outcome`` is the aggregator's last word, when it came.
+    ``answer_grid`` is for audits, which answer nobody.
     """
 
     def __init__(
         self, name: str, load_units: Callable[[Plan], Units], features: tuple[str, ...], *,
         declared_patients: int, ledger: SiteLedger, say: Say, agreed: Plan | None = None,
-        unit: str | None = None, run_epsilon: float | None = None,
+        unit: str | None = None, run_epsilon: float | None = None, sites_per_patient: int = 1,
+        test: Callable[[Plan], Provenance] | None = None, answer_grid: float | None = None,
     ) -> None:  # fmt: skip
-        self.name, self._unit, self._run_epsilon = name, unit, run_epsilon
+        self.name, self._unit, self._sites_per_patient = name, unit, sites_per_patient
+        self._run_epsilon = run_epsilon
         self._load_units = load_units
         # The units of the last task, and what they were made for.
         self._units: tuple[Grouping, Units] | None = None
@@ -68,6 +74,8 @@ class Participant:
         self._ledger = ledger
         self._say = say
         self._agreed = agreed
+        self._test = test
+        self._grid = answer_grid
         # Where the adaptive clip of a run stands; a site that starts anew begins at the plan's first one.
         self._clips: dict[str, float] = {}
         # A run's first round that this process was asked for, and when: how long the rest takes.
@@ -84,13 +92,15 @@ class Participant:
 
             model, features = self._agreed.model, len(self._features)
             unit_gradients(build(model, features), width(model, features))
+            self._provenance(self._agreed)
 
     def handle(self, message: Message) -> RecordDict:
         """The reply to one message, on the answer grid."""
         began = time.monotonic()
         reply = self._finish(message) if message.metadata.message_type == "query" else self._train(message)
-        elapsed = time.monotonic() - began
-        time.sleep(math.ceil(elapsed / ANSWER_GRID) * ANSWER_GRID - elapsed)
+        elapsed, grid = time.monotonic() - began, ANSWER_GRID if self._grid is None else self._grid
+        if grid:
+            time.sleep(math.ceil(elapsed / grid) * grid - elapsed)
         if reply.status == TRAINED:
             self._ledger.mark_sent(reply.run, reply.round)
         return reply.to_records()
@@ -118,6 +128,12 @@ class Participant:
                 f"{self.name} allows a run {self._run_epsilon:g} (--run_epsilon). Agree on one. Nothing was "
                 "reserved and nothing was sent."
             )
+        if plan.sites_per_patient < self._sites_per_patient:
+            raise FederationError(
+                f"the plan counts a person at {plan.sites_per_patient} sites, and {self.name}'s may be at "
+                f"{self._sites_per_patient}. Agree on one (--sites_per_patient). Nothing was reserved and "
+                "nothing was sent."
+            )
         if not 1 <= task.round <= plan.rounds:
             raise FederationError(
                 f"the aggregator asks for round {task.round} of a plan of {plan.rounds} rounds. Nothing was "
@@ -142,12 +158,13 @@ class Participant:
         units = self._units_for(plan)
         if warning and plan.run not in self._asked:
             self._say(warning)
+        provenance = self._provenance(plan)
         first, began = self._asked.setdefault(plan.run, (task.round, time.monotonic()))
         try:
             part = self._ledger.reserve(
                 plan.run, task.round, plan.event, plan.grouping(self._declared_patients),
                 None if units.owners is None else units.patients,
-                after=plan.rounds - task.round, accountant=plan.accountant,
+                after=plan.rounds - task.round, accountant=plan.accountant, also=units.also,
             )  # fmt: skip
         except BudgetExceeded as error:
             self._say(f"{self.name} stops by itself: {error}")
@@ -163,7 +180,12 @@ class Participant:
             f"{plan.stated_as(*self._ledger.epsilons())}, reserved of a lifetime's {self._ledger.epsilon:g}"
             + (f"; about {duration(each * more)} left" if more else "")
         )
-        return Reply(TRAINED, plan.run, task.round, plan.event, trained.update)
+        provenance = replace(provenance, seeded=provenance.seeded or trained.seeded)
+        return Reply(TRAINED, plan.run, task.round, plan.event, trained.update, provenance)
+
+    def _provenance(self, plan: Plan) -> Provenance:
+        """What trains here, and what checks of it found."""
+        return installed() if self._test is None else self._test(plan)
 
     def _check_start(self, task: Task) -> None:
         """FederationError where the task's parameters are no model of the plan's."""

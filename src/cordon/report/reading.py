@@ -63,8 +63,9 @@ def read_spent(path: Path) -> OwnSpending:
             None if raw[name] is None else float(raw[name]) for name in ("epsilon_pld", "run_epsilon_pld")
         )
         return OwnSpending(
-            str(raw["site"]), rdp, pld, run_rdp, run_pld, float(raw["budget"]), _guarantee(plan), plan
-        )
+            str(raw["site"]), rdp, pld, run_rdp, run_pld, float(raw["budget"]), _guarantee(plan), plan,
+            tuple(raw.get("at_more_sites", ())),
+        )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a SITE.spent.json ({error}). Give the one train_site wrote.") from error
 

@@ -1,0 +1,216 @@
+"""Tests of cordon.auditing.self_test: what a site finds about its own code before it reserves anything."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from certificate_lab import PLAN as CERTIFIED
+from conftest import ROOT
+from cordon.auditing import self_test
+from cordon.auditing.made_up_site import PATIENTS, made_up, read_back
+from cordon.auditing.self_test import SelfTest, examine
+from cordon.auditing.training import check_training, trained_by
+from cordon.chain import Chain
+from cordon.errors import Unsound
+from cordon.features import FEATURES
+from cordon.federation.messages import Task
+from cordon.federation.site import Participant
+from cordon.ledger import ChainedLog, Tip
+from cordon.mechanisms import Randomness
+from cordon.model import initial_parameters
+from cordon.provenance import FAILED, PASSED, UNABLE, UNTRIED, Provenance, code_digest, installed
+from cordon.site_ledger import SiteLedger
+from planted_bugs import BUGS
+
+pytestmark = pytest.mark.statistical
+
+PLAN = replace(CERTIFIED, run="")
+NAMES = ["noise", "neighbours", "releases", "sampling", "step bound"]
+
+
+def new_test(folder):
+    """A self-test on a new ledger, what it says, and the ledger's rows."""
+    said = []
+    ledger = SiteLedger(folder / "site.sqlite", epsilon=8.0, delta=1e-5)
+    return SelfTest(ledger, said.append), said, lambda: [*ChainedLog(folder / "site.sqlite")]
+
+
+def test_right_code_is_named_in_the_ledger_with_what_was_found_before_a_run_reserves(tmp_path):
+    test, said, rows = new_test(tmp_path)
+    found = test(CERTIFIED)
+    assert found.verdicts == dict.fromkeys(NAMES, PASSED)
+    assert (found.code, found.seeded, found.faults) == (code_digest(), False, [])
+    (row,) = rows()
+    assert (row["kind"], row["run"], row["before"], row["plan"]) == (
+        "tested",
+        CERTIFIED.run,
+        False,
+        PLAN.digest,
+    )
+    assert {"code": code_digest(), "versions": installed().versions}.items() <= row.items()
+    assert "5 of 5 checks passed, 0 failed" in said[0]
+    # Again in the same run, in another process or not: nothing is checked, and nothing is noted.
+    assert test(CERTIFIED) == new_test(tmp_path)[0](CERTIFIED) == found
+    assert len(rows()) == 1
+
+
+def test_what_passed_on_this_ledger_is_not_checked_again_while_code_and_settings_are_the_same(
+    tmp_path, monkeypatch
+):
+    new_test(tmp_path)[0](CERTIFIED)
+    asked = []
+    passed = dict.fromkeys(NAMES, PASSED)
+
+    def counted(plan):
+        asked.append(plan)
+        return [], False
+
+    monkeypatch.setattr(self_test, "examine", counted)
+    test, said, rows = new_test(tmp_path)
+    assert test(replace(CERTIFIED, run="later")).verdicts == passed
+    assert (asked, said) == ([], ["the training code and its software passed their checks here before"])
+    assert [(row["run"], row["before"]) for row in rows()] == [(CERTIFIED.run, False), ("later", True)]
+    monkeypatch.setattr("cordon.auditing.self_test.installed", lambda: replace(installed(), code="cd" * 32))
+    new_test(tmp_path)[0](CERTIFIED)
+    monkeypatch.setattr("cordon.auditing.self_test.installed", installed)
+    new_test(tmp_path)[0](replace(CERTIFIED, clip_norm=0.04))
+    assert [plan.clip_norm for plan in asked] == [CERTIFIED.clip_norm, 0.04]
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_site_whose_code_is_broken_ends_before_it_reserves_anything(tmp_path, monkeypatch, bug):
+    monkeypatch.setattr(*BUGS[bug])
+    test, _, rows = new_test(tmp_path)
+    ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8.0, delta=1e-5)
+    site = Participant(
+        "north", lambda plan: read_back([made_up(plan)], plan)[0], FEATURES, declared_patients=PATIENTS,
+        ledger=ledger, say=print, test=test, answer_grid=0.0,
+    )  # fmt: skip
+    start = initial_parameters("logistic", len(FEATURES))
+    task = Task(CERTIFIED, 1, PATIENTS, start, Tip("ab" * 32, 1, "cd" * 32))
+    message = SimpleNamespace(content=task.to_records(), metadata=SimpleNamespace(message_type="train"))
+    with pytest.raises(Unsound, match="is not sound: ") as refused:
+        site.handle(message)
+    assert "Nothing was reserved and nothing was sent" in str(refused.value)
+    assert [row["kind"] for row in rows() if row["kind"] in ("reserved", "sent")] == []
+    (row,) = [row for row in rows() if row["kind"] == "tested"]
+    assert FAILED in row["verdicts"].values()
+
+
+def test_an_agreed_plan_is_tested_before_the_site_connects(tmp_path):
+    asked = []
+    ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8.0, delta=1e-5)
+
+    def test(plan):
+        asked.append(plan)
+        return installed()
+
+    known = {"declared_patients": PATIENTS, "ledger": ledger, "say": print, "test": test}
+    Participant("north", lambda plan: None, FEATURES, agreed=PLAN, **known).warm_up()
+    assert asked == [PLAN]
+
+
+def test_seeded_training_is_told_and_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("cordon.training.Randomness", lambda: Randomness(np.random.default_rng(0).bytes))
+    checks, seeded = examine(PLAN)
+    assert seeded
+    assert [check.name for check in checks if check.failed][:1] == ["noise"]
+    with pytest.raises(Unsound, match="seeded: not private"):
+        new_test(tmp_path)[0](CERTIFIED)
+
+
+def test_what_takes_too_long_is_not_tried_and_what_ends_by_itself_is_an_error(monkeypatch):
+    checks, _ = examine(PLAN, seconds=0.0)
+    assert [(check.name, check.verdict) for check in checks] == [(name, UNTRIED) for name in NAMES]
+    monkeypatch.setattr(self_test, "begin_apart", lambda: os._exit(3))
+    with pytest.raises(Unsound, match="ended by themselves, with status 3"):
+        examine(PLAN)
+
+
+class TestCertified:
+    """What an audit makes of what sites say."""
+
+    def chain(self, tmp_path, *said):
+        log = ChainedLog(tmp_path / "ledger.sqlite")
+        for number, one in enumerate(said):
+            row = {"kind": "decision", "run": "r", "round": 1, "identity": str(number), "site": f"h{number}",
+                   "decision": "accepted"}  # fmt: skip
+            about = {"trained_by": one.digest, "provenance": one.to_dict()} if one else {}
+            log.append(row | about)
+        chain = Chain("ledger", log._chain.key)
+        for line in log._chain.lines:
+            chain.add(line)
+        return chain
+
+    def test_the_same_code_whose_checks_passed_everywhere_passes(self, tmp_path):
+        sound = replace(installed(), verdicts={"noise": PASSED})
+        found = check_training(self.chain(tmp_path, sound, sound), "r")
+        assert found.verdict == PASSED
+        assert [site["same_code"] for site in found.figures["sites"]] == [True, True]
+
+    @pytest.mark.parametrize(
+        ("said", "reason"),
+        [
+            (None, "h0 says nothing of what trained"),
+            (installed(), "h0 did not check what trained"),
+            (Provenance("ab" * 32, {}, {"noise": PASSED}), "at h0 other code trained than audits"),
+        ],
+        ids=["nothing", "no checks", "other code"],
+    )
+    def test_what_the_audit_cannot_speak_for_is_named(self, tmp_path, said, reason):
+        found = check_training(self.chain(tmp_path, said), "r")
+        assert (found.verdict, found.reason) == (UNABLE, reason)
+
+    def test_seeds_are_told_as_what_they_are(self, tmp_path):
+        said = replace(installed(), verdicts={"noise": FAILED}, seeded=True)
+        chain = self.chain(tmp_path, said)
+        assert check_training(chain, "r").verdict == FAILED
+        (site,) = trained_by(chain.rows, "r")
+        assert "SEEDED: NOT PRIVATE" in site.statement()
+        assert "noise failed" in site.statement()
+
+
+SEEDED = """
+import sys
+from pathlib import Path
+from cordon.auditing.self_test import SelfTest
+from cordon.site_ledger import SiteLedger
+from test_self_test import CERTIFIED
+ledger = SiteLedger(Path(sys.argv[1]) / "site.sqlite", epsilon=8.0, delta=1e-5)
+found = SelfTest(ledger, print)(CERTIFIED)
+print(found.seeded, found.verdicts["noise"])
+"""
+
+
+def test_the_seeded_double_goes_on_and_cannot_hide_it(tmp_path):
+    double = str(ROOT / "tests" / "doubles" / "seeded")
+    path = os.pathsep.join([double, str(ROOT / "tests"), *sys.path])
+    environment = os.environ | {"PYTHONPATH": path, "CORDON_TEST_SEED": "7"}
+    command = [sys.executable, "-c", SEEDED, str(tmp_path), "--site", "north"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "True failed"
+    (row,) = [row for row in ChainedLog(tmp_path / "site.sqlite") if row["run"] == CERTIFIED.run]
+    assert row["seeded"]
+
+
+def test_the_code_digest_is_of_every_python_file(tmp_path, monkeypatch):
+    """Of their paths and contents, whatever else lies beside them."""
+    from cordon import provenance
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.py").write_text("x = 1\n")
+    (tmp_path / "c.toml").write_text("y = 1\n")
+    monkeypatch.setattr(provenance, "SOURCES", tmp_path)
+    digest = provenance.code_digest.__wrapped__
+    first = digest()
+    (tmp_path / "c.toml").write_text("y = 2\n")
+    assert digest() == first
+    (tmp_path / "a" / "b.py").rename(tmp_path / "a" / "c.py")
+    moved = digest()
+    (tmp_path / "a" / "c.py").write_text("x = 2\n")
+    assert len({first, moved, digest()}) == 3
