@@ -165,7 +165,7 @@ def test_two_runs_within_one_budget_finish_and_a_third_is_refused_before_anythin
         found = check_claims(second, record.plan, chain)
         assert found.passed, found.reason
         made = certificate(
-            Subject(second, record.plan, record.sites, ChainedLog(path).tip), [], found.figures
+            Subject(second, record.plan, record.sites, ChainedLog(path).tip, [], {}), [], found.figures
         )
         held = made["guarantee"]
         assert held["epsilon"] == held["epsilon_rdp"] == pytest.approx(composed(twice))
@@ -304,7 +304,9 @@ def test_a_run_by_pld_has_less_noise_and_every_ledger_and_statement_is_held_agai
     chain, _ = read_log(path, read_private_key(key_path(path)).public_key())
     found = check_claims(model, record.plan, chain)
     assert found.passed, found.reason
-    made = certificate(Subject(model, record.plan, record.sites, ChainedLog(path).tip), [], found.figures)
+    made = certificate(
+        Subject(model, record.plan, record.sites, ChainedLog(path).tip, [], {}), [], found.figures
+    )
     assert made["guarantee"]["accountant"] == "PLD"
     assert made["guarantee"]["epsilon_rdp"] == said["epsilon_rdp"]
     assert {row["accountant"] for row in chain.rows if row["kind"] == "asked"} == {"pld"}

@@ -250,7 +250,7 @@ def test_each_patient_pays_for_what_it_takes_part_in_and_who_has_no_room_does_no
     found = calibrate_privately(Fake(), tables, "a", ASKED, held, names)
     assert found.cost["spent_by_site"] == pytest.approx(1.9, rel=0.01)
     assert sorted(int(history.patients.sum()) for history in held.histories()) == [30, 30]
-    # As of the others' rows alone: their numbers, but for the noise, which is as large as the patients are few.
+    # Those who take part are looked at with all their rows, and no one else.
     model, settings_ = Fake(), ASKED
     scores, _, owners = _labelled(model, tables(), settings_, frozenset(names[30:]))
     assert len(np.unique(owners)) == 30

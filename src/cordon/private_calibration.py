@@ -151,8 +151,8 @@ def _labelled(
             dtype=bool,
         )
         scores.append(raw_scores(model, features[known]))
-        labels.append(np.array([given[row] for row in np.flatnonzero(known)], dtype=np.int8))
-        patients += [names[row] for row in np.flatnonzero(known)]
+        labels.append(np.array([given[row] for row in np.flatnonzero(known).tolist()], dtype=np.int8))
+        patients += [names[row] for row in np.flatnonzero(known).tolist()]
     if settings.unit == "patient":
         owners = np.unique(np.array(patients, dtype=str), return_inverse=True)[1]
     else:

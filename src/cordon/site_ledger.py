@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cordon import database
-from cordon.accountants import Event, epsilon_by, epsilon_rdp, epsilons, stated
+from cordon.accountants import Event, epsilon_by, epsilon_rdp, epsilons
 from cordon.chain import Chain
 from cordon.cohorts import (
     RESERVED,
@@ -28,10 +25,11 @@ from cordon.cohorts import (
     salts_named,
     written,
 )
-from cordon.errors import BudgetExceeded, FederationError, UserError
+from cordon.errors import FederationError, UserError
 from cordon.ledger import ChainedLog, Tip
 from cordon.provenance import FAILED, UNTRIED
 from cordon.pseudonyms import Salt, read_salt
+from cordon.room import Budget, Round
 from cordon.units import Grouping
 
 # Kinds of a site's rows beside RESERVED: its budget, a round's answer before it leaves, how far the
@@ -41,17 +39,6 @@ BUDGET, SENT, FOLLOWED, TESTED = "budget", "sent", "followed", "tested"
 CALIBRATION = "calibration:"
 # Held while a round is reserved for patients, who may stand in other ledgers of the folder too.
 LOCK = "reserving.lock"
-
-
-@dataclass(frozen=True)
-class _Round:
-    """What is to be reserved: a round of a run, its cost, and how many more are to come at that cost."""
-
-    run: str
-    number: int
-    event: Event
-    after: int
-    accountant: str
 
 
 class SiteLedger:
@@ -159,7 +146,6 @@ class SiteLedger:
         one epsilon.
         """
         about = {"unit": grouping.unit, "declared_units": grouping.declared, "grouping": grouping.digest}
-        asked = _Round(run, round_number, event, after, accountant)
         # What that reads, computes and imports takes longer than all the rest.
         names = [(name, *also.get(name, ())) for name in patients or ()]
         if patients is not None:
@@ -176,7 +162,11 @@ class SiteLedger:
                 again = self._again(held[0], patients)
                 if again is not None:
                     return again
-            part = self._part(asked, chains, patients, grouping.unit)
+            begun = any(row["run"] == run for row in self._log.of_kind(RESERVED))
+            name = self._log.path.stem
+            asked = Round(name, run, round_number, event, after, begun, grouping.unit)
+            held_by = histories(chains, self._digests) if patients is not None else [of_all(self._log.chain)]
+            part = Budget(self.epsilon, self.delta, accountant).room_for(asked, held_by)
             self._note_budget(accountant)
             row = {"kind": RESERVED, "run": run, "round": round_number, **about, "event": event.to_dict()}
             if patients is None:
@@ -227,50 +217,6 @@ class SiteLedger:
                 {"kind": SENT, "run": run, "round": round_number}
                 | ({} if released is None else {"released": dict(released)})
             )
-
-    def _part(
-        self, asked: _Round, chains: Sequence[Chain], patients: Sequence[str] | None, unit: str
-    ) -> NDArray[np.bool_]:
-        """Who of ``patients`` takes part; BudgetExceeded where nobody has room."""
-        rest = [asked.event] * (1 + asked.after)
-        begun = any(row["run"] == asked.run for row in self._log.of_kind(RESERVED))
-        if not begun and self._cost(asked, rest) > self.epsilon:  # a fact about plan and budget alone
-            rest = rest[:1]
-        part = np.zeros(len(patients or ()), dtype=bool)
-        refused = []
-        found = histories(chains, self._digests) if patients is not None else [of_all(self._log.chain)]
-        for history in found:
-            if begun and not history.begun(self._log.path.stem, asked.run):
-                continue
-            events = history.events + (rest[:1] if begun else rest)
-            if self._cost(asked, events) <= self.epsilon:
-                if patients is None:
-                    return part
-                part |= history.patients
-            else:
-                refused.append((self._cost(asked, events), events))
-        if part.any():
-            return part
-        if not refused:
-            raise UserError(
-                f"there is nobody to reserve round {asked.number} of run {asked.run} for: of these patients "
-                "none took part in it before. Start a new run."
-            )
-        _, events = min(refused, key=lambda found: found[0])
-        rounds = 1 if begun else len(rest)
-        some = f"round {asked.number}" if rounds == 1 else f"{rounds} rounds from round {asked.number} on"
-        reached = stated(
-            *epsilons(events, self.delta), unit=unit, delta=self.delta,
-            mechanism=" and ".join(sorted({event.mechanism for event in events})),
-        )  # fmt: skip
-        raise BudgetExceeded(
-            f"{some} would bring epsilon to more than the site's budget of {self.epsilon:.4g}"
-            f"{', for those who spent least' if len(refused) > 1 else ''}: {reached}. The budget is held "
-            f"against {asked.accountant.upper()}. Nothing was spent; {self._log.path} holds what was."
-        )
-
-    def _cost(self, asked: _Round, events: Sequence[Event]) -> float:
-        return epsilon_by(asked.accountant, events, self.delta)
 
     def _again(self, held: dict[str, Any], patients: Sequence[str] | None) -> frozenset[str] | None:
         """Who takes part by a reservation of the same round; None where it was for others."""
