@@ -121,13 +121,13 @@ def check_claims(model: Model, plan: Plan, chain: Chain, *, model_hash: str | No
             key=lambda both: float(both[0]))
         for name in ("epsilon", "run_epsilon")
     )  # fmt: skip
-    most_of_all = plan.stated_as(*in_all)
+    decides = max((epsilon_by(plan.accountant, held.events, plan.delta) for held in holders), default=0.0)
     return Check.of(
         "claims", QUESTION, faults,
-        f"over all runs the ledger's events come to {most_of_all}, in this one to {plan.stated_as(*in_run)}, "
-        "and the model states no less", figures,
-        most=f"any epsilon below {most_of_all} would have failed it, and any other word or plan; a ledger "
-        "that lacks events would not",
+        f"over all runs the ledger's events come to {plan.stated_as(*in_all)}, in this one to "
+        f"{plan.stated_as(*in_run)}, and the model states no less", figures,
+        most=f"any epsilon below {plan.statement(decides)} would have failed it, and any other word or plan; "
+        "a ledger that lacks events would not",
     )  # fmt: skip
 
 
