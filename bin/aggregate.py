@@ -59,7 +59,7 @@ def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...],
          transport_dir: Path | None, pretrained: str | None, public_variants: tuple[str, ...],
          progress_file: str | None, output: str, record: str) -> Facts:  # fmt: skip
     """Wait for the enrolled sites, train the model with them and write it."""
-    from cordon.accountants import statement
+    from cordon.accountants import stated
     from cordon.features import FEATURES
     from cordon.federation.aggregator import Limits
     from cordon.federation.plan import read_enrolment, read_plan
@@ -97,8 +97,11 @@ def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...],
         )  # fmt: skip
         tell.say(f"model {model.hash[:12]} after {model.privacy['rounds']} rounds")
     said = model.privacy
-    stated = statement(said["epsilon"], unit=said["unit"], delta=said["delta"], mechanism=said["mechanism"])
-    told = f"{output}: model {model.hash}, {stated}"
+    about = {name: said[name] for name in ("unit", "delta", "mechanism")}
+    told = f"{output}: model {model.hash}, " + "; ".join(
+        f"{scope} {stated(said[f'{name}_rdp'], said[f'{name}_pld'], **about)}"
+        for scope, name in (("over all runs", "epsilon"), ("in this run", "run_epsilon"))
+    )
     return Facts({"model": output, "record": record, "model_hash": model.hash, **said}, [told])
 
 

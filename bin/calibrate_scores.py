@@ -6,12 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
+import pyarrow as pa
 
 from cordon.calibration import MODES, NONE, SITE, calibrate_tables, uncalibrated, write_calibration
 from cordon.commands import EXISTING, FOLDER, OUTPUT, Facts, command
 from cordon.errors import UserError
 from cordon.progress import shown
-from cordon.tables import LABELLED, for_model, inputs, read_batches, rows_of
+from cordon.tables import LABELLED, VARIANTS, for_model, inputs, read_batches, rows_of
 from cordon.units import UNITS
 
 
@@ -85,7 +86,10 @@ def main(
         settings = Settings(privacy_unit, calibration_epsilon, delta, sensitivity, max_variants_per_patient)
         if variants:
             ledger = SiteLedger(Path(state) / f"{site}.sqlite", epsilon=epsilon, delta=delta)
-            calibration = calibrate_privately(scorer, tables, site, settings, ledger)
+            named = pa.schema([VARIANTS.field("patient")], metadata=VARIANTS.metadata)
+            batches = (batch for path in variants for batch in read_batches(path, named))
+            patients = sorted({name for batch in batches for name in batch["patient"].to_pylist()})
+            calibration = calibrate_privately(scorer, tables, site, settings, ledger, patients)
         else:
             calibration = without_samples(site)
     write_calibration(calibration, output)

@@ -21,7 +21,7 @@ from cordon.progress import shown
 @click.option("--base", type=GivenPath(path_type=Path), help="Folder that relative paths start from.")
 @click.option("--staged", type=EXISTING, help="TSV of original and staged paths.")
 @click.option("--aliases", type=EXISTING, help="Table of contig names (TSV).")
-@click.option("--state", type=FOLDER, help="Folder with the salt of pseudonyms.")
+@click.option("--state", type=FOLDER, help="Folder of the sites' ledgers, with the salt of pseudonyms.")
 @click.option("--federation_slots", type=click.IntRange(min=1), help="Tasks that can run at the same time.")
 @click.option("--executor", help="Nextflow's executor, where the configuration names one.")
 @click.option("--decided", help="NAME=VALUE,...: parameters by which the configuration was put together.")

@@ -3,10 +3,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from cordon.accountants import GAUSSIAN, LAPLACE
+from cordon.accountants import ACCOUNTANTS, GAUSSIAN, LAPLACE
 from cordon.commands import EXISTING, FOLDER, Facts, command
 from cordon.federation.averaging import MEAN, RULES, check_rule
 from cordon.model import ARCHITECTURES
@@ -20,13 +21,33 @@ NOISES = {"gaussian": GAUSSIAN, "laplace": LAPLACE}
 @click.option("--sites", required=True, type=EXISTING, help="Sites sheet: site, declared_patients, weight.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where the aggregator will listen.")
 @click.option("--port", default=0, show_default=True, type=int, help="Its port; 0 chooses a free one.")
-@click.option("--state", required=True, type=FOLDER, help="Outlives runs: keys found there are kept.")
+@click.option(
+    "--state",
+    required=True,
+    type=FOLDER,
+    help="Outlives runs: keys found there are kept, and what its ledgers say was spent is counted.",
+)
+@click.option(
+    "--ledger",
+    "ledgers",
+    multiple=True,
+    type=EXISTING,
+    help="Counted as well: the aggregator's ledger, where it is kept elsewhere; repeatable.",
+)
 @click.option("--outdir", required=True, type=FOLDER, help="Where plan.json, address.txt and the keys go.")
 @click.option("--model", type=click.Choice(ARCHITECTURES), default="mlp", show_default=True, help="Its kind.")
 @click.option(
     "--unit", type=click.Choice(UNITS), default="patient", show_default=True, help="What privacy protects."
 )
-@click.option("--epsilon", required=True, type=float, help="Budget of each site, over all runs.")
+@click.option("--epsilon", required=True, type=float, help="Budget over all runs.")
+@click.option("--run_epsilon", type=float, help="What this run may cost.  [default: what is left]")
+@click.option(
+    "--accountant",
+    type=click.Choice(ACCOUNTANTS),
+    default="rdp",
+    show_default=True,
+    help="What budgets are held against.",
+)
 @click.option("--delta", required=True, type=float, help="Of that budget.")
 @click.option(
     "--sites_per_patient",
@@ -101,17 +122,20 @@ NOISES = {"gaussian": GAUSSIAN, "laplace": LAPLACE}
 @click.option("--pretrained", type=EXISTING, help="Public model to start from (cordon pretrain).")
 def main(
     sites: str, host: str, port: int, state: str, outdir: str, mechanism: str, pretrained: str | None,
-    evidence: str | None, calibration_epsilon: float, **settings: object,
+    evidence: str | None, calibration_epsilon: float, ledgers: tuple[str, ...], **settings: Any,
 ) -> Facts:  # fmt: skip
-    """Calibrate the noise to the budget, and make a certificate authority, a TLS key and an identity a site.
+    """Calibrate the noise to what is left of the budget, and make the keys.
+
+    These are a certificate authority, a TLS key and an identity a site.
 
     In production every site makes its own key and the operator enrols its public half. An emulator,
     TEST ONLY, comes with the policy that it satisfies.
     """
     from cordon.attestation.emulator import Emulator
     from cordon.federation.credentials import enrol
-    from cordon.federation.plan import Plan, read_sites
+    from cordon.federation.plan import read_sites
     from cordon.federation.processes import free_port
+    from cordon.federation.remaining import accounts, ledgers_in, plan_within
     from cordon.pretraining import public_start
     from cordon.private_calibration import calibration_event
     from cordon.several_sites import at_more_sites
@@ -120,14 +144,19 @@ def main(
     declared = read_sites(Path(sites))
     if pretrained:
         settings |= public_start(Path(pretrained))
-    plan = Plan.calibrated(mechanism=NOISES[mechanism], **settings)
-    if calibration_epsilon:
-        plan = plan.leaving(calibration_event(calibration_epsilon, plan.delta))
+    spent = accounts(declared, [*ledgers_in(Path(state)), *map(Path, ledgers)])
+    beside = [calibration_event(calibration_epsilon, settings["delta"])] if calibration_epsilon else []
+    plan, unable = plan_within(spent, mechanism=NOISES[mechanism], beside=beside, **settings)
     check_rule(plan.aggregation, plan.malicious_sites, len(declared))
     warnings = [plan.check_delta(site.name, site.declared_patients) for site in declared]
+    warnings += [
+        f"site {name}: what it was charged before leaves no room for this run in the budget of "
+        f"{plan.budget:g}; it takes no part"
+        for name in unable
+    ]
     for warning in filter(None, warnings):
         click.echo(warning, err=True)
-    enrol(declared, None if evidence else host, state=Path(state), outdir=Path(outdir))
+    enrol(declared, None if evidence else host, state=Path(state) / "keys", outdir=Path(outdir))
     if evidence == "emulator":
         emulator = Emulator.at(Path(outdir) / "aggregator" / "emulator")
         for site in declared:
@@ -137,7 +166,8 @@ def main(
     (Path(outdir) / "address.txt").write_text(f"{address}\n")
     told = (
         f"{len(declared)} sites, {plan.rounds} rounds: noise multiplier {plan.noise_multiplier:.4g} keeps "
-        f"each within {plan.statement(plan.epsilon)}"
+        f"each within {plan.stated()}, in this run, and {plan.budget:g} over all runs, by "
+        f"{plan.accountant.upper()}"
     )
     names = [site.name for site in declared]
     more = at_more_sites(

@@ -22,7 +22,8 @@ SHARED = GivenPath(file_okay=False, path_type=Path)
 @click.option("--certificate", type=EXISTING, help="The aggregator's root certificate.")
 @click.option("--policy", type=EXISTING, help="Instead: the attestation that it must satisfy (policy.toml).")
 @click.option("--key", required=True, type=EXISTING, help="This site's private key.")
-@click.option("--epsilon", required=True, type=float, help="This site's own budget, over all runs.")
+@click.option("--epsilon", required=True, type=float, help="A patient's budget here, over all runs.")
+@click.option("--run_epsilon", type=float, help="The most that a run may cost; a plan above it is refused.")
 @click.option("--delta", required=True, type=float, help="Of that budget.")
 @click.option(
     "--privacy_unit",
@@ -54,12 +55,12 @@ SHARED = GivenPath(file_okay=False, path_type=Path)
 @click.option("--output", required=True, type=OUTPUT, help="The final model (safetensors).")
 @click.option("--status", required=True, type=OUTPUT, help="What this site spent (JSON).")
 def main(site: str, sites: str, variants: tuple[str, ...], address: str, certificate: str | None,
-         policy: str | None, key: str, epsilon: float, delta: float, privacy_unit: str,
-         sites_per_patient: int, same_person: str, state: str, plan_file: str | None,
+         policy: str | None, key: str, epsilon: float, run_epsilon: float | None, delta: float,
+         privacy_unit: str, sites_per_patient: int, same_person: str, state: str, plan_file: str | None,
          join_deadline: float, walltime: float, transport_dir: Path | None,
          progress_file: str | None, output: str, status: str) -> Facts:  # fmt: skip
     """Train on this site's variants under its own ledger, and write the model that comes of it."""
-    from cordon.accountants import statement
+    from cordon.accountants import stated
     from cordon.auditing.self_test import SelfTest
     from cordon.errors import UserError
     from cordon.features import FEATURES
@@ -93,6 +94,7 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
             site, load_units, FEATURES,
             declared_patients=find_site(Path(sites), site).declared_patients, ledger=ledger, say=tell.say,
             agreed=read_plan(Path(plan_file)) if plan_file else None, unit=privacy_unit,
+            run_epsilon=run_epsilon,
             sites_per_patient=sites_per_patient,
             test=SelfTest(ledger, tell.say),
         )  # fmt: skip
@@ -103,18 +105,25 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
         )  # fmt: skip
     model.save(Path(output))
     assert participant.outcome is not None
-    plan, epsilon_rdp = participant.outcome.plan, ledger.spent()
+    plan, lifetime = participant.outcome.plan, ledger.epsilons()
+    in_run = ledger.epsilons(participant.outcome.run)
     spent = {
-        "site": site, "epsilon_rdp": epsilon_rdp, "budget": epsilon, "unit": plan.unit, "delta": delta,
-        "mechanism": plan.mechanism, "adjacency": plan.adjacency,
+        "site": site, "epsilon_rdp": lifetime[0], "epsilon_pld": lifetime[1], "run_epsilon_rdp": in_run[0],
+        "run_epsilon_pld": in_run[1], "accountant": plan.accountant.upper(), "budget": epsilon,
+        "unit": plan.unit, "delta": delta, "mechanism": plan.mechanism, "adjacency": plan.adjacency,
     }  # fmt: skip
     spent["at_more_sites"] = at_more_sites(
         ledger.events(), unit=plan.unit, delta=delta, mechanism=plan.mechanism
     )
     about = {"privacy": model.privacy, "model_hash": model.hash, "plan": plan.to_dict()}
     Path(status).write_text(json.dumps(spent | about, indent=2) + "\n")
-    stated = statement(epsilon_rdp, unit=plan.unit, delta=delta, mechanism=plan.mechanism)
-    told = f"{output}: model {model.hash}; {site} spent {stated} of {epsilon:g}, by RDP"
+    of_all, of_run = (
+        stated(*both, unit=plan.unit, delta=delta, mechanism=plan.mechanism) for both in (lifetime, in_run)
+    )
+    told = (
+        f"{output}: model {model.hash}; of {site}'s patients, whoever spent most spent {of_all}, of a "
+        f"lifetime's {epsilon:g}; in this run {of_run}"
+    )
     return Facts(spent | about, [told, several_sites(spent["at_more_sites"])])
 
 

@@ -52,6 +52,8 @@ def site(name: str, status: str, spent: float, reason: str = "") -> dict[str, An
         "reason": reason,
         "epsilon_rdp": spent,
         "epsilon_pld": spent - 0.25,
+        "run_epsilon_rdp": spent / 2,
+        "run_epsilon_pld": spent / 2 - 0.125,
         "delta": 1e-5,
     }
 
@@ -93,6 +95,9 @@ def spent(name: str) -> dict[str, Any]:
     return {
         "site": name,
         "epsilon_rdp": 3.875,
+        "epsilon_pld": 3.625,
+        "run_epsilon_rdp": 1.875,
+        "run_epsilon_pld": 1.75,
         "budget": 4.0,
         "delta": 1e-5,
         "plan": {**plan, "run": "run <7>"},

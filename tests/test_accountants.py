@@ -25,6 +25,7 @@ from cordon.accountants import (
     at_sites,
     calibrate_noise,
     check_norm,
+    epsilon_by,
     epsilon_pld,
     epsilon_rdp,
     statement,
@@ -398,6 +399,24 @@ def test_the_accountants_are_quiet(caplog):
             epsilon_rdp([Event(0.123, 0.01, 7, mechanism)], 1e-5)
             epsilon_pld([Event(0.623, 1e-300, 7, mechanism)], 1e-5)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("accountant", ["rdp", "pld"])
+def test_noise_is_calibrated_on_what_earlier_events_leave(accountant):
+    """By composition with each history, never by subtracting epsilons; the costliest decides."""
+    spent = [[Event(3.0, 0.5, 100)], [Event(9.0, 0.5, 100)], []]
+    terms = {"epsilon": 12.0, "delta": 1e-5, "sampling_rate": 0.5, "steps": 100, "accountant": accountant}
+    noise = calibrate_noise(**terms, spent=spent, budget=12.0)
+    after = [epsilon_by(accountant, [*events, Event(noise, 0.5, 100)], 1e-5) for events in spent]
+    left = 12.0 - epsilon_by(accountant, spent[0], 1e-5)
+    assert 12.0 - 0.01 * left < max(after) == after[0] <= 12.0
+    assert epsilon_by(accountant, [Event(noise, 0.5, 100)], 1e-5) > left  # epsilons do not add
+    assert noise > calibrate_noise(**terms)
+    # Where the run's own bound is the lower one, it decides.
+    bound = {**terms, "epsilon": 2.0}
+    assert calibrate_noise(**bound, spent=spent, budget=50.0) == calibrate_noise(**bound)
+    with pytest.raises(UserError, match="beside what was spent before"):
+        calibrate_noise(**terms, spent=[[Event(1.0, 0.5, 100)]], budget=12.0)
 
 
 def the_demos(sites=1):

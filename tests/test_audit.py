@@ -207,7 +207,7 @@ def test_a_site_that_was_asked_is_charged_once_also_where_nothing_arrived(log, l
         decision = judge.judge(SITE, number, *((None, "broken") if given == "fault" else (given,)))
         assert decision.epsilon_rdp == epsilon_rdp([PLAN.event] * number, 1e-5)
         assert decision.decision == (ACCEPTED if number != 2 else QUARANTINED if lost == "fault" else MISSING)
-    assert judge.spent(SITE)[0] == judge.of_model() == epsilon_rdp([PLAN.event] * 3, 1e-5)
+    assert judge.spent(SITE)[0] == judge.of_model()[0][0] == epsilon_rdp([PLAN.event] * 3, 1e-5)
     (account,) = accounts(log)
     assert account.rounds[-1].epsilon_rdp == epsilon_rdp([PLAN.event] * 3, 1e-5)
     assert [row.round for row in account.rounds] == [1, 2, 3]
@@ -241,7 +241,7 @@ def test_what_was_asked_is_charged_once_whatever_became_of_the_aggregator(log):
     again = auditor(ChainedLog(log.path))
     once = epsilon_rdp([PLAN.event], 1e-5)
     # Even if nobody ever judges it.
-    assert again.spent(SITE)[0] == again.spent(OTHER)[0] == again.of_model() == once
+    assert again.spent(SITE)[0] == again.spent(OTHER)[0] == again.of_model()[0][0] == once
     assert {a.rounds[-1].state: a.rounds[-1].epsilon_rdp for a in accounts(again._ledger)} == {"asked": once}
     again.ask(1, [SITE])
     assert again.judge(SITE, 1, reply()).epsilon_rdp == once

@@ -198,8 +198,9 @@ def consortium(tmp_path_factory) -> Path:
     ledger = SiteLedger(demo / "state" / "sites" / "north.sqlite", epsilon=8.0, delta=1e-5)
     for number in range(1, 11):
         ledger.reserve(
-            "2026-11-26-54ed4f10", number, Event(3.33, 0.5, 10), Grouping("patient", "mlp", 256, 40)
-        )
+            "2026-11-26-54ed4f10", number, Event(3.33, 0.5, 10), Grouping("patient", "mlp", 256, 40),
+            [f"p{patient}" for patient in range(6)],
+        )  # fmt: skip
         ledger.mark_sent("2026-11-26-54ed4f10", number)
     lab = Lab(tmp_path_factory.mktemp("aggregator"))
     lab.issue(demo / "federation")

@@ -105,10 +105,11 @@ def test_everything_wrong_is_said_at_once(run):
     run.rows = [run.row(bam="absent.bam"), run.row(site="nroth", patient="p 2", sample="s2", bam="s1.bam")]
     found = run.problems()
     assert found == [
-        "--epsilon 0: must be above 0. Budget of each site. The default is 8.",
+        "--epsilon 0: must be above 0. Budget over all runs. The default is 8.",
         "--calers: is no parameter of this pipeline. Did you mean --callers?",
         "sheet.csv, row 3, column patient: 'p 2' is no id: use letters, digits, '_', '.' and '-'. "
-        "The patient, unique within a site; all samples of a patient are one privacy unit.",
+        "The patient, by one id at all sites of a state folder, always; all samples of a patient are one "
+        "privacy unit.",
         "sheet.csv, row 3, column site: site nroth is not in the sites sheet. "
         "Did you mean north? Otherwise add a row for it to sites.csv.",
         "sheet.csv, row 2, column bam: absent.bam does not exist. Correct the path, or copy the file there.",

@@ -326,7 +326,7 @@ from cordon import database, site_ledger
 
 PATIENTS = site_ledger.Grouping("patient", "mlp", 256, 40)
 database.file_system = lambda path: sys.argv[2]
-site_ledger.epsilon_rdp = lambda events, delta: 0.0
+site_ledger.epsilon_by = lambda accountant, events, delta: 0.0
 held = site_ledger.SiteLedger(Path(sys.argv[1]), epsilon=1.0, delta=1e-5)
 number = len(held.events())
 print("ready", flush=True)

@@ -501,3 +501,52 @@ def started(folder: Path, name: str, options: str) -> Iterator[None]:
         if process.poll() is None:
             process.terminate()
             process.wait()
+
+
+PLANNING = """
+include {{ PLAN_RUN }} from '{root}/modules/plan_run/main'
+
+workflow {{
+    PLAN_RUN(file('sites.csv'), ['127.0.0.1', 0], ['north.parquet'], "${{params.state_dir}}", [])
+    PLAN_RUN.out.plan.subscribe {{ plan -> plan.copyTo('plan.json') }}
+}}
+"""
+
+
+def test_a_resumed_run_keeps_its_plan_and_a_new_one_looks_at_the_ledgers_anew(tmp_path):
+    """The real process, with the arguments that the pipeline gives it."""
+    from cordon.federation.plan import read_plan
+    from cordon.site_ledger import SiteLedger
+
+    (tmp_path / "sites.csv").write_text("site,declared_patients,weight\nnorth,20,1\n")
+    (tmp_path / "plan.nf").write_text(PLANNING.format(root=ROOT))
+    (tmp_path / "bin").symlink_to(ROOT / "bin")
+    script, config = tmp_path / "plan.nf", str(ROOT / "nextflow.config")
+
+    def planned(*options: str):
+        command = nextflow_command(*options, "-c", config, "--accountant", "pld", pipeline=script)
+        run = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=environment(),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        return run, read_plan(tmp_path / "plan.json")
+
+    run, first = planned("--run_epsilon", "6")
+    assert run.returncode == 0, run.stdout
+    assert (first.epsilon, first.budget, first.accountant) == (6.0, 8.0, "pld")
+    held = SiteLedger(tmp_path / "cordon_state" / "sites" / "north.sqlite", epsilon=8.0, delta=1e-5)
+    for number in range(first.rounds):
+        held.reserve("a", number, first.event, first.grouping(20), ["p"], accountant="pld")
+    run, again = planned("--run_epsilon", "6", "-resume")
+    assert run.returncode == 0, run.stdout
+    assert again == first
+    run, left = planned()
+    assert run.returncode == 0, run.stdout
+    assert left.cost() == left.epsilon < 6.0
+    run, _ = planned("--run_epsilon", "6")
+    assert run.returncode != 0
+    assert "no site has room for a run of epsilon" in run.stdout

@@ -22,6 +22,7 @@ from cordon.model import Model, initial_parameters
 from cordon.private_calibration import (
     SIZE,
     Settings,
+    _labelled,
     calibrate_privately,
     contributions,
     estimate,
@@ -243,6 +244,19 @@ def test_without_room_nothing_is_looked_at_and_the_remedy_is_named(tmp_path):
     assert held.events() == []
 
 
+def test_each_patient_pays_for_what_it_takes_part_in_and_who_has_no_room_does_not(tmp_path):
+    held, names = ledger(tmp_path, epsilon=2.0), [f"p{number}" for number in range(60)]
+    held.reserve("run", 1, replace(ASKED, epsilon=1.9).event, Grouping("patient", "mlp", 256, 9), names[:30])
+    found = calibrate_privately(Fake(), tables, "a", ASKED, held, names)
+    assert found.cost["spent_by_site"] == pytest.approx(1.9, rel=0.01)
+    assert sorted(int(history.patients.sum()) for history in held.histories()) == [30, 30]
+    # Those who take part are looked at with all their rows, and no one else.
+    model, settings_ = Fake(), ASKED
+    scores, _, owners = _labelled(model, tables(), settings_, frozenset(names[30:]))
+    assert len(np.unique(owners)) == 30
+    assert len(scores) == 30 * 256
+
+
 def test_a_ledger_of_another_unit_is_refused(tmp_path):
     held = ledger(tmp_path)
     held.reserve("run", 1, replace(ASKED, epsilon=0.1).event, Grouping("variant", "mlp", 1, 9))
@@ -265,7 +279,7 @@ def test_a_calibration_is_no_part_of_what_a_model_says_that_it_cost(tmp_path):
     held.reserve("run", 1, event, Grouping("patient", "mlp", 256, 9))
     held.mark_sent("run", 1)
     calibrate_privately(Fake(), tables, "a", ASKED, held)
-    (own,) = spent(list(ChainedLog(tmp_path / "a.sqlite")), "run")
+    (own,) = spent(ChainedLog(tmp_path / "a.sqlite").chain, "run")
     assert (own.events, own.beside) == ((event,), (ASKED.event,))
     # What the patients spent in their lives counts both.
     plan = Plan.calibrated(
@@ -278,11 +292,13 @@ def test_a_calibration_is_no_part_of_what_a_model_says_that_it_cost(tmp_path):
 
 
 def test_a_plan_leaves_room_for_it_and_not_more():
-    plan = Plan.calibrated(
-        model="mlp", unit="patient", epsilon=8.0, delta=1e-5, rounds=10, local_steps=10, sampling_rate=0.5,
-        clip_norm=1.0, learning_rate=1.0, max_variants_per_patient=256,
-    )  # fmt: skip
-    left = plan.leaving(ASKED.event)
+    terms = {
+        "model": "mlp", "unit": "patient", "epsilon": 8.0, "delta": 1e-5, "rounds": 10, "local_steps": 10,
+        "sampling_rate": 0.5, "clip_norm": 1.0, "learning_rate": 1.0, "max_variants_per_patient": 256,
+    }  # fmt: skip
+    plan = Plan.calibrated(**terms)
+    left = Plan.calibrated(**terms, beside=[ASKED.event])
+    assert left.budget == 8.0
     both = epsilon_rdp([*[left.event] * 10, ASKED.event], 1e-5)
     assert 0.99 * 8 <= both <= 8
     assert left.epsilon == epsilon_rdp([left.event] * 10, 1e-5) < 8

@@ -242,8 +242,8 @@ def test_private_problems_name_row_column_and_remedy(house: House) -> None:
     first, *problems, last = result.stderr.replace("  - sheet.csv, ", "").splitlines()
     assert first == "error: 6 problems in the input:"
     assert problems == [
-        "row 4, column patient: The patient, unique within a site; all samples of a patient are "
-        "one privacy unit.",
+        "row 4, column patient: The patient, by one id at all sites of a state folder, always; all samples "
+        "of a patient are one privacy unit.",
         "row 3, column bam: Keep one row a sample; merge its lanes into one BAM first.",
         "row 3, column confident_bed: Give both, or neither.",
         "row 3, column bam: Write the BAM's sample name in the row, or give this sample's BAM.",

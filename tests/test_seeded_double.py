@@ -96,7 +96,7 @@ def test_runs_and_pseudonyms_are_called_after_the_seed(tmp_path):
         PLAN
         + """
 from cordon.pseudonyms import read_salt
-print(plan.started().run, read_salt(sys.argv[1]).patient("north", "p1"))
+print(plan.started().run, read_salt(sys.argv[1]).patient("p1"))
 """
     )
     first, second = (rounds(str(tmp_path / folder), start=names)[0] for folder in ("a", "b"))

@@ -39,7 +39,7 @@ process CHECK_INPUTS {
         --samplesheet ${samplesheet} --base "\$base" ${declared} --reference ${reference} \\
         --parameters parameters.json --staged staged.tsv --schema ${schema} \\
         --input_schema ${samplesheet_schema} --sites_schema ${sites_schema} \\
-        --state '${state}' ${renamed} ${kept} ${args} --output samplesheet.checked.csv
+        --state '${state}/sites' ${renamed} ${kept} ${args} --output samplesheet.checked.csv
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

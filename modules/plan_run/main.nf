@@ -22,9 +22,10 @@ process PLAN_RUN {
     script:
     def args = task.ext.args ?: ''
     def start = pretrained ? "--pretrained ${pretrained}" : ''
+    // What the ledgers in the state folder hold is looked at anew whenever this runs, and a resumed run keeps its plan.
     """
     # trains on: ${tables.join(' ')}
-    plan_run.py --sites ${sites} --host ${host} --port ${port} --state '${state}/keys' ${start} ${args} --outdir run
+    plan_run.py --sites ${sites} --host ${host} --port ${port} --state '${state}' ${start} ${args} --outdir run
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

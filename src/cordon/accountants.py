@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
@@ -121,6 +121,12 @@ def statement(
     return f"epsilon {shown} (unit: one {unit}; delta {delta:g}; {mechanism}; adjacency: {ADJACENCY})"
 
 
+def stated(rdp: float, pld: float | None, *, unit: str, delta: float, mechanism: str) -> str:
+    """`statement` by RDP, and beside it the figure by PLD, where there is one."""
+    beside = "" if pld is None else f"; {three_digits(pld, ROUND_CEILING)} by PLD"
+    return f"{statement(rdp, unit=unit, delta=delta, mechanism=mechanism)}, by RDP{beside}"
+
+
 def at_least(epsilon: float, *, unit: str, delta: float, mechanism: str, confidence: float) -> str:
     """A lower bound, rounded down, with everything that must stand beside it."""
     stated = statement(epsilon, unit=unit, delta=delta, mechanism=mechanism, rounding=ROUND_FLOOR)
@@ -148,6 +154,26 @@ def epsilon_pld(events: Iterable[Event], delta: float) -> float:
     return _epsilon_pld(merged(events), delta)
 
 
+def epsilons(events: Iterable[Event], delta: float) -> tuple[float, float | None]:
+    """Epsilon of ``events`` composed, by RDP and by PLD: None where RDP's is above MOST_FOR_PLD."""
+    composed = merged(events)
+    rdp = _epsilon_rdp(composed, delta)
+    return rdp, _epsilon_pld(composed, delta) if rdp <= MOST_FOR_PLD else None
+
+
+def epsilon_by(accountant: str, events: Iterable[Event], delta: float) -> float:
+    """Epsilon of ``events`` composed, by ``accountant``: what a budget is held against.
+
+    Above MOST_FOR_PLD it is RDP's, which bounds PLD's. UserError where no accountant is called so.
+    """
+    if accountant not in ACCOUNTANTS:
+        raise UserError(f"no accountant is called {accountant!r}. Use one of: {', '.join(ACCOUNTANTS)}.")
+    if accountant == "rdp":
+        return epsilon_rdp(events, delta)
+    rdp, pld = epsilons(events, delta)
+    return rdp if pld is None else pld
+
+
 def calibrate_noise(
     *,
     epsilon: float,
@@ -157,55 +183,66 @@ def calibrate_noise(
     mechanism: str = GAUSSIAN,
     sites: int = 1,
     accountant: str = "rdp",
+    spent: Iterable[Sequence[Event]] = (),
+    budget: float | None = None,
     besides: Iterable[Event] = (),
 ) -> float:
     """The smallest noise multiplier, from LEAST_NOISE on, whose ``steps`` at ``sites`` cost ``epsilon``.
 
-    With the events ``besides`` they do. Never above ``epsilon`` by ``accountant``, and within 1 % of it but
-    where even LEAST_NOISE costs less, or where epsilon jumps to 0 because delta alone covers the loss.
-    UserError where no noise can do that.
+    And with each of ``spent``, events that were composed before, at most ``budget`` (None: ``epsilon``). With
+    the events ``besides`` they do. Never above by ``accountant``, and within 1 % of what is left but where
+    even LEAST_NOISE costs less, or where epsilon jumps to 0 because delta alone covers the loss. UserError
+    where no noise can do that.
     """
-    if accountant not in ACCOUNTANTS:
-        raise UserError(f"no accountant is called {accountant!r}. Use one of: {', '.join(ACCOUNTANTS)}.")
     if not epsilon > 0:
         raise UserError(f"epsilon {epsilon} leaves nothing to spend. Give a budget above 0.")
     if not 0 < delta < 1:
         raise UserError(f"delta {delta} is not a probability. Give one in (0, 1), below 1 / units.")
-    of_events, fixed = epsilon_rdp if accountant == "rdp" else epsilon_pld, list(besides)
+    # A history's cost counts as the part of the budget that it is, and a hair more, lest rounding hide it.
+    scale, fixed = epsilon / (budget or epsilon) * (1.0 + 1e-12), list(besides)
+    parts = [(1.0, fixed), *((scale, [*events, *fixed]) for events in spent if events)]
+    # A person at several sites was there before, too.
+    before = [
+        (part, at_sites(events, max([sites, *(event.sites for event in events)]))) for part, events in parts
+    ]
+    held = max(part * epsilon_by(accountant, events, delta) for part, events in before)
+    room = epsilon - held
 
     def cost(noise: float) -> float:
-        return of_events([*fixed, Event(noise, sampling_rate, steps, mechanism, sites)], delta)
+        event = Event(noise, sampling_rate, steps, mechanism, sites)
+        return max(part * epsilon_by(accountant, [*events, event], delta) for part, events in parts) - held
 
     # The bracket keeps too little noise below and enough above, whatever the curve between them.
     below = above = 1.0
-    most = spent = cost(1.0)
-    while spent > epsilon:
+    most = spends = cost(1.0)
+    while spends > room:
         if above == MOST_NOISE:
             raise UserError(
-                f"no noise keeps {steps} steps within epsilon {epsilon} at delta {delta}. "
-                "Raise epsilon, or lower the number of steps."
+                f"no noise keeps {steps} steps within epsilon {epsilon} at delta {delta}"
+                f"{' beside what was spent before' if held else ''}. Raise epsilon, or lower the number "
+                "of steps."
             )
-        below, most, above = above, spent, min(2.0 * above, MOST_NOISE)
-        spent = cost(above)
-    while most <= epsilon:
+        below, most, above = above, spends, min(2.0 * above, MOST_NOISE)
+        spends = cost(above)
+    while most <= room:
         if below == LEAST_NOISE:
             return LEAST_NOISE
-        above, spent, below = below, most, max(0.5 * below, LEAST_NOISE)
+        above, spends, below = below, most, max(0.5 * below, LEAST_NOISE)
         most = cost(below)
     # Between logarithms the curve is nearly straight: a line through the last two points finds the place in a
     # few looks. Each fourth halves the bracket, where it is not.
-    last, looks = [(below, most), (above, spent)], 0
-    while above > below * (1.0 + 1e-6) and spent < epsilon * (1.0 - 1e-4):
+    last, looks = [(below, most), (above, spends)], 0
+    while above > below * (1.0 + 1e-6) and spends < room * (1.0 - 1e-4):
         middle, looks = math.sqrt(below * above), looks + 1
         (noise, costs), (other, others) = last
         if looks % 4 and costs != others and min(costs, others) > 0.0 and max(costs, others) < math.inf:
-            share = math.log(epsilon * (1.0 - 5e-5) / others) / math.log(others / costs)
+            share = math.log(room * (1.0 - 5e-5) / others) / math.log(others / costs)
             aimed = other * math.exp(min(share * math.log(other / noise), 700.0))
             middle = aimed if below < aimed < above else middle
-        if (tried := cost(middle)) > epsilon:
+        if (tried := cost(middle)) > room:
             below = middle
         else:
-            above, spent = middle, tried
+            above, spends = middle, tried
         last = [last[1], (middle, tried)]
     return above
 

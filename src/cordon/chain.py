@@ -32,13 +32,17 @@ BROKEN = (ValueError, KeyError, AttributeError, TypeError, RecursionError, Inval
 
 
 class Chain:
-    """Rows in their order, each verified with ``key`` as it is added; ``name`` is theirs in messages."""
+    """Rows in their order, each verified with ``key`` as it is added; ``name`` is theirs in messages.
+
+    ``attached`` has, by its SHA-256, what is kept beside the rows: it is as sound as the row that names it.
+    """
 
     def __init__(self, name: object, key: Ed25519PublicKey) -> None:
         self.name = name
         self.key = key
         self.rows: list[dict[str, Any]] = []
         self.lines: list[bytes] = []
+        self.attached: dict[str, bytes] = {}
         self._hashes = [FIRST]
 
     def __len__(self) -> int:
@@ -66,13 +70,21 @@ class Chain:
         self.lines.append(line)
         self._hashes.append(digest)
 
+    def attach(self, content: bytes) -> str:
+        """Keep ``content`` beside the rows; its SHA-256, for a row to name."""
+        digest = hashlib.sha256(content).hexdigest()
+        self.attached[digest] = content
+        return digest
+
     def signed(self, row: dict[str, Any], key: Ed25519PrivateKey) -> bytes:
         """``row`` as the line that ``add`` takes next."""
         return sealed({**row, "previous": self.head}, key)
 
-    def cut(self, length: int) -> None:
-        """Forget the rows after the first ``length``."""
+    def cut(self, length: int, attached: int) -> None:
+        """Forget the rows after the first ``length``, and what was attached after the first ``attached``."""
         del self.rows[length:], self.lines[length:], self._hashes[length + 1 :]
+        for digest in list(self.attached)[attached:]:
+            del self.attached[digest]
 
     def head_record(self, key: Ed25519PrivateKey) -> bytes:
         """How many rows there are, and the last one's hash, signed."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cordon import __version__
-from cordon.accountants import ADJACENCY, statement, three_digits
+from cordon.accountants import ADJACENCY, stated, statement, three_digits
 from cordon.attestation.cli import attest
 from cordon.auditing.cli import audit, certificate
 from cordon.commands import EXISTING, KEY, OUTPUT, Facts, facts
@@ -25,7 +25,7 @@ from cordon.transport.cli import relay
 
 if TYPE_CHECKING:
     from cordon.chain import Chain
-    from cordon.spending import Account, Round
+    from cordon.spending import Account, Cohort, Round
 
 COLUMNS = ("run", "round", "state", "mechanism", "noise", "rate", "steps", "epsilon RDP", "epsilon PLD")
 ledger_file = click.argument("ledger_file", metavar="LEDGER", type=EXISTING)
@@ -98,15 +98,25 @@ def ledger() -> None:
 @click.option("--epsilon", type=float, help="The budget.  [default: the one that the ledger records]")
 @click.option("--delta", type=float, help="Of each epsilon.  [default: the one that the ledger records]")
 def show(ledger_file: str, key: str | None, epsilon: float | None, delta: float | None) -> Facts:
-    """Show what was spent, by run and round, and what is left of the budget."""
-    from cordon.spending import accounts
+    """Show what was spent, by run and round, and what is left of the budget.
+
+    In a site's own ledger also by cohort: how many patients took part in the same rounds, under whichever
+    name of a site in the folder, and what that cost each of them.
+    """
+    from cordon.cohorts import Beside
+    from cordon.database import is_database
+    from cordon.spending import accounts, by_cohort
 
     chain, _ = _read(Path(ledger_file), key)
     held = accounts(chain.rows, epsilon=epsilon, delta=delta, steps=shown)
     told = "{ledger}: {rows} rows, all verified; the last has hash {head}"
     found = facts(told, ledger=ledger_file, rows=len(chain), head=chain.head)
     tables = [line for account in held for line in ("", *_table(account))]
-    return found + Facts({"accounts": [account.to_dict() for account in held]}, tables)
+    found += Facts({"accounts": [account.to_dict() for account in held]}, tables)
+    path, cohorts = Path(ledger_file), []
+    if is_database(path):
+        cohorts = by_cohort(chain, Beside(path).chains(), epsilon=epsilon, delta=delta)
+    return found + Facts({"cohorts": [cohort.to_dict() for cohort in cohorts]}, map(_cohort, cohorts))
 
 
 @ledger.command(verdict="verified", short_help="Verify every row's hash and signature.")
@@ -166,8 +176,19 @@ def _read(path: Path, key: str | None) -> tuple[Chain, bool]:
     return read_log(path, read_private_key(key_path(path)).public_key())
 
 
-def _table(account: Account) -> Iterator[str]:
+def _cohort(cohort: Cohort) -> str:
+    spent = stated(
+        cohort.epsilon_rdp, cohort.epsilon_pld,
+        unit=cohort.unit, delta=cohort.delta, mechanism=cohort.mechanism,
+    )  # fmt: skip
+    left = "" if cohort.left is None else (
+        f"; left by {cohort.accountant.upper()}: {three_digits(cohort.left, ROUND_FLOOR)}"
+    )  # fmt: skip
+    where = f"{cohort.rounds} rounds of runs {', '.join(cohort.runs)} in {', '.join(cohort.ledgers)}"
+    return f"cohort of {cohort.patients} patients, in {where}: each spent {spent}, in its lifetime{left}"
 
+
+def _table(account: Account) -> Iterator[str]:
     last = account.rounds[-1]
     about = f"(unit: one {account.unit}; delta {account.delta:g}; {last.mechanism}; adjacency: {ADJACENCY})"
     yield f"{account.holder}. Each epsilon composes all events up to its round, over all runs {about}:"
@@ -181,8 +202,8 @@ def _table(account: Account) -> Iterator[str]:
         yield "  " + "  ".join(words).rstrip()
     for epsilon, accountant in ((last.epsilon_rdp, "RDP"), (last.epsilon_pld, "PLD")):
         if epsilon is not None:
-            stated = statement(epsilon, unit=account.unit, delta=account.delta, mechanism=last.mechanism)
-            yield f"spent: {stated}, by {accountant}"
+            spent = statement(epsilon, unit=account.unit, delta=account.delta, mechanism=last.mechanism)
+            yield f"spent: {spent}, by {accountant}"
     if account.at_more_sites:
         yield f"at several sites: {told(account.at_more_sites)}"
     if account.left is None:
@@ -192,7 +213,8 @@ def _table(account: Account) -> Iterator[str]:
     if account.further_rounds is not None:
         rounds = f"; {account.further_rounds} more rounds like the last one fit"
     left = three_digits(account.left, ROUND_FLOOR)
-    yield f"left by RDP: {left} of the budget of epsilon {account.budget:g} {about}{rounds}"
+    of = f"of the budget of epsilon {account.budget:g} {about}"
+    yield f"left by {account.accountant.upper()}: {left} {of}{rounds}"
 
 
 def _cells(item: Round) -> tuple[str, ...]:

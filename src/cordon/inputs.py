@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cordon.cohorts import salts_of
 from cordon.contigs import read_aliases
 from cordon.errors import InputProblems, Problem, UserError
 from cordon.genomics_files import (
@@ -92,7 +93,7 @@ def check_inputs(
     """Check a run's inputs and write the samplesheet with absolute paths and every default filled in.
 
     ``input_schema`` and ``sites_schema`` are the sheets' schemas, by default those that ``schema`` names;
-    ``aliases`` is a table of contig names. With ``state``, the folder with the site's salt, the samplesheet
+    ``aliases`` is a table of contig names. With ``state``, the folder of salt and ledgers, the samplesheet
     gets the columns of PSEUDONYMS too, and ``names``, a CSV of mode 0600, tells whose they are. ``executor``
     is Nextflow's, where the configuration names one, and ``decided`` (NAME=VALUE,...) are the parameters by
     which that was put together. Raises InputProblems with everything that is wrong; then nothing is written.
@@ -127,7 +128,7 @@ def check_inputs(
             tick()
     if problems:
         raise InputProblems(problems)
-    salt = read_salt(state) if state is not None else None
+    salt = read_salt(state, salts_of(Path(state))) if state is not None else None
     checked = [_checked(row, places, salt, scoring="scoring_model" in values) for row in rows]
     _write(checked, [*COLUMNS, *(PSEUDONYMS if salt else ())], output)
     if names is not None and salt is not None:
@@ -308,7 +309,7 @@ def _checked(row: Row, places: Places, salt: Salt | None, *, scoring: bool) -> d
     cells |= {column: places.absolute(row[column]) for column in FILES}
     cells["role"] = _role(row, scoring=scoring)
     if salt is not None:
-        names = (salt.patient(row["site"], row["patient"]), salt.sample(row["site"], row["sample"]))
+        names = (salt.patient(row["patient"]), salt.sample(row["site"], row["sample"]))
         cells |= dict(zip(PSEUDONYMS, names, strict=True))
     return cells
 

@@ -20,6 +20,8 @@ from cordon.chain import RESTORE, Chain, hexadecimal, new_key, read_private_key,
 from cordon.errors import UserError
 
 SCHEMA = "CREATE TABLE rows (number INTEGER PRIMARY KEY, line TEXT NOT NULL)"
+# What is too large for a row, or must not be in an export of them. A row names it by its SHA-256.
+ATTACHMENTS = "CREATE TABLE attachments (number INTEGER PRIMARY KEY, content BLOB NOT NULL)"
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,22 @@ class ChainedLog:
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
         return [row for row in self if row["kind"] == kind]
 
+    @property
+    def chain(self) -> Chain:
+        """The rows known here, and what is attached to them."""
+        return self._chain
+
+    def attach(self, content: bytes) -> str:
+        """Keep ``content`` beside the rows, once, within ``locked``; its SHA-256, for a row to name."""
+        assert self._connection is not None
+        known = len(self._chain.attached)
+        digest = self._chain.attach(content)
+        if len(self._chain.attached) > known:
+            if len(database.schema(self._connection)) == 1:
+                self._connection.execute(ATTACHMENTS)
+            self._connection.execute("INSERT INTO attachments (content) VALUES (?)", (content,))
+        return digest
+
     def append(self, row: dict[str, Any]) -> None:
         """Write ``row`` and wait until it is on disk, or, within ``locked``, until the block ends.
 
@@ -120,16 +138,16 @@ class ChainedLog:
         Rows appended within are written all together when the block ends, or none of them.
         """
         assert self._connection is None
-        known = -1
+        known = attached = -1
         try:
             with database.transaction(self.path) as connection:
                 self._catch_up(connection)
-                known = len(self._chain)
+                known, attached = len(self._chain), len(self._chain.attached)
                 self._connection = connection
                 yield
         except BaseException:
             if known >= 0:
-                self._chain.cut(known)
+                self._chain.cut(known, attached)
             raise
         finally:
             self._connection = None
@@ -172,7 +190,10 @@ def read_log(path: Path, key: Ed25519PublicKey) -> tuple[Chain, bool]:
 
 
 def read_rows(chain: Chain, connection: sqlite3.Connection) -> None:
-    """Add the rows that ``chain`` does not hold yet; UserError where the file holds anything beside them."""
+    """Add the rows that ``chain`` does not hold yet, and what is attached to them.
+
+    UserError where the file holds anything beside them.
+    """
     _check_schema(chain.name, connection)
     known = len(chain)
     try:
@@ -188,12 +209,25 @@ def read_rows(chain: Chain, connection: sqlite3.Connection) -> None:
         total = connection.execute("SELECT count(*) FROM rows").fetchone()[0]
     except sqlite3.DatabaseError as error:
         raise UserError(f"{chain.name}, row {len(chain) + 1}: cannot be read ({error}). {RESTORE}") from error
+    if len(database.schema(connection)) > 1:
+        _read_attachments(chain, connection)
     if total != len(chain):
         raise UserError(f"{chain.name}: {len(chain)} rows were read before, and {total} are there. {RESTORE}")
 
 
+def _read_attachments(chain: Chain, connection: sqlite3.Connection) -> None:
+    """Whatever is there, rows tell what counts of it."""
+    known = len(chain.attached)
+    try:
+        for (content,) in connection.execute("SELECT content FROM attachments LIMIT -1 OFFSET ?", (known,)):
+            if isinstance(content, bytes):
+                chain.attach(content)
+    except sqlite3.DatabaseError as error:
+        raise UserError(f"{chain.name}: its attachments cannot be read ({error}). {RESTORE}") from error
+
+
 def _check_schema(name: object, connection: sqlite3.Connection) -> None:
-    if database.schema(connection) != [SCHEMA.encode()]:
+    if database.schema(connection) not in ([SCHEMA.encode()], [SCHEMA.encode(), ATTACHMENTS.encode()]):
         raise UserError(f"{name}: holds something else than a ledger. {RESTORE}")
 
 

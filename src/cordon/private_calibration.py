@@ -97,25 +97,29 @@ def calibration_event(epsilon: float, delta: float) -> Event:
 
 
 def calibrate_privately(
-    model: Scorer, tables: Callable[[], Iterable[Rows]], site: str, settings: Settings, ledger: SiteLedger
-) -> Calibration:
+    model: Scorer, tables: Callable[[], Iterable[Rows]], site: str, settings: Settings, ledger: SiteLedger,
+    patients: Sequence[str] | None = None,
+) -> Calibration:  # fmt: skip
     """The calibration that the ledger holds for this model and these settings, or else a new one, paid for.
 
-    ``tables`` is called where there is something to compute. BudgetExceeded, and nothing is computed, where
-    the ledger has no room for it.
+    ``tables`` is called where there is something to compute. Of ``patients``, by their names there, those
+    whose budget has room for it take part; without them it is paid for by everybody whom the ledger knows.
+    BudgetExceeded, and nothing is computed, where nobody has room.
     """
     name, event = settings.name(model), settings.event
     found = ledger.released(name, 1)
     if found is None:
         try:
-            ledger.reserve(name, 1, event, Grouping(settings.unit, model.architecture, settings.rows, 0))
+            grouping = Grouping(settings.unit, model.architecture, settings.rows, 0)
+            part = ledger.reserve(name, 1, event, grouping, patients)
         except BudgetExceeded as error:
             raise BudgetExceeded(
                 f"site {site} has no room for a private calibration of epsilon {settings.epsilon:g}: {error} "
                 "Give --calibration none, or a smaller --calibration_epsilon, or a larger --epsilon if the "
                 "patients' budget allows it."
             ) from error
-        total = sums(*_labelled(model, tables(), settings), settings)
+        taking = None if patients is None else part
+        total = sums(*_labelled(model, tables(), settings, taking), settings)
         found = estimate(noisy(total, event.noise_multiplier, Randomness()), event.noise_multiplier, settings)
         ledger.mark_sent(name, 1, found)
     cost = {
@@ -133,14 +137,22 @@ def without_samples(site: str) -> Calibration:
     return uncalibrated(PRIVATE, site, f"site {site} gave no labelled sample to calibrate on")
 
 
-def _labelled(model: Scorer, tables: Iterable[Rows], settings: Settings) -> tuple[Floats, Labels, Owners]:
-    """Raw scores, labels and units [n] of the labelled rows."""
+def _labelled(
+    model: Scorer, tables: Iterable[Rows], settings: Settings, taking: frozenset[str] | None
+) -> tuple[Floats, Labels, Owners]:
+    """Raw scores, labels and units [n] of the labelled rows, of the patients ``taking`` part (None: all)."""
     scores, labels, patients = [np.empty(0)], [np.empty(0, dtype=np.int8)], list[str]()
     for features, given, names in tables:
-        known = np.array([value is not None for value in given], dtype=bool)
+        known = np.array(
+            [
+                value is not None and (taking is None or name in taking)
+                for value, name in zip(given, names, strict=True)
+            ],
+            dtype=bool,
+        )
         scores.append(raw_scores(model, features[known]))
-        labels.append(np.array([value for value in given if value is not None], dtype=np.int8))
-        patients += [name for name, kept in zip(names, known, strict=True) if kept]
+        labels.append(np.array([given[row] for row in np.flatnonzero(known).tolist()], dtype=np.int8))
+        patients += [names[row] for row in np.flatnonzero(known).tolist()]
     if settings.unit == "patient":
         owners = np.unique(np.array(patients, dtype=str), return_inverse=True)[1]
     else:

@@ -1,4 +1,7 @@
-"""Names for patients and samples that say nothing without the site's own salt."""
+"""Names for patients and samples that say nothing without the site's own salt.
+
+The salt lies beside the sites' ledgers, which know by its digests whose budget was spent: it must stay.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import hmac
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +23,8 @@ FILE = "pseudonym.salt"
 _BYTES = 32
 # 64 bits: among a million names two are the same with probability 3e-8.
 _DIGITS = 16
+# Bytes of a patient's digest in a ledger. Were two the same, each would be charged for the other as well.
+DIGEST = 16
 
 
 @dataclass(frozen=True)
@@ -27,13 +33,22 @@ class Salt:
 
     key: bytes = field(repr=False)
 
-    def patient(self, site: str, patient: str) -> str:
-        """The patient's pseudonym, 16 hex digits, the same for all of the patient's samples."""
-        return self._pseudonym("patient", site, patient)
+    @property
+    def name(self) -> str:
+        """What ledgers call the key by, in hexadecimal; it tells nothing of it."""
+        return hashlib.sha256(b"cordon salt\0" + self.key).hexdigest()
+
+    def patient(self, patient: str) -> str:
+        """The patient's pseudonym, 16 hex digits, the same for all samples and under all names of a site."""
+        return self._pseudonym("patient", patient)
 
     def sample(self, site: str, sample: str) -> str:
         """The sample's pseudonym, 16 hex digits."""
         return self._pseudonym("sample", site, sample)
+
+    def digest(self, patient: str) -> bytes:
+        """What a ledger knows a patient of a table (by the name that is there) by, DIGEST bytes."""
+        return hmac.digest(self.key, b"ledger\0" + patient.encode(), "sha256")[:DIGEST]
 
     def _pseudonym(self, *parts: str) -> str:
         """HMAC-SHA256 (RFC 2104): without the key no list of names can be tried against it."""
@@ -41,15 +56,18 @@ class Salt:
         return digest.hexdigest()[:_DIGITS]
 
 
-def read_salt(state: StrPath) -> Salt:
-    """The salt in the folder ``state``, made when there is none (file mode 0600).
+def read_salt(folder: StrPath, named: Iterable[str] = ()) -> Salt:
+    """The salt in ``folder``, made when there is none (file mode 0600).
 
-    Raises UserError where the file is no salt, or the folder cannot be written to.
+    Raises UserError where the file is no salt, the folder cannot be written to, or the ledgers beside it have
+    ``named`` a salt that is not there: under another one every patient would seem to be new.
     """
-    path = Path(state) / FILE
+    path, names = Path(folder) / FILE, set(named)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
+            if names:
+                raise UserError(f"{path}: missing, and the ledgers beside it name it. {_BRING_BACK}")
             _make(path)
         text = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -57,9 +75,18 @@ def read_salt(state: StrPath) -> Salt:
     if not re.fullmatch(f"[0-9a-f]{{{2 * _BYTES}}}", text):
         raise UserError(
             f"{path}: is no salt of {2 * _BYTES} hex digits. Bring back the file that was there, so that "
-            "pseudonyms stay as they are, or remove it for new ones."
+            "pseudonyms stay as they are."
         )
-    return Salt(bytes.fromhex(text))
+    salt = Salt(bytes.fromhex(text))
+    if names - {salt.name}:
+        raise UserError(f"{path}: not the salt that the ledgers beside it name. {_BRING_BACK}")
+    return salt
+
+
+_BRING_BACK = (
+    "Bring back the file that was there, from the backup of the ledgers: under another one their patients "
+    "cannot be told, and would seem to have spent nothing."
+)
 
 
 def _make(path: Path) -> None:

@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from cordon.accountants import Event, epsilon_rdp, statement
-from cordon.errors import BudgetExceeded, FederationError, UserError
+from cordon import database
+from cordon.accountants import Event, epsilon_by, epsilon_rdp, epsilons
+from cordon.chain import Chain
+from cordon.cohorts import (
+    RESERVED,
+    Beside,
+    History,
+    Ids,
+    everybody,
+    histories,
+    members,
+    of_all,
+    salts_named,
+    written,
+)
+from cordon.errors import FederationError, UserError
 from cordon.ledger import ChainedLog, Tip
 from cordon.provenance import FAILED, UNTRIED
+from cordon.pseudonyms import Salt, read_salt
+from cordon.room import Budget, Round
 from cordon.units import Grouping
 
-# Kinds of a site's rows: its budget, a round's cost before it trains, a round's answer before it leaves, how
-# far the aggregator's ledger was, and what checks of the training code found before a run reserved anything.
-BUDGET, RESERVED, SENT, FOLLOWED, TESTED = "budget", "reserved", "sent", "followed", "tested"
+# Kinds of a site's rows beside RESERVED: its budget, a round's answer before it leaves, how far the
+# aggregator's ledger was, and what checks of the training code found before a run reserved anything.
+BUDGET, SENT, FOLLOWED, TESTED = "budget", "sent", "followed", "tested"
 # What the rows of a private calibration have as their run begins so; no run's name may hold a colon.
 CALIBRATION = "calibration:"
+# Held while a round is reserved for patients, who may stand in other ledgers of the folder too.
+LOCK = "reserving.lock"
 
 
 class SiteLedger:
-    """A site's privacy spending, over all runs on the same patients.
+    """A site's privacy spending, over all runs.
 
     A round's cost is reserved before the round trains, and marked as sent before its update leaves:
     a crash can waste budget but never spend it unrecorded. Two processes may share a ledger: each one's
     reservations count for the other.
+
+    ``epsilon`` is what a patient may spend in a lifetime. It is counted by patient, over all site ledgers in
+    the folder (`cordon.cohorts`).
     """
 
     def __init__(self, path: Path, *, epsilon: float, delta: float) -> None:
@@ -35,16 +58,34 @@ class SiteLedger:
                 f"no budget: epsilon {epsilon}, delta {delta}. Give epsilon above 0 and delta in (0, 1)."
             )
         self._log = ChainedLog(path)
+        self._beside = Beside(path)
+        # The digests of the patients that were asked for last, and what they were made of.
+        self._digests: tuple[Ids, ...] = ()
+        self._digested: tuple[tuple[tuple[str, ...], ...], str] = (), ""
         self.epsilon = epsilon
         self.delta = delta
 
     def events(self) -> list[Event]:
-        """Every event reserved so far, sent or not."""
-        return [_event(row) for row in self._log if row["kind"] == RESERVED]
+        """Every event reserved so far, sent or not, whoever took part."""
+        return [Event(**row["event"]) for row in self._log.of_kind(RESERVED)]
+
+    def histories(self) -> list[History]:
+        """The histories of all patients that took part here, over all ledgers of the folder."""
+        patients = everybody(self._log.chain)
+        # Without a cohort, other ledgers' rows are not known to be anybody's of this one.
+        return histories(self._chains() if patients else [self._log.chain], patients)
 
     def spent(self) -> float:
-        """Epsilon reserved so far, by RDP at the ledger's delta."""
-        return epsilon_rdp(self.events(), self.delta)
+        """Epsilon reserved so far for whom it is the most, by RDP at the ledger's delta."""
+        return max(epsilon_rdp(history.events, self.delta) for history in self.histories())
+
+    def epsilons(self, run: str | None = None) -> tuple[float, float | None]:
+        """`spent`, by RDP and by PLD; in ``run`` alone, where it is named."""
+        spent = [
+            [held.event for held in history.reservations if run in (None, held.run)]
+            for history in self.histories()
+        ]
+        return epsilons(max(spent, key=lambda events: epsilon_rdp(events, self.delta)), self.delta)
 
     def sent(self, run: str, round_number: int) -> bool:
         return bool(self._rows(SENT, run, round_number))
@@ -83,39 +124,58 @@ class SiteLedger:
             "sent. Ask the operator to restore the newest ledger."
         )
 
-    def reserve(self, run: str, round_number: int, event: Event, grouping: Grouping) -> None:
-        """Record that ``event`` will be spent; BudgetExceeded (nothing recorded) where it may not be.
+    def reserve(
+        self, run: str, round_number: int, event: Event, grouping: Grouping,
+        patients: Sequence[str] | None = None, *, after: int = 0, accountant: str = "rdp",
+        also: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> frozenset[str]:  # fmt: skip
+        """Record that ``event`` will be spent, and return which of ``patients`` take part.
+
+        A patient takes part where the budget, by ``accountant``, has room for all that it spent before and
+        the event. When the run begins here, there must be room for the ``after`` rounds behind this one as
+        well, and who is left out then stays out, lest one spends on half a model. (Where not even somebody
+        who spent nothing has so much, as plan and budget alone say, the event decides.) So whether one does
+        depends on nobody else. ``also`` has the other ids of patients who go by several, who spent what each
+        of them did. Without ``patients`` the row counts for everybody, and all that this ledger holds is
+        taken for one history.
 
         ``grouping`` is what will be trained on: its digest, and the units that the site's owner declared,
-        stand in the row. A reservation of the same round, event and grouping is used again if nothing was
-        sent on it. UserError where the ledger holds the spending of another privacy unit: the two do not
-        compose into one epsilon.
+        stand in the row. A reservation of the same round, event and grouping is used again, for those who
+        are in it, if nothing was sent on it. BudgetExceeded (nothing recorded) where nobody has room.
+        UserError where the ledgers hold the spending of another privacy unit: the two do not compose into
+        one epsilon.
         """
-        unit = grouping.unit
-        about = {"unit": unit, "declared_units": grouping.declared, "grouping": grouping.digest}
-        reserved = {**about, "event": event.to_dict()}
-        with self._log.locked():
-            others = {row["unit"] for row in self._log if row["kind"] == RESERVED} - {unit}
-            if others:
-                raise UserError(
-                    f"{self._log.path} holds what was spent per {others.pop()}; this run counts per {unit}. "
-                    "Use the same --privacy_unit, or another --state_dir for other patients."
-                )
+        about = {"unit": grouping.unit, "declared_units": grouping.declared, "grouping": grouping.digest}
+        # What that reads, computes and imports takes longer than all the rest.
+        names = [(name, *also.get(name, ())) for name in patients or ()]
+        if patients is not None:
+            self._identify(names, self._salt(self._chains()))
+        epsilon_by(accountant, [event], self.delta)
+        with self._alone() if patients is not None else nullcontext(), self._log.locked():
+            chains = self._chains() if patients is not None else [self._log.chain]
+            self._refuse_other_units(chains, grouping.unit)
             self._refuse_if_sent(run, round_number)
-            held = self._rows(RESERVED, run, round_number)
-            if held and about.items() <= held[-1].items() and _event(held[-1]) == event:
-                return
-            after = epsilon_rdp([*self.events(), event], self.delta)
-            if after > self.epsilon:
-                reached = statement(after, unit=unit, delta=self.delta, mechanism=event.mechanism)
-                raise BudgetExceeded(
-                    f"round {round_number} would bring epsilon to more than the site's budget of "
-                    f"{self.epsilon:.4g}: {reached}, by RDP. Nothing was spent; {self._log.path} holds what "
-                    "was."
-                )
-            self._note_budget()
-            place = {"kind": RESERVED, "run": run, "round": round_number}
-            self._log.append(place | reserved)
+            if patients is not None:
+                self._identify(names, salt := self._salt(chains))
+            held = self._rows(RESERVED, run, round_number)[-1:]
+            if held and about.items() <= held[0].items() and Event(**held[0]["event"]) == event:
+                again = self._again(held[0], patients)
+                if again is not None:
+                    return again
+            begun = any(row["run"] == run for row in self._log.of_kind(RESERVED))
+            name = self._log.path.stem
+            asked = Round(name, run, round_number, event, after, begun, grouping.unit)
+            held_by = histories(chains, self._digests) if patients is not None else [of_all(self._log.chain)]
+            part = Budget(self.epsilon, self.delta, accountant).room_for(asked, held_by)
+            self._note_budget(accountant)
+            row = {"kind": RESERVED, "run": run, "round": round_number, **about, "event": event.to_dict()}
+            if patients is None:
+                self._log.append(row)
+                return frozenset()
+            taking = [ids for ids, takes in zip(self._digests, part, strict=True) if takes]
+            cohort = written(digest for ids in taking for digest in ids)
+            self._log.append(row | {"cohort": self._log.attach(cohort), "salt": salt.name})
+            return frozenset(name for name, takes in zip(patients, part, strict=True) if takes)
 
     def passed_test(self, settings: str, provenance: Mapping[str, Any]) -> dict[str, str] | None:
         """The verdicts of the same code and software for a plan of the same ``settings``, if none failed.
@@ -158,11 +218,52 @@ class SiteLedger:
                 | ({} if released is None else {"released": dict(released)})
             )
 
-    def _note_budget(self) -> None:
+    def _again(self, held: dict[str, Any], patients: Sequence[str] | None) -> frozenset[str] | None:
+        """Who takes part by a reservation of the same round; None where it was for others."""
+        cohort = members(self._log.chain, held)
+        if cohort is None:
+            return frozenset(patients or ())
+        if patients is None:
+            return None
+        known = zip(patients, self._digests, strict=True)
+        return frozenset(name for name, ids in known if not cohort.isdisjoint(ids)) or None
+
+    def _chains(self) -> list[Chain]:
+        """This ledger and those beside it."""
+        return [self._log.chain, *self._beside.chains()]
+
+    def _salt(self, chains: Sequence[Chain]) -> Salt:
+        return read_salt(self._log.path.parent, salts_named(chains))
+
+    def _identify(self, names: Sequence[tuple[str, ...]], salt: Salt) -> None:
+        """Make the patients' digests, once for the same ones."""
+        wanted = tuple(names), salt.name
+        if self._digested != wanted:
+            self._digests = tuple(tuple(map(salt.digest, ids)) for ids in names)
+            self._digested = wanted
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep all ledgers of the folder from reserving: one patient may stand in several of them."""
+        with database.transaction(self._log.path.parent / LOCK):
+            yield
+
+    def _note_budget(self, accountant: str) -> None:
         """The budget in force is part of the record, and so is any change of it."""
-        budget = {"kind": BUDGET, "epsilon": float(self.epsilon), "delta": self.delta}
-        if budget not in [row for row in self._log if row["kind"] == BUDGET][-1:]:
+        budget = {
+            "kind": BUDGET, "epsilon": float(self.epsilon), "delta": self.delta, "accountant": accountant,
+        }  # fmt: skip
+        if budget not in self._log.of_kind(BUDGET)[-1:]:
             self._log.append(budget)
+
+    def _refuse_other_units(self, chains: Sequence[Chain], unit: str) -> None:
+        for chain in chains:
+            others = {row["unit"] for row in chain.rows if row["kind"] == RESERVED} - {unit}
+            if others:
+                raise UserError(
+                    f"{chain.name} holds what was spent per {others.pop()}; this run counts per {unit}. "
+                    "Use the same --privacy_unit, or another --state_dir for other patients."
+                )
 
     def _refuse_if_sent(self, run: str, round_number: int) -> None:
         if self.sent(run, round_number):
@@ -174,7 +275,3 @@ class SiteLedger:
     def _rows(self, kind: str, run: str, round_number: int) -> list[dict[str, Any]]:
         place = (kind, run, round_number)
         return [row for row in self._log if (row["kind"], row.get("run"), row.get("round")) == place]
-
-
-def _event(row: dict[str, Any]) -> Event:
-    return Event(**row["event"])

@@ -5,14 +5,16 @@ Everything is computed anew from the recorded events; no epsilon that a row stat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from cordon.accountants import ADJACENCY, MOST_FOR_PLD, Event, epsilon_pld, epsilon_rdp
+from cordon.accountants import ADJACENCY, Event, epsilon_by, epsilons
+from cordon.chain import Chain
+from cordon.cohorts import RESERVED, everybody, histories
 from cordon.errors import UserError
 from cordon.several_sites import at_more_sites
-from cordon.site_ledger import BUDGET, FOLLOWED, RESERVED, SENT, TESTED
+from cordon.site_ledger import BUDGET, FOLLOWED, SENT, TESTED
 from cordon.steps import Steps, Tick, silent
 
 MOST_FURTHER_ROUNDS = 10_000
@@ -55,7 +57,8 @@ class Round:
 class Account:
     """What ``holder`` spent: the site whose ledger this is, or one identity in the aggregator's.
 
-    ``left`` is what lies between epsilon by RDP and the budget; epsilons do not add, so
+    In a site's ledger that is what a patient spent who took part in all of it (`by_cohort` tells what others
+    did). ``left`` is what lies between epsilon by ``accountant`` and the budget; epsilons do not add, so
     ``further_rounds`` says how many more events like the last one the budget allows, counted up to
     MOST_FURTHER_ROUNDS. Both are None where no budget is known. ``at_more_sites`` is what a person comes to
     who took part elsewhere, too (`cordon.several_sites`).
@@ -65,6 +68,7 @@ class Account:
     unit: str
     delta: float
     budget: float | None
+    accountant: str
     rounds: tuple[Round, ...]
     left: float | None
     further_rounds: int | None
@@ -76,8 +80,8 @@ class Account:
         last = self.rounds[-1]
         return {
             "holder": self.holder, **about, "mechanism": last.mechanism, "budget": self.budget,
-            "epsilon_rdp": last.epsilon_rdp, "epsilon_pld": last.epsilon_pld, "left_by_rdp": self.left,
-            "further_rounds": self.further_rounds,
+            "epsilon_rdp": last.epsilon_rdp, "epsilon_pld": last.epsilon_pld,
+            f"left_by_{self.accountant}": self.left, "further_rounds": self.further_rounds,
             "at_more_sites": [dict(item) for item in self.at_more_sites],
             "rounds": [
                 {
@@ -106,15 +110,11 @@ def accounts(
 ) -> list[Account]:  # fmt: skip
     """One account a holder, in the order of first appearance.
 
-    Budget and delta are those that the ledger recorded last, unless ``epsilon`` or ``delta`` is given.
-    UserError where a row is of no known ledger, or no delta is known.
+    Budget, delta and accountant are those that the ledger recorded last, unless ``epsilon`` or ``delta`` is
+    given. UserError where a row is of no known ledger, or no delta is known.
     """
     rows = list(rows)
-    stated = [row for row in rows if row.get("kind") in (BUDGET, ASKED, DECISION)]
-    if delta is None and stated:
-        delta = float(stated[-1]["delta"])
-    if epsilon is None and stated:
-        epsilon = float(stated[-1]["epsilon" if stated[-1]["kind"] == BUDGET else "budget"])
+    epsilon, delta, accountant = _terms(rows, epsilon, delta)
     entries: dict[str, list[_Entry]] = {}
     for entry in _entries(rows):
         entries.setdefault(entry.holder, []).append(entry)
@@ -123,7 +123,69 @@ def accounts(
     if delta is None:
         raise UserError("the ledger records no delta. Give --delta.")
     with steps("composing", sum(map(len, entries.values())), "rounds") as tick:
-        return [_account(items, epsilon, delta, tick) for items in entries.values()]
+        return [_account(items, epsilon, delta, accountant, tick) for items in entries.values()]
+
+
+def _terms(
+    rows: Sequence[Mapping[str, Any]], epsilon: float | None, delta: float | None
+) -> tuple[float | None, float | None, str]:
+    """The budget in force, where it is known, and the accountant that it is held against."""
+    stated = [row for row in rows if row.get("kind") in (BUDGET, ASKED, DECISION)][-1:]
+    for row in stated:
+        delta = float(row["delta"]) if delta is None else delta
+        epsilon = float(row["epsilon" if row["kind"] == BUDGET else "budget"]) if epsilon is None else epsilon
+    return epsilon, delta, str(stated[0].get("accountant", "rdp")) if stated else "rdp"
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Patients of a site who took part in the same rounds, and what that cost each of them.
+
+    ``ledgers`` are the site ledgers of the folder that hold these rounds, and ``left`` is what the site's
+    budget leaves by ``accountant``.
+    """
+
+    patients: int
+    runs: tuple[str, ...]
+    rounds: int
+    ledgers: tuple[str, ...]
+    unit: str
+    mechanism: str
+    delta: float
+    epsilon_rdp: float
+    epsilon_pld: float | None
+    accountant: str
+    left: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        values = asdict(self)
+        left, accountant = values.pop("left"), values.pop("accountant")
+        return values | {"adjacency": ADJACENCY, f"left_by_{accountant}": left}
+
+
+def by_cohort(
+    own: Chain, beside: Sequence[Chain], *, epsilon: float | None = None, delta: float | None = None
+) -> list[Cohort]:  # fmt: skip
+    """What the patients of a site's ledger ``own`` spent, by history, who spent most first.
+
+    Over all ledgers of the folder; none where it names no cohort. Budget and delta as for `accounts`.
+    """
+    epsilon, delta, accountant = _terms(own.rows, epsilon, delta)
+    if delta is None or not (patients := everybody(own)):
+        return []
+    found = []
+    for history in histories([own, *beside], patients):
+        held = history.reservations
+        rdp, pld = epsilons(history.events, delta)
+        left = None if epsilon is None else epsilon - epsilon_by(accountant, history.events, delta)
+        found.append(
+            Cohort(
+                int(history.patients.sum()), tuple(dict.fromkeys(one.run for one in held)), len(held),
+                tuple(sorted({one.ledger for one in held})), held[0].unit, _mechanisms(history.events), delta,
+                rdp, pld, accountant, None if left is None else max(0.0, left),
+            )
+        )  # fmt: skip
+    return sorted(found, key=lambda cohort: -cohort.epsilon_rdp)
 
 
 def charged(rows: Iterable[Mapping[str, Any]]) -> Iterator[Charge]:
@@ -178,28 +240,32 @@ def _entries(rows: list[Mapping[str, Any]]) -> Iterable[_Entry]:
         yield _Entry(holder, row["run"], row["round"], row.get("decision", ASKED), row["unit"], events)
 
 
-def _account(entries: list[_Entry], budget: float | None, delta: float, tick: Tick) -> Account:
+def _mechanisms(events: Iterable[Event]) -> str:
+    return " and ".join(sorted({event.mechanism for event in events})) or "no mechanism"
+
+
+def _account(
+    entries: list[_Entry], budget: float | None, delta: float, accountant: str, tick: Tick
+) -> Account:
     events: list[Event] = []
     rounds = []
     for entry in entries:
         events += entry.events
-        rdp = epsilon_rdp(events, delta)
-        pld = epsilon_pld(events, delta) if rdp <= MOST_FOR_PLD else None
-        mechanism = " and ".join(sorted({event.mechanism for event in events})) or "no mechanism"
-        rounds.append(Round(entry.run, entry.round, entry.state, entry.events, mechanism, rdp, pld))
+        rdp, pld = epsilons(events, delta)
+        rounds.append(Round(entry.run, entry.round, entry.state, entry.events, _mechanisms(events), rdp, pld))
         tick()
-    left = None if budget is None else max(0.0, budget - rounds[-1].epsilon_rdp)
-    further = _further(events, budget, delta) if budget is not None and events else None
+    left = None if budget is None else max(0.0, budget - epsilon_by(accountant, events, delta))
+    further = _further(events, budget, delta, accountant) if budget is not None and events else None
     first = entries[0]
     more = tuple(at_more_sites(events, unit=first.unit, delta=delta, mechanism=rounds[-1].mechanism))
-    return Account(first.holder, first.unit, delta, budget, tuple(rounds), left, further, more)
+    return Account(first.holder, first.unit, delta, budget, accountant, tuple(rounds), left, further, more)
 
 
-def _further(events: list[Event], budget: float, delta: float) -> int:
+def _further(events: list[Event], budget: float, delta: float, accountant: str) -> int:
     fits, beyond = 0, MOST_FURTHER_ROUNDS + 1
     while beyond - fits > 1:
         tried = (fits + beyond) // 2
-        if epsilon_rdp([*events, *events[-1:] * tried], delta) <= budget:
+        if epsilon_by(accountant, [*events, *events[-1:] * tried], delta) <= budget:
             fits = tried
         else:
             beyond = tried

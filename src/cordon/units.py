@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,13 +47,18 @@ class Units:
 
     ``features`` float32 [rows, F], a model's inputs (`cordon.tables.inputs`, `cordon.rows`), and ``labels``
     float32 [rows] in {0, 1} are both sorted by unit; ``u`` owns the rows ``offsets[u]:offsets[u + 1]``.
-    ``unit`` is what they are units of, one of UNITS: a plan by another one cannot train on them.
+    ``unit`` is what they are units of, one of UNITS: a plan by another one cannot train on them. Unit u is
+    of the patient ``patients[owners[u]]``, who goes by the ids in ``also``, too; where no patients are named,
+    nobody's spending is told from that of others.
     """
 
     features: Rows
     labels: npt.NDArray[np.float32]
     offsets: npt.NDArray[np.int64]
     unit: str
+    patients: tuple[str, ...] = ()
+    owners: npt.NDArray[np.int64] | None = None
+    also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.unit == "variant" and len(self) != len(self.labels):
@@ -83,15 +88,16 @@ class Units:
                 "no labelled variants to train on. Give truth_vcf and confident_bed for the site's "
                 "train samples, and check that the confident regions hold calls."
             )
-        if unit == "patient":
-            _, codes = np.unique(np.asarray(patients), return_inverse=True)
-        elif unit == "variant":
-            codes = np.arange(len(labels))
-        else:
+        if unit not in UNITS:
             raise UserError(f"no privacy unit is called {unit!r}. Choose one of: {', '.join(UNITS)}.")
+        names = tuple(sorted(set(patients)))
+        places = {name: place for place, name in enumerate(names)}
+        whose = np.fromiter((places[name] for name in patients), np.int64, len(labels))
+        codes = whose if unit == "patient" else np.arange(len(labels))
+        owners = np.arange(len(names)) if unit == "patient" else whose
         order = np.argsort(codes, kind="stable")
         offsets = np.concatenate([[0], np.cumsum(np.bincount(codes))])
-        return cls(features.take(order, 0), labels[order], offsets, unit)
+        return cls(features.take(order, 0), labels[order], offsets, unit, names, owners)
 
     @classmethod
     def read(
@@ -106,7 +112,27 @@ class Units:
 
         features, labels, patients = read_rows(paths, architecture)
         ids = one_id or {}
-        return cls.group(features, labels, [ids.get(patient, patient) for patient in patients], unit=unit)
+        units = cls.group(features, labels, [ids.get(patient, patient) for patient in patients], unit=unit)
+        also: dict[str, tuple[str, ...]] = {}
+        for other, name in ids.items():
+            if other != name:
+                also[name] = (*also.get(name, ()), other)
+        return replace(units, also=also)
+
+    def of(self, patients: Collection[str]) -> Units:
+        """The units of ``patients`` alone."""
+        known = np.array([name in patients for name in self.patients], dtype=bool)
+        if self.owners is None or known.all():
+            return self
+        kept = known[self.owners]
+        sizes = np.diff(self.offsets)
+        return replace(
+            self,
+            features=self.features.take(np.flatnonzero(np.repeat(kept, sizes)), 0),
+            labels=self.labels[np.repeat(kept, sizes)],
+            offsets=np.concatenate([[0], np.cumsum(sizes[kept])]),
+            owners=self.owners[kept],
+        )
 
     def require(self, unit: str) -> None:
         """UserError where these are units of another kind: what one of them costs would be told wrongly."""

@@ -32,6 +32,7 @@ def answers(
     words = {
         "statement": plan.statement(epsilon), "strength": " ".join(strength(risk) for risk in risks),
         "groups": " ".join(groups(risk) for risk in risks),
+        "accountant": plan.accountant.upper(), "run": plan.stated(), "budget": f"{plan.budget:g}",
         "unit": plan.unit, "adjacency": plan.adjacency,
         "rows": "one row" if by_row else f"at most {plan.max_variants_per_patient} rows of a patient",
         "limit": "A unit is one row of the variant table: what neighbouring rows' features show of it is not "

@@ -27,6 +27,8 @@ from cordon.model import Model
 from cordon.provenance import FAILED, software
 
 KIND = "cordon certificate 2"
+# By either accountant: over all runs, and of this one alone.
+EPSILONS = ("epsilon_rdp", "epsilon_pld", "run_epsilon_rdp", "run_epsilon_pld")
 TRUST = (
     "Each site ran the code that it names on its own rows, and found what it says; an aggregator cannot see "
     "that a site's noise is fresh or that its data are real.",
@@ -52,10 +54,13 @@ class Subject:
 
 
 def certificate(subject: Subject, checks: Sequence[Check], claims: Mapping[str, Any]) -> dict[str, Any]:
-    """The content, unsigned, of what may leave the site; ``claims`` are the figures of `check_claims`."""
+    """The content, unsigned, of what may leave the site; ``claims`` are the figures of `check_claims`.
+
+    The guarantee's epsilon is over all runs; what begins with ``run_`` is of this run alone.
+    """
     model, plan = subject.model, subject.plan
     epsilon = float(claims["claimed"])
-    plds = [item["epsilon_pld"] for item in claims["recomputed"]]
+    most = {name: _most(claims["recomputed"], name) for name in EPSILONS}
     sites = [
         {name: site.get(name) for name in ("site", "declared_patients", "weight", "status")}
         for site in subject.sites
@@ -65,9 +70,9 @@ def certificate(subject: Subject, checks: Sequence[Check], claims: Mapping[str, 
         "issued": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "model": {"hash": model.hash, "architecture": model.architecture, "run": plan.run},
         "guarantee": {
-            "epsilon": epsilon, "accountant": "RDP", "delta": plan.delta, "unit": plan.unit,
-            "mechanism": plan.mechanism, "adjacency": ADJACENCY,
-            "epsilon_pld": None if None in plds or not plds else max(plds), "budget": plan.epsilon,
+            "epsilon": epsilon, "accountant": plan.accountant.upper(), "delta": plan.delta,
+            "unit": plan.unit, "mechanism": plan.mechanism, "adjacency": ADJACENCY, **most,
+            "budget": plan.budget,
             "sites_per_patient": plan.sites_per_patient, "at_more_sites": claims["at_more_sites"],
         },
         "risks": list(claims["risks"]),
@@ -82,6 +87,12 @@ def certificate(subject: Subject, checks: Sequence[Check], claims: Mapping[str, 
         "ledger": {"key": subject.ledger.key, "rows": subject.ledger.rows, "head": subject.ledger.digest},
         "software": software(),
     }  # fmt: skip
+
+
+def _most(recomputed: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """The largest of the ledger's figures; None where one cannot be had."""
+    values = [item[name] for item in recomputed]
+    return None if None in values or not values else float(max(values))
 
 
 def signed(content: Mapping[str, Any], key: Ed25519PrivateKey) -> bytes:
@@ -148,7 +159,7 @@ def verify(path: Path, model: Model, *, key: str | None = None) -> dict[str, Any
             f"{path}: certifies the model {body['model']['hash'][:12]}, and this one is {model.hash[:12]}. "
             "Ask for this model's own."
         )
-    for name in ("epsilon", "delta", "unit", "mechanism", "adjacency"):
+    for name in ("epsilon", "accountant", "delta", "unit", "mechanism", "adjacency"):
         if body["guarantee"][name] != model.privacy.get(name):
             raise NotReleased(
                 f"{path}: certifies {name} {body['guarantee'][name]!r}, and the model states "

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cordon.accountants import MOST_FOR_PLD, Event, epsilon_pld, epsilon_rdp
+from cordon.accountants import Event, epsilon_by, epsilons
 from cordon.auditing.checks import Check
 from cordon.chain import Chain, hexadecimal
+from cordon.cohorts import RESERVED, everybody, histories, members
 from cordon.federation.plan import Plan
 from cordon.model import Model
 from cordon.several_sites import at_more_sites
-from cordon.site_ledger import CALIBRATION, FOLLOWED, RESERVED, SENT
+from cordon.site_ledger import CALIBRATION, FOLLOWED, SENT
 from cordon.spending import ASKED, Charge, behind, charged
 from cordon.tradeoff import LIFETIME, RUN, risk
 
@@ -33,19 +34,24 @@ class Spent:
     of_run: tuple[Event, ...]
     beside: tuple[Event, ...] = ()
 
-    def epsilons(self, delta: float) -> tuple[float, float | None]:
-        """Epsilon by RDP, and by PLD where RDP's promises anything."""
-        rdp = epsilon_rdp(self.events, delta)
-        return rdp, epsilon_pld(self.events, delta) if rdp <= MOST_FOR_PLD else None
+    def told(self, delta: float, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Epsilons over all runs and of the run alone, with what stands beside each."""
+        (rdp, pld), (run_rdp, run_pld) = epsilons(self.events, delta), epsilons(self.of_run, delta)
+        return {
+            "holder": self.holder, "epsilon_rdp": rdp, "epsilon_pld": pld, "run_epsilon_rdp": run_rdp,
+            "run_epsilon_pld": run_pld, **about,
+        }  # fmt: skip
 
 
-def spent(rows: Sequence[Mapping[str, Any]], run: str) -> list[Spent]:
+def spent(chain: Chain, run: str) -> list[Spent]:
     """What each identity behind a run's model released, from the aggregator's rows or a site's own.
 
     At the aggregator, identities that were charged in ``run``, whether or not an update of theirs arrived;
-    all that they are charged with counts. In a site's ledger, the rounds that it answered: what a calibration
-    cost is in the site's own VCFs, and in no model.
+    all that they are charged with counts. In a site's ledger, what each history (`cordon.cohorts`) of those
+    who took part in the run has in the rounds that it answered; what a calibration cost is in the site's own
+    VCFs, and in no model.
     """
+    rows = chain.rows
     costs = list(charged(rows))
     if costs:
         return [
@@ -55,25 +61,29 @@ def spent(rows: Sequence[Mapping[str, Any]], run: str) -> list[Spent]:
             for name in behind(rows, run)
         ]
     left = {(row["run"], row["round"]) for row in rows if row["kind"] == SENT}
-    own = [row for row in rows if row["kind"] == RESERVED and (row["run"], row["round"]) in left]
-    everything = [(row["run"], Event(**row["event"])) for row in own]
-    events = tuple(event for name, event in everything if not name.startswith(CALIBRATION))
-    if not events:
-        return []
-    of_run = tuple(event for name, event in everything if name == run)
-    beside = tuple(event for name, event in everything if name.startswith(CALIBRATION))
-    return [Spent("this site", events, of_run, beside)]
+    took_part = [members(chain, row) for row in rows if row["kind"] == RESERVED and row["run"] == run]
+    # Of a row without a cohort nobody knows whose it is.
+    patients = everybody(chain, run if None not in took_part else None)
+    found = []
+    for history in histories([chain], patients):
+        answered = [held for held in history.reservations if (held.run, held.round) in left]
+        events = tuple(held.event for held in answered if not held.run.startswith(CALIBRATION))
+        of_run = tuple(held.event for held in answered if held.run == run)
+        beside = tuple(held.event for held in answered if held.run.startswith(CALIBRATION))
+        if events:
+            found.append(Spent("this site", events, of_run, beside))
+    return found
 
 
 def risks(holders: Sequence[Spent], plan: Plan) -> list[dict[str, Any]]:
     """What the events of whoever spent most come to, in the run and, where that is more, in all runs."""
 
     def most(events: Sequence[tuple[Event, ...]]) -> tuple[Event, ...]:
-        return max(events, key=lambda own: epsilon_rdp(own, plan.delta))
+        return max(events, key=lambda own: epsilon_by("rdp", own, plan.delta))
 
     scopes = {RUN: most([holder.of_run for holder in holders])}
     lifetime = most([holder.events + holder.beside for holder in holders])
-    if epsilon_rdp(lifetime, plan.delta) > epsilon_rdp(scopes[RUN], plan.delta):
+    if epsilon_by("rdp", lifetime, plan.delta) > epsilon_by("rdp", scopes[RUN], plan.delta):
         scopes[LIFETIME] = lifetime
     return [
         {"scope": scope, **risk(events, unit=plan.unit, delta=plan.delta).to_dict()}
@@ -87,35 +97,37 @@ def _events(costs: Sequence[Charge], identity: str) -> tuple[Event, ...]:
 
 def check_claims(model: Model, plan: Plan, chain: Chain, *, model_hash: str | None = None) -> Check:
     """Hold the model's statement against plan and ledger; ``model_hash`` is the record's, if there is one."""
-    holders = spent(chain.rows, plan.run)
+    holders = spent(chain, plan.run)
     faults = list(_faults(model, plan, chain, holders, model_hash))
-
-    def costs(events: Sequence[Event]) -> float:
-        return epsilon_rdp(events, plan.delta)
-
-    by_holder = {holder.holder: holder.epsilons(plan.delta) for holder in holders}
     about = {
         "unit": plan.unit, "delta": plan.delta, "mechanism": plan.mechanism, "adjacency": plan.adjacency,
     }  # fmt: skip
+    most: dict[str, Spent] = {}  # of a site's histories, the one that cost the most
+    for holder in sorted(holders, key=lambda held: epsilon_by("rdp", held.events, plan.delta)):
+        most[holder.holder] = holder
+    recomputed = [most[name].told(plan.delta, about) for name in dict.fromkeys(h.holder for h in holders)]
     figures = {
-        "claimed": model.privacy.get("epsilon"), **about,
-        "recomputed": [
-            {"holder": name, "epsilon_rdp": rdp, "epsilon_pld": pld, **about}
-            for name, (rdp, pld) in by_holder.items()
-        ],
+        "claimed": model.privacy.get("epsilon"), "accountant": plan.accountant.upper(), **about,
+        "recomputed": recomputed,
         # Of the identity that was charged the most.
         "at_more_sites": at_more_sites(
-            max((h.events for h in holders), key=costs, default=()),
+            max((h.events for h in holders), key=lambda own: epsilon_by("rdp", own, plan.delta), default=()),
             unit=plan.unit, delta=plan.delta, mechanism=plan.mechanism,
         ),
         "risks": risks(holders, plan) if holders else [],
     }  # fmt: skip
-    most = max((rdp for rdp, _ in by_holder.values()), default=0.0)
+    in_all, in_run = (
+        max(((told[f"{name}_rdp"], told[f"{name}_pld"]) for told in recomputed), default=(0.0, None),
+            key=lambda both: float(both[0]))
+        for name in ("epsilon", "run_epsilon")
+    )  # fmt: skip
+    most_of_all = plan.stated_as(*in_all)
     return Check.of(
         "claims", QUESTION, faults,
-        f"the ledger's events come to {plan.statement(most)}, and the model states no less", figures,
-        most=f"any epsilon below {plan.statement(most)} would have failed it, and any other word or plan; a "
-        "ledger that lacks events would not",
+        f"over all runs the ledger's events come to {most_of_all}, in this one to {plan.stated_as(*in_run)}, "
+        "and the model states no less", figures,
+        most=f"any epsilon below {most_of_all} would have failed it, and any other word or plan; a ledger "
+        "that lacks events would not",
     )  # fmt: skip
 
 
@@ -128,6 +140,11 @@ def _faults(
     for name in ("unit", "delta", "mechanism", "adjacency", "run"):
         if said.get(name) != getattr(plan, name):
             yield f"the model states {name} {said.get(name)!r}, the plan has {getattr(plan, name)!r}"
+    if said.get("accountant") != plan.accountant.upper():
+        yield (
+            f"the model states an epsilon by {said.get('accountant')!r}, and the plan's budget is held "
+            f"against {plan.accountant.upper()}"
+        )
     if (counted := said.get("sites_per_patient", 1)) != plan.sites_per_patient:
         yield f"the model counts a person at {counted!r} sites, the plan at {plan.sites_per_patient}"
     asked = {row.get("plan") for row in chain.rows if row["kind"] == ASKED and row["run"] == plan.run}
@@ -140,11 +157,11 @@ def _faults(
     if not holders:
         yield f"the ledger holds nothing of run {plan.run}"
     for holder in holders:
-        rdp = epsilon_rdp(holder.events, plan.delta)
-        if claimed < rdp * (1 - ROUNDING):
+        epsilon = epsilon_by(plan.accountant, holder.events, plan.delta)
+        if claimed < epsilon * (1 - ROUNDING):
             yield (
                 f"the model states {plan.statement(claimed)}, and the events of {holder.holder[:12]} come to "
-                f"{plan.statement(rdp)}"
+                f"{plan.statement(epsilon)}, by {plan.accountant.upper()}"
             )
         if any(event != plan.event for event in holder.of_run):
             yield f"{holder.holder[:12]} has events in the run that are not its plan's"

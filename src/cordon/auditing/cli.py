@@ -162,14 +162,16 @@ def verify(certificate_file: str, model_file: str, key: str | None) -> Facts:
 
 
 def _told(path: str, content: dict[str, Any]) -> Iterator[str]:
-    from cordon.accountants import statement
+    from cordon.accountants import stated, statement
     from cordon.auditing.answers import groups, strength
     from cordon.several_sites import told
 
     said = content["guarantee"]
-    stated = statement(said["epsilon"], unit=said["unit"], delta=said["delta"], mechanism=said["mechanism"])
+    about = {name: said[name] for name in ("unit", "delta", "mechanism")}
     yield f"{path}: holds for model {content['model']['hash']}, issued {content['issued']}"
-    yield f"guarantee: {stated}, by {said['accountant']}"
+    yield f"guarantee: {statement(said['epsilon'], **about)}, by {said['accountant']}, over all runs"
+    for scope, name in (("over all runs", "epsilon"), ("in this run alone", "run_epsilon")):
+        yield f"{scope}: {stated(said[f'{name}_rdp'], said[f'{name}_pld'], **about)}"
     if more := told(said.get("at_more_sites", ())):
         yield f"at several sites: {more}"
     for risk in content["risks"]:

@@ -275,13 +275,13 @@ class Aggregation:
 
     def _tell_round(self, number: int, decisions: list[Decision], seconds: float) -> None:
         accepted = [d for d in decisions if d.decision == ACCEPTED]
-        spent = max((d.epsilon_rdp for d in accepted), default=0.0)
+        spent = max(((d.epsilon_rdp, d.epsilon_pld or 0.0) for d in accepted), default=(0.0, 0.0))
         mean = sum(row["seconds"] for row in self.record.rounds) / len(self.record.rounds)
         more = self.plan.rounds - number
         self._say(
             f"round {number} of {self.plan.rounds}: {len(accepted)} of {len(self._sites)} updates accepted "
-            f"in {seconds:.1f} s; at most {self.plan.statement(spent)} of {self.plan.epsilon:g} spent"
-            + (f"; about {duration(mean * more)} left" if more else "")
+            f"in {seconds:.1f} s; at most {self.plan.stated_as(*spent)}, spent of a "
+            f"lifetime's {self.plan.budget:g}" + (f"; about {duration(mean * more)} left" if more else "")
         )
         for decision in decisions:
             if decision.decision != ACCEPTED:
@@ -298,11 +298,12 @@ class Aggregation:
             else:
                 status, reason = "missing", last.get(site.name, {}).get("reason", "it never joined")
             rdp, pld = self._auditor.spent(site)
+            in_run = self._auditor.spent_in_run(site)
             self.record.sites.append(
                 {
                     "site": site.name, "weight": site.weight, "declared_patients": site.declared_patients,
                     "status": status, "reason": reason, "epsilon_rdp": rdp, "epsilon_pld": pld,
-                    "delta": self.plan.delta,
+                    "run_epsilon_rdp": in_run[0], "run_epsilon_pld": in_run[1], "delta": self.plan.delta,
                 }
             )  # fmt: skip
         self._farewell(exchange, "finished", "", model)
@@ -335,13 +336,17 @@ class Aggregation:
         exchange.ask(words, "query", FAREWELL_DEADLINE, group="end")
 
     def _privacy(self) -> dict[str, Any]:
-        """What every copy of the model says of its privacy."""
+        """What every copy of the model says of its privacy: over all runs, and of this one (``run_``)."""
         plan, tip = self.plan, self._ledger.tip
+        lifetime, in_run = self._auditor.of_model()
+        pld = plan.accountant == "pld" and lifetime[1] is not None
         rows = [row for entry in self.record.rounds for row in entry["sites"]]
         taken = {row["site"] for row in rows if row["decision"] == ACCEPTED}
         return {
-            "unit": plan.unit, "epsilon": self._auditor.of_model(), "delta": plan.delta,
-            "mechanism": plan.mechanism, "adjacency": plan.adjacency, "accountant": "RDP",
+            "unit": plan.unit, "epsilon": lifetime[pld], "delta": plan.delta,
+            "mechanism": plan.mechanism, "adjacency": plan.adjacency, "accountant": plan.accountant.upper(),
+            "epsilon_rdp": lifetime[0], "epsilon_pld": lifetime[1],
+            "run_epsilon_rdp": in_run[0], "run_epsilon_pld": in_run[1], "budget": plan.budget,
             "rounds": len(self.record.rounds), "sites": len(taken), "run": plan.run,
             "plan": plan.digest, "ledger": asdict(tip), "sites_per_patient": plan.sites_per_patient,
         }  # fmt: skip

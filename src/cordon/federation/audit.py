@@ -37,7 +37,8 @@ class Decision:
     """What became of one site's part in one round.
 
     The epsilons compose every event that the site's identity is charged with, over rounds and runs;
-    PLD is left out (None) above the budget, where its distributions can grow without bound.
+    PLD is left out (None) above the budget (twice the budget where it is held against PLD), where its
+    distributions can grow without bound.
     ``update_norm`` is the L2 norm of the update, which is private already, ``ceiling`` the longest that the
     plan lets an honest one be, ``small`` how many of its numbers are small for noise, ``most_small`` how many
     may be (`cordon.federation.noise_checks`), and ``digest`` the SHA-256 of its numbers.
@@ -87,10 +88,7 @@ class Auditor:
 
     def has_room(self, site: Site) -> bool:
         """Whether ``site`` may be charged one more round: who may not is asked for nothing."""
-        return (
-            epsilon_rdp([*self._events(identity(site)), self._plan.event], self._plan.delta)
-            <= self._plan.epsilon
-        )
+        return self._by_plan([*self._events(identity(site)), self._plan.event]) <= self._plan.budget
 
     def ask(self, round_number: int, sites: Sequence[Site]) -> None:
         """Record that ``sites`` are sent the round's task; call it before the first message leaves.
@@ -110,9 +108,20 @@ class Auditor:
         """Epsilon of all that ``site`` is charged with so far, by RDP and by PLD."""
         return self._epsilons(self._events(identity(site)))
 
-    def of_model(self) -> float:
-        """Epsilon by RDP of the site that was charged the most, of those that the run's model may tell of."""
-        return max(self._epsilons(self._events(key))[0] for key in behind(self._ledger, self._plan.run))
+    def spent_in_run(self, site: Site) -> tuple[float, float | None]:
+        """Epsilon of what ``site`` is charged with in this run alone, by RDP and by PLD."""
+        return self._epsilons(self._in_run(identity(site)))
+
+    def of_model(self) -> tuple[tuple[float, float | None], tuple[float, float | None]]:
+        """Epsilons of whom was charged the most, of those that the run's model may tell of.
+
+        Over all runs, and in this one; each by RDP and by PLD.
+        """
+        keys = behind(self._ledger, self._plan.run)
+        return (
+            max((self._epsilons(self._events(key)) for key in keys), key=lambda both: both[0]),
+            max((self._epsilons(self._in_run(key)) for key in keys), key=lambda both: both[0]),
+        )
 
     def judge(
         self, round_number: int, replies: Mapping[Site, Answer], *, keep: Keep = lambda decisions: None
@@ -144,7 +153,8 @@ class Auditor:
         update = _update(reply)
         size = sum(array.nbytes for array in update.values())
         decision = Decision(site.name, "", "", rdp, pld, _norm(update), size)
-        verdict, reason = self._verdict(site, round_number, reply, rdp, fault)
+        epsilon = rdp if self._plan.accountant == "rdp" or pld is None else pld
+        verdict, reason = self._verdict(site, round_number, reply, epsilon, fault)
         if verdict == ACCEPTED:
             decision = self._measured(decision, site, update)
             reason = self._noise_fault(decision, site)
@@ -183,8 +193,9 @@ class Auditor:
             "round": round_number,
             "identity": identity(site),
             "site": site.name,
-            "budget": self._plan.epsilon,
+            "budget": self._plan.budget,
             "delta": self._plan.delta,
+            "accountant": self._plan.accountant,
             "unit": self._plan.unit,
         }
 
@@ -209,8 +220,9 @@ class Auditor:
             return MISSING, "the site answered this round before, and that answer was lost on its way"
         if reply.status != TRAINED or reply.update is None or reply.event is None:
             return QUARANTINED, f"a reply of kind {reply.status!r} to a training task"
-        if epsilon > plan.epsilon:
-            return QUARANTINED, f"over budget: {plan.statement(epsilon)} is above {plan.epsilon:g}"
+        if epsilon > plan.budget:
+            by = plan.accountant.upper()
+            return QUARANTINED, f"over budget: {plan.statement(epsilon)} by {by} is above {plan.budget:g}"
         if reply.event != plan.event:
             return QUARANTINED, "declared events that are not the plan's"
         try:
@@ -261,6 +273,11 @@ class Auditor:
         rows = [*self._history.of(key, ASKED, DECISION), *more]
         return tuple(event for _, events in charged(rows) for event in events)
 
+    def _in_run(self, key: str) -> tuple[Event, ...]:
+        """What the identity ``key`` is charged with in this run."""
+        rows = charged(self._history.of(key, ASKED, DECISION))
+        return tuple(event for row, events in rows if row["run"] == self._plan.run for event in events)
+
     def _asked(self, site: Site, round_number: int) -> bool:
         place = (self._plan.run, round_number)
         return any((row["run"], row["round"]) == place for row in self._history.of(identity(site), ASKED))
@@ -274,14 +291,25 @@ class Auditor:
             self._epsilons(events)
 
     def _epsilons(self, events: Sequence[Event]) -> tuple[float, float | None]:
-        return _composed(tuple(events), self._plan.delta, self._plan.epsilon)
+        most = self._plan.budget * (1.0 if self._plan.accountant == "rdp" else 2.0)
+        return _composed(tuple(events), self._plan.delta, most)
+
+    def _by_plan(self, events: Sequence[Event]) -> float:
+        """Epsilon by the accountant that the plan's budget is held against."""
+        if self._plan.accountant == "rdp":
+            return epsilon_rdp(events, self._plan.delta)
+        rdp, pld = self._epsilons(events)
+        return rdp if pld is None else pld
 
 
 @lru_cache(maxsize=1024)
-def _composed(events: tuple[Event, ...], delta: float, budget: float) -> tuple[float, float | None]:
-    """Epsilon of ``events`` by RDP and PLD; most sites of a run have the same ones behind them."""
+def _composed(events: tuple[Event, ...], delta: float, most: float) -> tuple[float, float | None]:
+    """Epsilon of ``events`` by RDP, and by PLD where RDP's is at most ``most``.
+
+    Most sites of a run have the same events behind them.
+    """
     rdp = epsilon_rdp(events, delta)
-    return rdp, epsilon_pld(events, delta) if rdp <= budget else None
+    return rdp, epsilon_pld(events, delta) if rdp <= most else None
 
 
 def _update(reply: Reply | None) -> Parameters:

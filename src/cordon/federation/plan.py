@@ -10,12 +10,13 @@ import re
 import reprlib
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from cordon.accountants import (
+    ACCOUNTANTS,
     ADJACENCY,
     GAUSSIAN,
     LEAST_NOISE,
@@ -26,7 +27,9 @@ from cordon.accountants import (
     Event,
     at_sites,
     calibrate_noise,
-    epsilon_rdp,
+    epsilon_by,
+    epsilons,
+    stated,
     statement,
 )
 from cordon.errors import InputProblems, Problem, UserError
@@ -45,10 +48,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "learning_rate": (1e-9, 1e6), "max_variants_per_patient": (1, 100_000), "clip_quantile": (1e-3, 0.999),
     "clip_rate": (1e-6, 1.0), "quantile_share": (1e-3, 0.999), "momentum": (0.0, 0.999),
     "averaged_rounds": (1, 10_000), "malicious_sites": (0, 10_000), "sites_per_patient": (1, MOST_SITES),
+    "lifetime_epsilon": (0, 1e3),
 }  # fmt: skip
 CHOICES: dict[str, tuple[str, ...]] = {
     "model": ARCHITECTURES, "unit": UNITS, "mechanism": MECHANISMS, "adjacency": (ADJACENCY,),
     "clipping": CLIPPINGS, "optimiser": OPTIMISERS, "aggregation": tuple(RULES),
+    "accountant": ACCOUNTANTS,
 }  # fmt: skip
 # They stand in ledgers and logs.
 NAMES = {"run": re.compile(r"[A-Za-z0-9_.-]{0,100}"), "start": re.compile(r"([0-9a-f]{64})?")}
@@ -59,8 +64,9 @@ class Plan:
     """The public settings of a run, the same for every site; ``run`` is empty until it starts.
 
     ``noise_multiplier`` follows from the others: all rounds together cost at most ``epsilon`` at
-    ``delta`` (by RDP, for one ``unit`` added or removed at up to ``sites_per_patient`` sites). UserError
-    where a setting is out of range: a site takes its plan from the aggregator, whom it does not trust.
+    ``delta`` (by ``accountant``, for one ``unit`` added or removed at up to ``sites_per_patient`` sites).
+    That is of this run; over all runs a site may be charged ``budget``. UserError where a setting is out of
+    range: a site takes its plan from the aggregator, whom it does not trust.
     """
 
     run: str
@@ -88,6 +94,8 @@ class Plan:
     aggregation: str = MEAN
     malicious_sites: int = 0  # so many dishonest ones the aggregation is to bear
     sites_per_patient: int = 1  # one person may take part at so many sites: epsilon counts all of them
+    accountant: str = "rdp"  # what budgets are held against; both are told
+    lifetime_epsilon: float = 0.0  # what a site may be charged over all runs; 0: ``epsilon``, one run
     start: str = ""  # hash of the public model to start from; empty: the architecture's own start
 
     def __post_init__(self) -> None:
@@ -119,31 +127,35 @@ class Plan:
             yield name, bool(pattern.fullmatch(getattr(self, name))), f"what matches {pattern.pattern}"
         steps = self.rounds * self.local_steps * self.sites_per_patient
         yield "local_steps", steps <= MOST_STEPS, f"at most {MOST_STEPS} in all rounds, at all sites of one"
+        yield "lifetime_epsilon", self.budget >= self.epsilon, "epsilon or more"
         yield "momentum", self.optimiser == "sgd" or self.momentum == 0, "0 beside adam"
 
     @classmethod
-    def calibrated(cls, **settings: Any) -> Plan:
-        """A plan whose noise is the least that keeps all rounds within epsilon."""
+    def calibrated(
+        cls, *, spent: Sequence[Sequence[Event]] = (), beside: Sequence[Event] = (), **settings: Any
+    ) -> Plan:
+        """A plan whose noise is the least that keeps all rounds within epsilon.
+
+        With what is to come ``beside`` them they are within it, and with each of ``spent``, what sites were
+        charged before, within the budget. The plan's epsilon is then what its rounds by themselves cost.
+        """
+        sites = settings.get("sites_per_patient", 1)
         noise = calibrate_noise(
             epsilon=settings["epsilon"],
             delta=settings["delta"],
             sampling_rate=settings["sampling_rate"],
             steps=settings["rounds"] * settings["local_steps"],
             mechanism=settings.get("mechanism", GAUSSIAN),
-            sites=settings.get("sites_per_patient", 1),
+            sites=sites,
+            besides=at_sites(beside, sites),
+            accountant=settings.get("accountant", "rdp"),
+            spent=spent,
+            budget=settings.get("lifetime_epsilon") or settings["epsilon"],
         )
-        return cls(noise_multiplier=noise, **{"run": "", **settings})
-
-    def leaving(self, event: Event) -> Plan:
-        """This plan with so much noise that there is room for ``event`` beside it: its epsilon is lower."""
-        steps = self.rounds * self.local_steps
-        noise = calibrate_noise(
-            epsilon=self.epsilon, delta=self.delta, sampling_rate=self.sampling_rate, steps=steps,
-            mechanism=self.mechanism, sites=self.sites_per_patient,
-            besides=at_sites([event], self.sites_per_patient),
-        )  # fmt: skip
-        rounds = Event(noise, self.sampling_rate, steps, self.mechanism, self.sites_per_patient)
-        return replace(self, noise_multiplier=noise, epsilon=epsilon_rdp([rounds], self.delta))
+        plan = cls(noise_multiplier=noise, **{"run": "", **settings})
+        if not (any(spent) or beside):
+            return plan
+        return replace(plan, epsilon=min(plan.cost(), plan.epsilon), lifetime_epsilon=plan.budget)
 
     def started(self) -> Plan:
         """This plan under the name of a new run: its date, and enough randomness that no other has it."""
@@ -157,10 +169,23 @@ class Plan:
 
     @property
     def epsilon_at_site(self) -> float:
-        """What of ``epsilon`` one site's part in all rounds costs, by RDP: attacks on one are held to it."""
+        """What of ``epsilon`` one site's part in all rounds costs: attacks on one are held to it."""
         if self.sites_per_patient == 1:
             return self.epsilon
-        return min(self.epsilon, epsilon_rdp(at_sites([self.event], 1) * self.rounds, self.delta))
+        return min(self.epsilon, epsilon_by(self.accountant, at_sites(self.events(), 1), self.delta))
+
+    @property
+    def budget(self) -> float:
+        """The epsilon that a site may be charged over all its runs."""
+        return self.lifetime_epsilon or self.epsilon
+
+    def events(self) -> list[Event]:
+        """What all rounds cost a site that takes part in each."""
+        return [self.event] * self.rounds
+
+    def cost(self, delta: float | None = None) -> float:
+        """Epsilon of all rounds by the plan's accountant, at its delta or another."""
+        return epsilon_by(self.accountant, self.events(), delta or self.delta)
 
     def declared_units(self, declared_patients: int) -> int:
         """The public number of units at a site that declared ``declared_patients``."""
@@ -235,6 +260,16 @@ class Plan:
     def statement(self, epsilon: float) -> str:
         """``epsilon`` with everything that must stand beside it."""
         return statement(epsilon, unit=self.unit, delta=self.delta, mechanism=self.mechanism)
+
+    def stated_as(self, rdp: float, pld: float | None) -> str:
+        """`statement` of an epsilon by both accountants."""
+        return stated(rdp, pld, unit=self.unit, delta=self.delta, mechanism=self.mechanism)
+
+    def stated(self, delta: float | None = None) -> str:
+        """What all rounds cost, by both accountants, at the plan's delta or another."""
+        delta = delta or self.delta
+        both = epsilons(self.events(), delta)
+        return stated(*both, unit=self.unit, delta=delta, mechanism=self.mechanism)
 
 
 def _shown(value: object) -> str:

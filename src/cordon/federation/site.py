@@ -48,23 +48,27 @@ class Participant:
 
     ``load_units`` makes the privacy units for a plan's model and kind of unit, and is asked again where a
     task's plan has others: rows grouped by one unit are never trained on under the name of another.
-    Its own terms bound every plan: the kind of ``unit`` that its budget is counted in, if one is named, the
-    sites that a person is counted at (``sites_per_patient`` or more), and where the site agreed on a plan
-    beforehand (``agreed``), it trains by no other. Before a plan's first reservation ``test`` is asked what
-    trains here, and raises where that must not: at once where a plan was agreed on. ``outcome`` is the
-    aggregator's last word, when it came. ``answer_grid`` is for audits, which answer nobody.
+    Its own terms bound every plan: the kind of ``unit`` that its budget is counted in and ``run_epsilon``,
+    the most that a run may cost, if they are named; the sites that a person is counted at
+    (``sites_per_patient`` or more); and where the site agreed on a plan beforehand (``agreed``), it trains by
+    no other. Before a plan's first reservation ``test`` is asked what trains here, and raises where that must
+    not: at once where a plan was agreed on. ``outcome`` is the aggregator's last word, when it came.
+    ``answer_grid`` is for audits, which answer nobody.
     """
 
     def __init__(
         self, name: str, load_units: Callable[[Plan], Units], features: tuple[str, ...], *,
         declared_patients: int, ledger: SiteLedger, say: Say, agreed: Plan | None = None,
-        unit: str | None = None, sites_per_patient: int = 1,
+        unit: str | None = None, run_epsilon: float | None = None, sites_per_patient: int = 1,
         test: Callable[[Plan], Provenance] | None = None, answer_grid: float | None = None,
     ) -> None:  # fmt: skip
         self.name, self._unit, self._sites_per_patient = name, unit, sites_per_patient
+        self._run_epsilon = run_epsilon
         self._load_units = load_units
         # The units of the last task, and what they were made for.
         self._units: tuple[Grouping, Units] | None = None
+        # Those of the patients who took part last, and who they are.
+        self._part: tuple[frozenset[str], Units] | None = None
         self._features = features
         self._declared_patients = declared_patients
         self._ledger = ledger
@@ -118,6 +122,12 @@ class Participant:
                 f"the plan's unit of privacy is one {plan.unit}, and {self.name}'s is one {self._unit}. "
                 "Agree on one (--privacy_unit). Nothing was reserved and nothing was sent."
             )
+        if self._run_epsilon is not None and plan.cost(self._ledger.delta) > self._run_epsilon:
+            raise FederationError(
+                f"the plan's {plan.rounds} rounds cost {plan.stated(self._ledger.delta)} as a run, and "
+                f"{self.name} allows a run {self._run_epsilon:g} (--run_epsilon). Agree on one. Nothing was "
+                "reserved and nothing was sent."
+            )
         if plan.sites_per_patient < self._sites_per_patient:
             raise FederationError(
                 f"the plan counts a person at {plan.sites_per_patient} sites, and {self.name}'s may be at "
@@ -151,18 +161,23 @@ class Participant:
         provenance = self._provenance(plan)
         first, began = self._asked.setdefault(plan.run, (task.round, time.monotonic()))
         try:
-            self._ledger.reserve(plan.run, task.round, plan.event, plan.grouping(self._declared_patients))
+            part = self._ledger.reserve(
+                plan.run, task.round, plan.event, plan.grouping(self._declared_patients),
+                None if units.owners is None else units.patients,
+                after=plan.rounds - task.round, accountant=plan.accountant, also=units.also,
+            )  # fmt: skip
         except BudgetExceeded as error:
             self._say(f"{self.name} stops by itself: {error}")
             return Reply(STOPPED, plan.run, task.round)
         settings = plan.settings_for(self._declared_patients)
         carried = self._clips.get(plan.run) if plan.clipping == "adaptive" else None
-        trained = train(plan.model, task.parameters, units, settings, clip_norm=carried)
+        taking = self._taking(units, part)
+        trained = train(plan.model, task.parameters, taking, settings, clip_norm=carried)
         self._clips[plan.run] = trained.clip_norm
         each, more = (time.monotonic() - began) / (task.round - first + 1), plan.rounds - task.round
         self._say(
             f"{self.name}, round {task.round} of {plan.rounds}: trained; "
-            f"{plan.statement(self._ledger.spent())} of {self._ledger.epsilon:g} reserved so far"
+            f"{plan.stated_as(*self._ledger.epsilons())}, reserved of a lifetime's {self._ledger.epsilon:g}"
             + (f"; about {duration(each * more)} left" if more else "")
         )
         provenance = replace(provenance, seeded=provenance.seeded or trained.seeded)
@@ -187,11 +202,26 @@ class Participant:
         """This site's units for ``plan``, those of the last task where it asked for the same."""
         wanted = plan.grouping(self._declared_patients)
         if self._units is None or self._units[0] != wanted:
-            self._units = None  # two at once might not fit
+            self._units = self._part = None  # two at once might not fit
             units = self._load_units(plan)
             units.require(plan.unit)
             self._units = (wanted, units)
         return self._units[1]
+
+    def _taking(self, units: Units, part: frozenset[str]) -> Units:
+        """The units of the patients that take ``part``; who is left out is told here and nowhere else."""
+        if units.owners is None:
+            return units
+        if self._part is None or self._part[0] != part:
+            out = len(units.patients) - len(part)
+            if out:
+                self._say(
+                    f"{self.name}: {out} of {len(units.patients)} patients take no part, for what they spent "
+                    "before leaves no room for this run in their budget (cordon ledger show)"
+                )
+            self._part = None  # two at once might not fit
+            self._part = part, units.of(part)
+        return self._part[1]
 
     def _finish(self, message: Message) -> Reply:
         outcome = Outcome.from_records(message.content)

@@ -26,6 +26,8 @@ from cordon.tradeoff import FPR, percent
 # Settings of training: without training in the run they took no effect, and an epsilon would mislead.
 TRAINING_ONLY = (
     "epsilon",
+    "run_epsilon",
+    "accountant",
     "delta",
     "noise_multiplier",
     "clip_norm",

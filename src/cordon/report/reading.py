@@ -36,7 +36,7 @@ def read_federation(path: Path) -> Federation:
             run=str(raw["run"]),
             plan=plan,
             guarantee=_guarantee(plan),
-            budget=float(plan["epsilon"]),
+            budget=float(plan.get("lifetime_epsilon") or plan["epsilon"]),
             model_hash=str(raw["model_hash"]),
             seconds=float(raw["seconds"]),
             rounds=tuple(_round(item) for item in raw["rounds"]),
@@ -58,8 +58,12 @@ def read_spent(path: Path) -> OwnSpending:
     raw = read_object(path)
     try:
         plan = raw["plan"]
+        rdp, run_rdp = float(raw["epsilon_rdp"]), float(raw["run_epsilon_rdp"])
+        pld, run_pld = (
+            None if raw[name] is None else float(raw[name]) for name in ("epsilon_pld", "run_epsilon_pld")
+        )
         return OwnSpending(
-            str(raw["site"]), float(raw["epsilon_rdp"]), float(raw["budget"]), _guarantee(plan), plan,
+            str(raw["site"]), rdp, pld, run_rdp, run_pld, float(raw["budget"]), _guarantee(plan), plan,
             tuple(raw.get("at_more_sites", ())),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:

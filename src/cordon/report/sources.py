@@ -54,7 +54,7 @@ class Round:
 
 @dataclass(frozen=True)
 class SiteOutcome:
-    """How a site ended the run and what it spent in all."""
+    """How a site ended the run and what it spent, over all runs and (``run_``) in this one."""
 
     site: str
     weight: float
@@ -63,6 +63,8 @@ class SiteOutcome:
     reason: str
     epsilon_rdp: float | None
     epsilon_pld: float | None
+    run_epsilon_rdp: float | None = None
+    run_epsilon_pld: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Federation:
     run: str
     plan: Mapping[str, Any]
     guarantee: Guarantee
-    budget: float
+    budget: float  # over all runs
     model_hash: str
     seconds: float
     rounds: tuple[Round, ...]
@@ -109,10 +111,16 @@ class Ledger:
 
 @dataclass(frozen=True)
 class OwnSpending:
-    """SITE.spent.json: what a site's own ledger holds over all runs, by RDP, and the plan of this one."""
+    """SITE.spent.json: what whoever of a site's patients spent most spent over all runs, and this one's plan.
+
+    ``run_`` is of this run alone.
+    """
 
     site: str
     epsilon_rdp: float
+    epsilon_pld: float | None
+    run_epsilon_rdp: float
+    run_epsilon_pld: float | None
     budget: float
     guarantee: Guarantee
     plan: Mapping[str, Any]

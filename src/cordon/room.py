@@ -1,0 +1,78 @@
+"""Who has room for a round: by each history alone, and by what plan and budget say to everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cordon.accountants import Event, epsilon_by, epsilons, stated
+from cordon.cohorts import History
+from cordon.errors import BudgetExceeded, UserError
+
+
+@dataclass(frozen=True)
+class Round:
+    """What is to be reserved in the ledger called ``ledger``: a round of a run, at the cost of ``event``.
+
+    ``after`` rounds of that cost are to come behind it; ``begun`` says whether earlier ones are reserved
+    there. ``unit`` is whose contribution the cost is of.
+    """
+
+    ledger: str
+    run: str
+    number: int
+    event: Event
+    after: int
+    begun: bool
+    unit: str
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A lifetime's ``epsilon`` at ``delta``, held against ``accountant``."""
+
+    epsilon: float
+    delta: float
+    accountant: str
+
+    def cost(self, events: Sequence[Event]) -> float:
+        return epsilon_by(self.accountant, events, self.delta)
+
+    def room_for(self, asked: Round, histories: Sequence[History]) -> NDArray[np.bool_]:
+        """Who of those that have the ``histories`` takes part [n], as `SiteLedger.reserve` tells.
+
+        BudgetExceeded, with the least that is too much, where nobody has room; UserError where of a run that
+        was begun nobody is here.
+        """
+        rest = [asked.event] * (1 + asked.after)
+        if asked.begun or self.cost(rest) > self.epsilon:
+            rest = rest[:1]
+        here = [held for held in histories if not asked.begun or held.begun(asked.ledger, asked.run)]
+        if not here:
+            raise UserError(
+                f"there is nobody to reserve round {asked.number} of run {asked.run} for: of these patients "
+                "none took part in it before. Start a new run."
+            )
+        after = [[*held.events, *rest] for held in here]
+        able = [held.patients for held, events in zip(here, after, strict=True) if self._fits(events)]
+        if able:
+            return np.logical_or.reduce(able)
+        least = min(after, key=self.cost)
+        some = (
+            f"{len(rest)} rounds from round {asked.number} on" if len(rest) > 1 else f"round {asked.number}"
+        )
+        reached = stated(
+            *epsilons(least, self.delta), unit=asked.unit, delta=self.delta,
+            mechanism=" and ".join(sorted({event.mechanism for event in least})),
+        )  # fmt: skip
+        raise BudgetExceeded(
+            f"{some} would bring epsilon to more than the site's budget of {self.epsilon:.4g}"
+            f"{', for those who spent least' if len(here) > 1 else ''}: {reached}. The budget is held against "
+            f"{self.accountant.upper()}. Nothing was spent."
+        )
+
+    def _fits(self, events: Sequence[Event]) -> bool:
+        return self.cost(events) <= self.epsilon
