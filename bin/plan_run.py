@@ -28,6 +28,13 @@ NOISES = {"gaussian": GAUSSIAN, "laplace": LAPLACE}
 )
 @click.option("--epsilon", required=True, type=float, help="Budget of each site, over all runs.")
 @click.option("--delta", required=True, type=float, help="Of that budget.")
+@click.option(
+    "--sites_per_patient",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="Sites that one person may be a patient at: the budget counts them all.",
+)
 @click.option("--rounds", required=True, type=click.IntRange(1), help="Rounds of training.")
 @click.option("--local_steps", required=True, type=click.IntRange(1), help="DP-SGD steps a round.")
 @click.option("--sampling_rate", required=True, type=float, help="Probability that a unit is in a step.")
@@ -85,10 +92,16 @@ NOISES = {"gaussian": GAUSSIAN, "laplace": LAPLACE}
     type=click.Choice(("guest", "emulator")),
     help="What will attest the aggregator's key; it then makes its own, and sites get no certificate.",
 )
+@click.option(
+    "--calibration_epsilon",
+    default=0.0,
+    show_default=True,
+    help="Of the budget, left to each site for a private calibration of the model.",
+)
 @click.option("--pretrained", type=EXISTING, help="Public model to start from (cordon pretrain).")
 def main(
     sites: str, host: str, port: int, state: str, outdir: str, mechanism: str, pretrained: str | None,
-    evidence: str | None, **settings: object,
+    evidence: str | None, calibration_epsilon: float, **settings: object,
 ) -> Facts:  # fmt: skip
     """Calibrate the noise to the budget, and make a certificate authority, a TLS key and an identity a site.
 
@@ -100,11 +113,16 @@ def main(
     from cordon.federation.plan import Plan, read_sites
     from cordon.federation.processes import free_port
     from cordon.pretraining import public_start
+    from cordon.private_calibration import calibration_event
+    from cordon.several_sites import at_more_sites
+    from cordon.several_sites import told as several_sites
 
     declared = read_sites(Path(sites))
     if pretrained:
         settings |= public_start(Path(pretrained))
     plan = Plan.calibrated(mechanism=NOISES[mechanism], **settings)
+    if calibration_epsilon:
+        plan = plan.leaving(calibration_event(calibration_epsilon, plan.delta))
     check_rule(plan.aggregation, plan.malicious_sites, len(declared))
     warnings = [plan.check_delta(site.name, site.declared_patients) for site in declared]
     for warning in filter(None, warnings):
@@ -122,7 +140,11 @@ def main(
         f"each within {plan.statement(plan.epsilon)}"
     )
     names = [site.name for site in declared]
-    return Facts({"sites": names, "address": address, "plan": plan.to_dict()}, [told])
+    more = at_more_sites(
+        [plan.event] * plan.rounds, unit=plan.unit, delta=plan.delta, mechanism=plan.mechanism
+    )
+    found = {"sites": names, "address": address, "plan": plan.to_dict(), "at_more_sites": more}
+    return Facts(found, [told, several_sites(more)])
 
 
 if __name__ == "__main__":

@@ -31,6 +31,20 @@ SHARED = GivenPath(file_okay=False, path_type=Path)
     show_default=True,
     help="What that budget protects; a plan of another unit is refused.",
 )
+@click.option(
+    "--sites_per_patient",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="Sites that one person may be a patient at; a plan that counts fewer is refused.",
+)
+@click.option(
+    "--same_person",
+    type=click.Choice(("warn", "merge")),
+    default="warn",
+    show_default=True,
+    help="What to do where two patients seem to be one person: say so, or make their rows one unit, too.",
+)
 @click.option("--state", required=True, type=FOLDER, help="Outlives runs: the ledger.")
 @click.option("--plan", "plan_file", type=EXISTING, help="The plan agreed on; any other is refused.")
 @click.option("--join_deadline", default=600.0, show_default=True, help="Longest silence (seconds).")
@@ -40,17 +54,21 @@ SHARED = GivenPath(file_okay=False, path_type=Path)
 @click.option("--output", required=True, type=OUTPUT, help="The final model (safetensors).")
 @click.option("--status", required=True, type=OUTPUT, help="What this site spent (JSON).")
 def main(site: str, sites: str, variants: tuple[str, ...], address: str, certificate: str | None,
-         policy: str | None, key: str, epsilon: float, delta: float, privacy_unit: str, state: str,
-         plan_file: str | None, join_deadline: float, walltime: float, transport_dir: Path | None,
+         policy: str | None, key: str, epsilon: float, delta: float, privacy_unit: str,
+         sites_per_patient: int, same_person: str, state: str, plan_file: str | None,
+         join_deadline: float, walltime: float, transport_dir: Path | None,
          progress_file: str | None, output: str, status: str) -> Facts:  # fmt: skip
     """Train on this site's variants under its own ledger, and write the model that comes of it."""
     from cordon.accountants import statement
     from cordon.auditing.self_test import SelfTest
     from cordon.errors import UserError
     from cordon.features import FEATURES
-    from cordon.federation.plan import find_site, read_plan
+    from cordon.federation.plan import Plan, find_site, read_plan
     from cordon.federation.site import Participant, join
     from cordon.federation.stay import Stay
+    from cordon.same_person import MERGE, same_people
+    from cordon.several_sites import at_more_sites
+    from cordon.several_sites import told as several_sites
     from cordon.site_ledger import SiteLedger
     from cordon.units import Units
 
@@ -63,10 +81,19 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
     workdir, tables = Path("flower"), [Path(path) for path in variants]
     ledger = SiteLedger(Path(state) / f"{site}.sqlite", epsilon=epsilon, delta=delta)
     with telling(progress_file) as tell:
+        # Before anything connects, so that no answer's time tells of it.
+        ids: dict[str, str] = {}
+        if privacy_unit == "patient":
+            ids = same_people(tables, merge=same_person == MERGE, say=tell.say, steps=tell.steps)
+
+        def load_units(plan: Plan) -> Units:
+            return Units.read(tables, unit=plan.unit, architecture=plan.model, one_id=ids)
+
         participant = Participant(
-            site, lambda plan: Units.read(tables, unit=plan.unit, architecture=plan.model), FEATURES,
+            site, load_units, FEATURES,
             declared_patients=find_site(Path(sites), site).declared_patients, ledger=ledger, say=tell.say,
             agreed=read_plan(Path(plan_file)) if plan_file else None, unit=privacy_unit,
+            sites_per_patient=sites_per_patient,
             test=SelfTest(ledger, tell.say),
         )  # fmt: skip
         model = join(
@@ -81,11 +108,14 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
         "site": site, "epsilon_rdp": epsilon_rdp, "budget": epsilon, "unit": plan.unit, "delta": delta,
         "mechanism": plan.mechanism, "adjacency": plan.adjacency,
     }  # fmt: skip
+    spent["at_more_sites"] = at_more_sites(
+        ledger.events(), unit=plan.unit, delta=delta, mechanism=plan.mechanism
+    )
     about = {"privacy": model.privacy, "model_hash": model.hash, "plan": plan.to_dict()}
     Path(status).write_text(json.dumps(spent | about, indent=2) + "\n")
     stated = statement(epsilon_rdp, unit=plan.unit, delta=delta, mechanism=plan.mechanism)
     told = f"{output}: model {model.hash}; {site} spent {stated} of {epsilon:g}, by RDP"
-    return Facts(spent | about, [told])
+    return Facts(spent | about, [told, several_sites(spent["at_more_sites"])])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cordon.calibration import read_calibration
 from cordon.commands import EXISTING, OUTPUT, Facts, command, facts
 from cordon.report import page, reading, sources
 from cordon.report import trace as traces
@@ -23,6 +24,9 @@ from cordon.report import trace as traces
 @click.option("--versions", type=EXISTING, help="versions.yml of all processes.")
 @click.option("--ledger", type=EXISTING, help="The aggregator's ledger (JSON lines).")
 @click.option("--spent", multiple=True, type=EXISTING, help="SITE.spent.json of a site; repeat it.")
+@click.option(
+    "--calibration", multiple=True, type=EXISTING, help="SITE.calibration.json of a site; repeat it."
+)
 @click.option("--certificate", type=EXISTING, help="The model's certificate.json.")
 @click.option("--output", required=True, type=OUTPUT, help="report.html to write: the site's own.")
 @click.option(
@@ -37,6 +41,7 @@ def main(
     versions: str | None,
     ledger: str | None,
     spent: tuple[str, ...],
+    calibration: tuple[str, ...],
     certificate: str | None,
     output: str,
     shareable: str | None,
@@ -51,6 +56,7 @@ def main(
         versions=reading.read_versions(Path(versions)) if versions else (),
         ledger=reading.read_ledger(Path(ledger)) if ledger else None,
         spent=[reading.read_spent(Path(path)) for path in spent],
+        calibrations=[read_calibration(path) for path in calibration],
         certificate=reading.read_certificate(Path(certificate)) if certificate else None,
     )
     size = page.write_report(found, Path(output))

@@ -26,12 +26,13 @@ workflow SCORE {
     parameters // of the run
 
     main:
-    // [site, parquets]: a site calibrates on its own training labels; it may have none
+    // [site, parquets]: a site calibrates on its own training labels; it may have none, or use none
+    uncalibrated = "${parameters.calibration}" == 'none'
     calibrating = variants
-        .map { meta, table -> [meta.site, meta.role == 'train' && meta.labelled ? [table] : []] }
+        .map { meta, table -> [meta.site, meta.role == 'train' && meta.labelled && !uncalibrated ? [table] : []] }
         .groupTuple()
         .map { site, groups -> [site, groups.collectMany { group -> group }.sort { table -> table.name }] }
-    CALIBRATE_SCORES(calibrating, model)
+    CALIBRATE_SCORES(calibrating, model, file(parameters.state_dir).toAbsolutePath().toString())
 
     // [part, names, calls, parquets, vcfs, indices, calibration]: a site's samples, scored_together() in a task
     scoring = variants
@@ -86,6 +87,7 @@ workflow SCORE {
         ledger,
         certificate,
         spent,
+        CALIBRATE_SCORES.out.calibration.map { _site, file -> file }.toSortedList { a, b -> a.name <=> b.name },
         EVALUATE_SCORES.out.evaluation.ifEmpty([]),
         DESCRIBE_CALLS.out.callset,
         trace,

@@ -3,6 +3,7 @@
 import math
 import tracemalloc
 import warnings
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from cordon.accountants import (
     MOST_STEPS,
     NORMS,
     Event,
+    at_sites,
     calibrate_noise,
     check_norm,
     epsilon_pld,
@@ -342,6 +344,7 @@ def test_calibration_refuses_what_is_no_budget(setting, value):
     [{"noise_multiplier": value} for value in (0.0, -1.0, math.nan, math.inf, 1e7, 0.01)]
     + [{"sampling_rate": value} for value in (0.0, -0.1, 1.1, math.nan)]
     + [{"steps": value} for value in (0, -1, MOST_STEPS + 1, 1.5, math.nan)]
+    + [{"sites": value} for value in (0, -1, 101, 1.5, math.nan)]
     + [{"mechanism": value} for value in ("Laplace", "Gaussian", "", "shuffled Gaussian")],
 )
 def test_what_cannot_be_accounted_is_refused(changes):
@@ -353,6 +356,7 @@ def test_an_event_names_its_mechanism_and_the_gaussian_is_the_default():
     assert MECHANISM == GAUSSIAN == Event(1.0, 0.1, 1).mechanism
     assert Event(1.0, 0.1, 1, LAPLACE).to_dict() == {
         "noise_multiplier": 1.0, "sampling_rate": 0.1, "steps": 1, "mechanism": "Poisson-sampled Laplace",
+        "sites": 1,
     }  # fmt: skip
     assert statement(1.0, unit="patient", delta=1e-6, mechanism=LAPLACE) == (
         "epsilon 1 (unit: one patient; delta 1e-06; Poisson-sampled Laplace; "
@@ -394,3 +398,32 @@ def test_the_accountants_are_quiet(caplog):
             epsilon_rdp([Event(0.123, 0.01, 7, mechanism)], 1e-5)
             epsilon_pld([Event(0.623, 1e-300, 7, mechanism)], 1e-5)
     assert not caplog.records
+
+
+def the_demos(sites=1):
+    """The events of the demo's plan at epsilon 8: ten rounds of ten steps, rate 0.5, delta 1e-5."""
+    noise = calibrate_noise(epsilon=8.0, delta=1e-5, sampling_rate=0.5, steps=100, sites=sites)
+    return [Event(noise, 0.5, 10, sites=sites)] * 10
+
+
+def test_a_person_at_two_sites_comes_to_12_and_at_three_to_15_6():
+    """Sites draw their own noise and samples, so a person's releases at all of them compose."""
+    events = the_demos()
+    both, all_three = at_sites(events, 2), at_sites(events, 3)
+    assert epsilon_rdp(both, 1e-5) == epsilon_rdp([*events, *events], 1e-5) == pytest.approx(12.0, abs=0.05)
+    assert epsilon_pld(both, 1e-5) == epsilon_pld([*events, *events], 1e-5) == pytest.approx(11.15, abs=0.02)
+    assert epsilon_rdp(all_three, 1e-5) == pytest.approx(15.6, abs=0.05)
+
+
+@pytest.mark.parametrize(("sites", "least", "most"), [(2, 4.5, 4.7), (3, 5.5, 5.8)])
+def test_noise_calibrated_for_so_many_sites_keeps_a_person_at_all_of_them_within_epsilon(sites, least, most):
+    (event, *_) = events = the_demos(sites)
+    assert least < event.noise_multiplier < most
+    assert 7.92 <= epsilon_rdp(events, 1e-5) <= 8.0
+    assert epsilon_rdp(at_sites(events, 1) * sites, 1e-5) == epsilon_rdp(events, 1e-5)
+
+
+def test_who_is_at_two_sites_now_may_have_been_in_earlier_runs():
+    before, now = Event(2.0, 0.1, 100), Event(3.0, 0.1, 100, sites=2)
+    assert epsilon_rdp([before, now], 1e-5) == epsilon_rdp(at_sites([before, now], 2), 1e-5)
+    assert epsilon_rdp([before, now], 1e-5) > epsilon_rdp([before, replace(now, sites=1)] * 2, 1e-5) * 0.999

@@ -124,8 +124,10 @@ def test_a_declaration_over_budget_is_quarantined_and_stays_in_the_account(log, 
     assert "over budget" in auditor(log).judge(SITE, 2, reply(2)).reason
 
 
-@pytest.mark.parametrize("event", [Event(3.0, 0.3, 2), Event(2.0, 0.2, 2), Event(2.0, 0.3, 1)])
-def test_a_cheaper_declaration_than_the_plans_is_quarantined_too(log, event):
+@pytest.mark.parametrize(
+    "event", [Event(3.0, 0.3, 2), Event(2.0, 0.2, 2), Event(2.0, 0.3, 1), Event(2.0, 0.3, 2, sites=2)]
+)
+def test_another_declaration_than_the_plans_is_quarantined_too(log, event):
     decision = auditor(log).judge(SITE, 1, reply(event=event))
     assert (decision.decision, decision.reason) == (QUARANTINED, "declared events that are not the plan's")
 
@@ -420,3 +422,14 @@ def test_where_the_checkpoint_cannot_be_written_no_decision_is(log):
     assert list(ChainedLog(log.path)) == []
     judge = auditor(log)
     assert judge.judge(SITE, 1, reply()).decision == ACCEPTED
+
+
+def test_a_person_at_two_sites_is_charged_for_both(log):
+    plan = replace(PLAN, sites_per_patient=2)
+    judge = auditor(log, plan)
+    decision = judge.judge(SITE, 1, reply(event=plan.event))
+    assert decision.decision == ACCEPTED
+    assert decision.epsilon_rdp == epsilon_rdp([PLAN.event] * 2, 1e-5)
+    assert log.of_kind("decision")[0]["events"][0]["sites"] == 2
+    cheaper = judge.judge(OTHER, 1, reply(event=PLAN.event))
+    assert (cheaper.decision, cheaper.reason) == (QUARANTINED, "declared events that are not the plan's")

@@ -40,7 +40,8 @@ def test_platt_scaling_finds_the_log_odds():
     found = calibrate(*drawn(0.5, 1.0), "a")
     assert found.slope == pytest.approx(0.5, abs=0.05)
     assert found.intercept == pytest.approx(1.0, abs=0.1)
-    assert (found.rows, found.source) == (4000, "site a")
+    assert (found.rows, found.mode, found.fitted) == (4000, "site", True)
+    assert found.origin == "exact figures of site a's labelled samples, not private"
 
 
 def test_thresholds_keep_the_share_of_real_alleles_that_they_promise():
@@ -63,15 +64,16 @@ def test_separable_classes_have_a_finite_slope():
 )
 def test_without_both_classes_there_is_no_calibration(labels, reason):
     found = calibrate(np.zeros(len(labels)), np.array(labels, dtype=np.int8), "a")
-    assert (found.slope, found.intercept, found.source) == (1.0, 0.0, "none")
+    assert (found.slope, found.intercept, found.fitted) == (1.0, 0.0, False)
     assert reason in found.reason
+    assert found.origin == f"none (the model's own scores): {found.reason}"
     assert found.thresholds["0.9"] == pytest.approx(math.log(0.1 / 0.9))
 
 
 def test_a_score_that_falls_with_the_truth_is_not_turned_round():
     scores, labels = drawn(-1.0, 0.0)
     found = calibrate(scores, labels, "a")
-    assert (found.slope, found.source) == (1.0, "none")
+    assert (found.slope, found.fitted) == (1.0, False)
     assert "does not rise with the truth" in found.reason
 
 

@@ -131,7 +131,7 @@ def test_the_table_has_a_line_a_round_and_what_is_left(site):
     for row, count in zip(cells, range(1, 6), strict=True):
         assert epsilon_rdp(SPENT[:count], 1e-5) <= float(row[7]) <= epsilon_rdp(SPENT[:count], 1e-5) * 1.01
         assert epsilon_pld(SPENT[:count], 1e-5) <= float(row[8]) <= epsilon_pld(SPENT[:count], 1e-5) * 1.01
-    assert [line.split(":")[0] for line in lines[9:]] == ["spent", "spent", "left by RDP"]
+    assert [line.split(":")[0] for line in lines[9:]] == ["spent", "spent", "at several sites", "left by RDP"]
     left = float(lines[-1].split()[3])
     assert 0.99 * (4.0 - epsilon_rdp(SPENT, 1e-5)) <= left <= 4.0 - epsilon_rdp(SPENT, 1e-5)
 
@@ -165,7 +165,7 @@ def test_a_cost_beyond_what_pld_can_bear_is_shown_by_rdp_alone(tmp_path):
     )
     lines = cordon("ledger", "show", tmp_path / "a.sqlite").stdout.splitlines()
     assert lines[4].endswith(" -")
-    assert [line.split(":")[0] for line in lines[5:]] == ["spent", "left by RDP"]
+    assert [line.split(":")[0] for line in lines[5:]] == ["spent", "at several sites", "left by RDP"]
 
 
 def test_a_new_ledger_has_spent_nothing(tmp_path):

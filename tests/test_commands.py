@@ -270,7 +270,7 @@ def test_the_steps_of_a_run_say_the_same_in_lines_and_in_json(lab: Lab, both: Ca
     both("label_variants", f"{line} --output {folder}/l.parquet")
     by = f"--model {folder}/model.safetensors"
     line = f"{by} --variants {folder}/l.parquet --site a --output {folder}/c.json"
-    got = both("calibrate_scores", line, "thresholds", "source", "reason", "slope")
+    got = both("calibrate_scores", line, "thresholds", "slope", "margin", "cost")
     assert (got["rows"], got["slope"], got["reason"]) == (1, 1.0, "site a has only real alleles")
     sheet = lab.text("s.csv", f"sample,variants,calls\ns1,{folder}/l.parquet,{calls.split()[1]}\n")
     line = f"{by} --calibration {folder}/c.json --samples {sheet} --reference {folder}/ref/reference.fasta"
@@ -284,9 +284,15 @@ def test_a_plan_says_what_its_epsilon_is_of(tmp_path: Path, both: Callable[..., 
     words = f"--sites {sheet} --state {tmp_path}/state --outdir {tmp_path}/out --epsilon 8 --delta 1e-5"
     words += " --rounds 2 --local_steps 3 --sampling_rate 0.5 --clip_norm 1 --learning_rate 1"
     words += " --max_variants_per_patient 9"
-    got = both("plan_run", words, "plan", "sites", "address")
+    exempt = ("plan", "sites", "address", "at_more_sites")
+    got = both("plan_run", words, *exempt)
     assert got["sites"] == ["north", "south"]
     assert {"epsilon", "delta", "unit", "mechanism", "adjacency", "noise_multiplier"} <= set(got["plan"])
+    assert [item["sites"] for item in got["at_more_sites"]] == [2, 3]
+    assert got["at_more_sites"][0]["epsilon_rdp"] > 8 > got["plan"]["sites_per_patient"] == 1
+    shared = both("plan_run", f"{words} --sites_per_patient 2", *exempt)
+    assert shared["plan"]["noise_multiplier"] > got["plan"]["noise_multiplier"]
+    assert [item["sites"] for item in shared["at_more_sites"]] == [3, 4]
 
 
 def test_a_public_model_and_a_script_are_told_as_json(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_honest_sites_all_get_the_model_and_send_nothing_beyond_the_allow_list(c
         assert spent["privacy"]["unit"] == "patient"
 
     place = {"status", "run", "round"}
-    event = {"mechanism", "noise_multiplier", "sampling_rate", "steps"}
+    event = {"mechanism", "noise_multiplier", "sampling_rate", "steps", "sites"}
     statuses = [message.content["declaration"]["status"] for message in seen]
     assert statuses == ["trained"] * 9 + ["received"] * 3
     for message in seen[:9]:

@@ -158,7 +158,11 @@ def test_rows_are_numbered_as_an_editor_does(run):
         ),
         (
             {"patient": "p1", "site": "south"},
-            ["row 3, column patient: patient p1 is at site north in row 2."],
+            [
+                "row 3, column patient: patient p1 is at site north in row 2. Epsilon counts a person at one "
+                "site: give distinct people distinct ids, or where it is one person set "
+                "--sites_per_patient 2."
+            ],
         ),
         (
             {"patient": "p1", "site": "north", "role": "test"},
@@ -630,3 +634,29 @@ def test_the_workflow_stages_every_file_that_a_row_names_and_callers_are_the_sam
     assert list(read_json(ROOT / "modules/check_inputs/schema_input.json")["items"]["properties"]) == list(
         COLUMNS
     )
+
+
+def test_a_patient_may_be_at_as_many_sites_as_epsilon_counts(run):
+    run.rows = [run.row(), run.row(site="south", sample="s2", bam="s2.bam")]
+    run.parameters["sites_per_patient"] = 2
+    one, other = run.check()
+    assert (one["patient"], other["patient"]) == ("p1", "p1")
+
+
+def test_a_patient_of_two_sites_has_one_role_all_the_same(run):
+    run.rows = [run.row(), run.row(site="south", sample="s2", bam="s2.bam", role="test")]
+    run.parameters["sites_per_patient"] = 2
+    assert any("row 3, column role: patient p1 has role train in row 2." in said for said in run.problems())
+
+
+def test_a_patient_at_more_sites_than_epsilon_counts_is_named_with_all_of_them(run):
+    run.rows = [
+        run.row(),
+        run.row(site="south", sample="s2", bam="s2.bam"),
+        run.row(site="west", sample="s3"),
+    ]
+    run.sites = "site,declared_patients,weight\nnorth,10,1\nsouth,10,1\nwest,10,1\n"
+    run.parameters["sites_per_patient"] = 2
+    (found,) = [problem for problem in run.problems() if "column patient" in problem]
+    assert "p1 is at site north in row 2 and site south in row 3. Epsilon counts a person at 2 sites" in found
+    assert "--sites_per_patient 3" in found

@@ -807,3 +807,27 @@ def test_the_last_round_that_was_answered_is_known_by_run(tmp_path):
         assert held.answered(run) < number  # reserved is not answered
         held.mark_sent(run, number)
     assert [ledger(tmp_path).answered(run) for run in ("a", "b", "c")] == [3, 2, 0]
+
+
+def test_rows_of_before_sites_were_counted_are_of_one_and_their_reservation_is_used_again(tmp_path):
+    held = ledger(tmp_path)
+    held.reserve("a", 1, EVENT, PATIENTS)
+    (row,) = [dict(row) for row in held._log if row["kind"] == "reserved"]
+    old = {name: value for name, value in row["event"].items() if name != "sites"}
+    named = {name: row[name] for name in ("kind", "run", "unit", "declared_units", "grouping")}
+    held._log.append(named | {"round": 2, "event": old})
+    assert held.events() == [EVENT, EVENT]
+    held.reserve("a", 2, EVENT, PATIENTS)
+    assert len(held.events()) == 2
+
+
+def test_a_site_whose_patients_may_be_at_two_sites_stops_where_both_reach_its_budget(tmp_path):
+    both = replace(EVENT, sites=2)
+    budget = epsilon_rdp([EVENT] * 3, 1e-5)
+    alone, together = ledger(tmp_path / "one", epsilon=budget), ledger(tmp_path / "two", epsilon=budget)
+    for number in (1, 2, 3):
+        alone.reserve("a", number, EVENT, PATIENTS)
+    together.reserve("a", 1, both, PATIENTS)
+    assert together.spent() == epsilon_rdp([EVENT] * 2, 1e-5)
+    with pytest.raises(BudgetExceeded):
+        together.reserve("a", 2, both, PATIENTS)

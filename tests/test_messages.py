@@ -51,7 +51,7 @@ TRAINED_REPLY = Reply(TRAINED, "run-7", 3, PLAN.event, UPDATE)
 EGRESS = {
     ("declaration", "status"), ("declaration", "run"), ("declaration", "round"),
     ("declaration", "mechanism"), ("declaration", "noise_multiplier"), ("declaration", "sampling_rate"),
-    ("declaration", "steps"), ("declaration", "provenance"),
+    ("declaration", "steps"), ("declaration", "sites"), ("declaration", "provenance"),
     ("update", "0.weight"), ("update", "0.bias"),
 }  # fmt: skip
 
@@ -182,7 +182,8 @@ def test_a_missing_key_in_the_declaration_is_refused(key):
 @pytest.mark.parametrize("value", [True, b"1", [1], [0.5], ["trained"], "x", 7, 0.5], ids=repr)
 def test_a_declaration_of_another_type_is_refused(key, value):
     sound = declaration()[key]
-    if type(value) is type(sound) and key in ("run", "round", "steps", "noise_multiplier", "sampling_rate"):
+    free = ("run", "round", "steps", "sites", "noise_multiplier", "sampling_rate")
+    if type(value) is type(sound) and key in free:
         Reply.from_records(records(declaration=declaration(**{key: value})))
     else:
         with pytest.raises(MalformedMessage):
@@ -194,6 +195,7 @@ def test_a_declaration_of_another_type_is_refused(key, value):
     [{"noise_multiplier": v} for v in (0.0, -1.0, float("nan"), float("inf"), 0.01)]
     + [{"sampling_rate": v} for v in (0.0, 2.0, float("nan"))]
     + [{"steps": v} for v in (0, -3, 2**62)]
+    + [{"sites": v} for v in (0, -3, 2**62)]
     + [{"mechanism": "Laplace"}, {"status": "finished"}, {"status": STOPPED}, {"status": ""}],
     ids=str,
 )
@@ -419,9 +421,10 @@ def asked(participant, task_message, number, tip):
         ({"agreed": replace(PLAN, unit="variant")}, "plan is not the one that was agreed"),
         ({"unit": "variant"}, "unit of privacy is one patient, and s's is one variant"),
         ({"agreed": replace(PLAN, noise_multiplier=9.0)}, "plan is not the one that was agreed"),
+        ({"sites_per_patient": 2}, "counts a person at 1 sites, and s's may be at 2"),
         ({"declared_patients": 5}, "holds 4 declared patients for s, the site declared 5"),
     ],
-    ids=["unit", "the site's own unit", "noise", "declared patients"],
+    ids=["unit", "the site's own unit", "noise", "sites of a person", "declared patients"],
 )
 def test_a_plan_or_a_declaration_that_was_not_agreed_is_refused_and_spends_nothing(
     agreed, message, tmp_path, task_message

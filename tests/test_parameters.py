@@ -75,6 +75,13 @@ def test_values_that_are_wrong(name, value, expected):
         ({"public_variants": "p.parquet"}, ["--public_variants: is given, but there is no public start"]),
         ({"public_variants": "p.parquet", "pretrained": "m.safetensors"}, []),
         ({"optimiser": "adam", "momentum": 0.9}, ["--momentum 0.9: is beside adam, which has its own."]),
+        (
+            {"calibration": "private", "calibration_epsilon": 3, "epsilon": 3},
+            ["--calibration_epsilon 3: leaves nothing of --epsilon 3 to train with."],
+        ),
+        ({"calibration": "private", "epsilon": 3}, []),
+        ({"calibration": "site", "calibration_epsilon": 3, "epsilon": 3}, []),
+        ({"calibration": "private", "epsilon": 1, "scoring_model": "m.safetensors"}, []),
         ({"transport": "files"}, []),
         ({"transport": "files", "transport_dir": "/shared/cordon"}, []),
         (

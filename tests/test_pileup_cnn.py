@@ -209,14 +209,14 @@ def test_a_public_start_a_calibration_and_scores_come_of_tables_with_images(tmp_
     model = pretrain([tmp_path / "public.parquet"], CNN)
     own = read_table(tmp_path / "own.parquet", for_model(LABELLED, CNN))
     calibration = calibrate_tables(model, [(inputs(own, CNN), own["label"].to_pylist())], "a")
-    assert calibration.source == "site a"
+    assert (calibration.mode, calibration.site, calibration.fitted) == ("site", "a", True)
     scored = score_file(model, calibration, tmp_path / "own.parquet", truth_sensitivity="0.9")
     assert PILEUP.name not in scored.schema.names
     right = (scored["cordon"].to_numpy() > 0) == (scored["label"].to_numpy() == 1)
     assert right.mean() > 0.9
     write_table(own.select(VARIANTS.names), tmp_path / "bare.parquet")
     with pytest.raises(UserError, match=r"bare\.parquet.*encode the variants with --pileups"):
-        score_file(model, uncalibrated("test", 0), tmp_path / "bare.parquet", truth_sensitivity="0.9")
+        score_file(model, uncalibrated("none", "a"), tmp_path / "bare.parquet", truth_sensitivity="0.9")
 
 
 def test_public_rows_are_fitted_alike_in_slices(monkeypatch):

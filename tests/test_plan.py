@@ -83,6 +83,7 @@ def test_an_integer_is_no_float_and_a_float_no_integer():
      ("learning_rate", 1e300), ("learning_rate", 1e-300), ("epsilon", 1e300), ("delta", 1e-300),
      ("delta", 0.2), ("rounds", 2**62), ("local_steps", 2**62), ("averaged_rounds", 2**62),
      ("malicious_sites", 2**62), ("clip_quantile", 1e-300), ("clip_rate", 1e-300),
+     ("sites_per_patient", 0), ("sites_per_patient", 101), ("sites_per_patient", 2**62),
      ("quantile_share", 1 - 1e-16), ("run", "r" * 101), ("run", "r\x1b[31m"), ("run", "../r"),
      ("start", "0" * 63), ("start", "0" * 10**6)],
 )  # fmt: skip
@@ -280,3 +281,27 @@ def test_a_stated_epsilon_is_never_below_what_was_spent():
     assert PLAN.statement(8.0004).startswith("epsilon 8.01 ")
     assert PLAN.statement(7.99999).startswith("epsilon 8 ")
     assert PLAN.statement(math.inf).startswith("epsilon inf ")
+
+
+DEMO = {
+    "model": "mlp", "unit": "patient", "epsilon": 8.0, "delta": 1e-5, "rounds": 10, "local_steps": 10,
+    "sampling_rate": 0.5, "clip_norm": 0.05, "learning_rate": 2.0, "max_variants_per_patient": 256,
+}  # fmt: skip
+
+
+def test_a_plan_for_two_sites_of_a_person_has_the_noise_that_keeps_both_within_epsilon():
+    one, two = Plan.calibrated(**DEMO), Plan.calibrated(**DEMO, sites_per_patient=2)
+    assert two.event.sites == 2
+    assert two.noise_multiplier > 1.3 * one.noise_multiplier
+    at_each = [replace(two.event, sites=1)] * two.rounds
+    assert 7.92 <= epsilon_rdp(at_each + at_each, 1e-5) <= 8.0
+    # What an attack on one site may find is less.
+    assert two.epsilon_at_site == epsilon_rdp(at_each, 1e-5) == pytest.approx(5.36, abs=0.01)
+    assert one.epsilon_at_site == 8.0
+    assert replace(two, epsilon=4.0).epsilon_at_site == 4.0
+
+
+def test_a_person_has_no_more_steps_at_all_sites_than_can_be_accounted():
+    assert replace(PLAN, rounds=10_000, local_steps=50, sites_per_patient=2).event.sites == 2
+    with pytest.raises(UserError, match="local_steps 51"):
+        replace(PLAN, rounds=10_000, local_steps=51, sites_per_patient=2)

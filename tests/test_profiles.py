@@ -76,6 +76,7 @@ PUBLISHED = {
 TOLD = {
     "AGGREGATE": {"args", "folders", "network"},
     "AUDIT_MODEL": {"args", "folders"},
+    "CALIBRATE_SCORES": {"args", "folders"},
     "CHECK_INPUTS": {"args", "decided", "folders"},
     "ENCODE_VARIANTS": {"args"},
     "GATK4_GENOTYPEGVCFS": {"args"},

@@ -47,8 +47,8 @@ def test_updates_are_drawn_beside_their_ceiling_and_their_floor(whole: Page) -> 
 
 def test_events_are_those_of_the_ledger(whole: Page) -> None:
     events = whole.table("Events that the ledger holds")
-    assert events["north"] == ["Poisson-sampled Gaussian", "1.375", "0.500", "10", "2"]
-    assert events["south"] == ["Poisson-sampled Gaussian", "1.375", "0.500", "10", "1"]
+    assert events["north"] == ["Poisson-sampled Gaussian", "1.375", "0.500", "10", "1", "2"]
+    assert events["south"] == ["Poisson-sampled Gaussian", "1.375", "0.500", "10", "1", "1"]
     assert "late" not in events
 
 

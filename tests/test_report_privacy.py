@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from decimal import ROUND_CEILING
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cordon.accountants import ADJACENCY, GAUSSIAN, Event, epsilon_rdp, three_digits
 from cordon.report.figures.privacy import benchmark
-from report_lab import evaluation, federation, page, specs
+from report_lab import LEDGER, certificate, evaluation, federation, page, specs, spent
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,3 +61,27 @@ def test_without_an_accuracy_of_its_own_only_its_epsilon_is_marked(tmp_path: Pat
 @pytest.mark.parametrize("plan", [{"delta": 1e-6}, {"mechanism": "Poisson-sampled Laplace"}])
 def test_other_guarantees_are_not_compared_with_it(tmp_path: Path, plan: dict[str, Any]) -> None:
     assert "utility" not in specs(page(tmp_path, federation=run(**plan)))
+
+
+SEVERAL = "as one patient at each and in as many rounds, comes to more: at 2"
+
+
+def test_what_a_person_at_two_sites_comes_to_is_computed_from_the_ledgers_events(tmp_path: Path) -> None:
+    """Of the site that spent the most: two rounds, of the noise 1.375."""
+    written = page(tmp_path, federation=run(), ledger=LEDGER)
+    event = Event(1.375, 0.5, 10)
+    twice = epsilon_rdp([event] * 4, 1e-5)
+    told = f"{SEVERAL} sites epsilon {three_digits(twice, ROUND_CEILING)} by RDP"
+    assert written.text.count(told) == 2  # in the summary and beside what epsilon means
+    assert "by PLD (unit: one patient; delta 1e-05; Poisson-sampled Gaussian; adjacency" in written.text
+
+
+def test_a_certificate_and_a_sites_own_ledger_say_it_where_there_is_no_other(tmp_path: Path) -> None:
+    about = {"unit": "patient", "delta": 1e-5, "mechanism": GAUSSIAN, "adjacency": ADJACENCY}
+    more = [{"sites": 2, "epsilon_rdp": 5.5, "epsilon_pld": 5.25, **about}]
+    own = spent("north") | {"at_more_sites": more}
+    assert f"{SEVERAL} sites epsilon 5.5 by RDP and 5.25 by PLD" in page(tmp_path, spent=own).text
+    held = certificate()
+    held["guarantee"]["at_more_sites"] = more
+    assert f"{SEVERAL} sites epsilon 5.5 by RDP" in page(tmp_path, certificate=held).text
+    assert "Counted is a person" not in page(tmp_path, certificate=certificate()).text

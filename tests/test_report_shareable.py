@@ -29,7 +29,14 @@ ORIGIN = {
     "epsilon_pld": "declaration", "update_norm": "update", "bytes": "update", "ceiling": "plan",
     "small": "update", "most_small": "plan",
 }  # fmt: skip
-SECRETS = ("/data/hospital/sheet.csv", "north-secret", "secret-sample-name", "NORMALISE_READS", "4.6.2.0")
+SECRETS = (
+    "/data/hospital/sheet.csv",
+    "north-secret",
+    "secret-sample-name",
+    "NORMALISE_READS",
+    "4.6.2.0",
+    "-1.441",
+)
 
 
 def given(**changed: Any) -> dict[str, Any]:
@@ -37,7 +44,13 @@ def given(**changed: Any) -> dict[str, Any]:
     return {
         "federation": federation(), "ledger": LEDGER, "certificate": certificate(), "trace": TRACE,
         "evaluation": evaluation(), "callset": callset(), "versions": VERSIONS,
-        "parameters": {"input": "/data/hospital/sheet.csv", "aggregator_evidence": "emulator"}, **changed,
+        "calibration": {
+            "slope": 1.0, "intercept": 0.0, "thresholds": {"0.99": -1.441}, "mode": "site",
+            "site": "north-secret",
+        },
+        "parameters": {
+            "input": "/data/hospital/sheet.csv", "aggregator_evidence": "emulator", "truth_sensitivity": 0.99,
+        }, **changed,
     }  # fmt: skip
 
 
@@ -63,7 +76,13 @@ def test_it_is_the_same_whatever_the_site_holds(tmp_path: Path) -> None:
             callset=calls,
             trace=TRACE.replace("1500", "99999"),
             versions='"P":\n    tool: 9.9\n',
-            parameters={"input": "elsewhere.csv", "aggregator_evidence": "emulator", "epsilon": 1},
+            calibration=given()["calibration"] | {"slope": 0.5, "thresholds": {"0.9": -2.5}},
+            parameters={
+                "input": "elsewhere.csv",
+                "aggregator_evidence": "emulator",
+                "epsilon": 1,
+                "truth_sensitivity": 0.9,
+            },
         ),
     )
     assert own != changed

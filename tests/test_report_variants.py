@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cordon.calibration import Calibration
 from report_lab import (
     STRATA,
     Page,
@@ -117,3 +120,53 @@ def test_one_class_only_leaves_out_the_curves_and_says_why(tmp_path: Path) -> No
 def test_a_worse_model_is_called_worse(tmp_path: Path) -> None:
     bad = {**evaluation(), "scores": [score("cordon", 0.7), score("haplotypecaller QUAL", 0.8)]}
     assert "worse than HaplotypeCaller QUAL does" in page(tmp_path, evaluation=bad).text
+
+
+def calibration(**changes: Any) -> dict[str, Any]:
+    """A site's calibration as calibrate_scores writes it."""
+    cost = {
+        "unit": "patient", "epsilon": 0.5, "delta": 1e-5, "mechanism": "Poisson-sampled Gaussian",
+        "adjacency": "add or remove one unit", "spent_by_site": 4.125,
+    }  # fmt: skip
+    whole = Calibration(0.75, 0.125, {"0.99": -1.5}, "private", "north", margin=0.0123, cost=cost)
+    return asdict(whole) | changes
+
+
+SCORED = {"truth_sensitivity": 0.99, "epsilon": 8}
+STATED = "unit: one patient; delta 1e-05; Poisson-sampled Gaussian; adjacency: add or remove one unit"
+
+
+def test_exact_calibrations_are_told_to_be_not_private(tmp_path: Path) -> None:
+    exact = calibration(mode="site", cost={}, margin=None)
+    told = page(tmp_path, parameters=SCORED, calibration=exact)
+    row = told.table("Calibration of each site")["north"]
+    assert row[0] == "exact figures of site north's labelled samples, not private"
+    assert row[1:3] == ["0.750", "0.125"]
+    assert row[3].startswith(
+        "-1.5, the threshold that keeps 0.99 of the real alleles, among those of site nor"
+    )
+    assert "The scored VCFs hold exact figures of north's labelled samples" in " ".join(told.text.split())
+    assert "so it spent no privacy" in told.text
+
+
+def test_private_calibrations_are_told_with_cost_noise_and_what_the_ledger_holds(tmp_path: Path) -> None:
+    told = page(tmp_path, parameters=SCORED, calibration=calibration())
+    row = told.table("Calibration of each site")["north"]
+    assert row[0] == f"private figures of site north's labelled samples, at epsilon 0.5 ({STATED})"
+    assert "keeps 0.99 of the real alleles, give or take 0.012 by its noise" in row[3]
+    assert told.table("Private calibrations")["north"] == [
+        f"epsilon 0.5 ({STATED})", f"epsilon 4.13 ({STATED})",
+    ]  # fmt: skip
+    assert "so it spent no privacy" not in told.text
+    assert "so no site spent any privacy" not in told.text
+
+
+def test_scores_without_calibration_promise_no_share(tmp_path: Path) -> None:
+    none = calibration(
+        mode="none", cost={}, margin=None, slope=1.0, intercept=0.0, thresholds={"0.99": -4.595}
+    )
+    told = page(tmp_path, parameters=SCORED, calibration=none)
+    row = told.table("Calibration of each site")["north"]
+    assert row[0] == "none (the model's own scores)"
+    assert "promises no share of the real alleles" in row[3]
+    assert "Scores are the model's own for north" in " ".join(told.text.split())

@@ -12,6 +12,7 @@ from pysam import bcftools
 
 from conftest import ROOT, Read, table_row
 from cordon.calibration import (
+    Calibration,
     calibrate,
     uncalibrated,
 )
@@ -98,7 +99,7 @@ def write(lab, called, calibration, **changes):
 
 
 def test_every_candidate_is_a_record_with_its_own_fields_kept(lab, called):
-    assert write(lab, called, uncalibrated("test", 0)) == 3
+    assert write(lab, called, uncalibrated("none", "a")) == 3
     body = bcftools.view("-H", str(lab.folder / "out.vcf.gz")).splitlines()
     one, two = (lab.sequences["chr1"][position - 1] for position in (100, 200))
     three = lab.sequences["chr2"][299]
@@ -123,7 +124,7 @@ def test_the_threshold_of_the_sensitivity_asked_for_filters(lab, called):
 
 
 def test_the_header_says_what_the_scores_are_and_cost(lab, called):
-    write(lab, called, uncalibrated("test", 0))
+    write(lab, called, uncalibrated("none", "a"))
     header = bcftools.view("-h", str(lab.folder / "out.vcf.gz"))
     (line,) = [line for line in header.splitlines() if line.startswith("##CORDON=")]
     for part in (
@@ -133,15 +134,75 @@ def test_the_header_says_what_the_scores_are_and_cost(lab, called):
         'Unit="patient"',
         'Adjacency="add or remove"',
         r'Mechanism="Gaussian, called \"DP-SGD\""',
-        'Calibration="none"',
-        'TruthSensitivity="0.9"',
+        'CalibrationMode="none"',
+        """Calibration="none (the model's own scores)",""",
+        'Threshold="-2.19722"',
     ):
         assert part in line
     assert "##source=HaplotypeCaller" in header
 
 
+def words_of(lab, called, calibration):
+    """The line of the model, and the descriptions of the filter and the score, of a header."""
+    write(lab, called, calibration)
+    with pysam.VariantFile(str(lab.folder / "out.vcf.gz")) as file:
+        (model,) = [record for record in file.header.records if record.key == "CORDON"]
+        filtered = file.header.filters["CORDONLowScore"].description
+        return dict(model), filtered, file.header.info["CORDON"].description
+
+
+def test_exact_figures_are_told_to_be_not_private(lab, called):
+    fitted = calibrate(np.array([2.0, -1.0, 0.25, -3.0]), np.array([1, 0, 0, 0], dtype=np.int8), "a")
+    model, filtered, score = words_of(lab, called, fitted)
+    said = "exact figures of site a's labelled samples, not private"
+    assert (model["CalibrationMode"], model["Calibration"].strip('"')) == ('"site"', said)
+    assert model["TruthSensitivity"] == '"0.9"'
+    assert filtered == (
+        f"CORDON below {fitted.thresholds['0.9']:.6g}, the threshold that keeps 0.9 of the real alleles, "
+        f"among those of site a's labelled samples (calibration: {said})"
+    )
+    assert score.startswith("Calibrated natural-log odds")
+
+
+@pytest.mark.parametrize("reason", ["", "site a has no labelled allele"])
+def test_scores_that_are_not_calibrated_promise_nothing(lab, called, reason):
+    model, filtered, score = words_of(lab, called, uncalibrated("site" if reason else "none", "a", reason))
+    assert "TruthSensitivity" not in model
+    assert filtered == (
+        "CORDON below -2.19722, odds of 0.1 to 0.9: a fixed number, fitted to no sample, which promises no "
+        "share of the real alleles (calibration: none (the model's own scores)"
+        + (f": {reason})" if reason else ")")
+    )
+    assert score.startswith("Natural-log odds, not calibrated,")
+
+
+def test_private_figures_are_told_with_their_cost_and_noise(lab, called):
+    cost = {
+        "unit": "patient", "epsilon": 0.5, "delta": 1e-5, "mechanism": "Poisson-sampled Gaussian",
+        "adjacency": "add or remove one unit", "accountant": "RDP",
+    }  # fmt: skip
+    private = Calibration(1.5, -0.25, {"0.9": -0.5}, "private", "a", margin=0.0123, cost=cost)
+    model, filtered, score = words_of(lab, called, private)
+    stated = (
+        "epsilon 0.5 (unit: one patient; delta 1e-05; Poisson-sampled Gaussian; adjacency: add or remove one "
+        "unit)"
+    )
+    assert filtered == (
+        "CORDON below -0.5, the threshold that keeps 0.9 of the real alleles, give or take 0.012 by its "
+        "noise, among those of site a's labelled samples (calibration: private figures of site a's labelled "
+        f"samples, at {stated})"
+    )
+    assert {name: model[f"Calibration{name}"] for name in ("Mode", "Epsilon", "Delta", "Unit")} == {
+        "Mode": '"private"', "Epsilon": "0.5", "Delta": "1e-05", "Unit": '"patient"',
+    }  # fmt: skip
+    assert model["CalibrationAdjacency"] == '"add or remove one unit"'
+    assert model["CalibrationMechanism"] == '"Poisson-sampled Gaussian"'
+    assert (model["TruthSensitivity"], model["TruthSensitivityMargin"]) == ('"0.9"', '"0.012"')
+    assert score.startswith("Calibrated natural-log odds")
+
+
 def test_bcftools_reads_it_without_a_warning_and_by_region(lab, called, capfd):
-    write(lab, called, uncalibrated("test", 0))
+    write(lab, called, uncalibrated("none", "a"))
     capfd.readouterr()
     assert len(bcftools.view("-H", str(lab.folder / "out.vcf.gz"), "chr2:300").splitlines()) == 1
     bcftools.query("-f", "%INFO/MQ\n", str(lab.folder / "out.vcf.gz"))
@@ -154,13 +215,13 @@ def test_a_table_of_other_calls_is_refused_and_nothing_is_left(lab, called):
     with pytest.raises(
         UserError, match=r"chr1:100 .*bcftools;haplotypecaller called it, the VCFs say haplotypecaller"
     ):
-        write(lab, (fewer, table), uncalibrated("test", 0))
+        write(lab, (fewer, table), uncalibrated("none", "a"))
     assert not (lab.folder / "out.vcf.gz").exists()
 
 
 def test_no_candidates_give_an_indexed_vcf_without_records(lab, called):
     empty = {"bcftools": lab.vcf("none.vcf.gz", [])}
-    assert write(lab, (empty, VARIANTS.empty_table()), uncalibrated("test", 0)) == 0
+    assert write(lab, (empty, VARIANTS.empty_table()), uncalibrated("none", "a")) == 0
     assert (lab.folder / "out.vcf.gz.tbi").exists()
 
 
@@ -170,7 +231,7 @@ def test_scores_that_are_not_finite_are_refused(called):
             return np.full(len(features), np.nan)
 
     with pytest.raises(UserError, match="abc123 gives scores that are not finite"):
-        score_table(Broken(), uncalibrated("test", 0), called[1], truth_sensitivity="0.9")
+        score_table(Broken(), uncalibrated("none", "a"), called[1], truth_sensitivity="0.9")
 
 
 def test_a_model_of_other_features_is_refused(called):
@@ -185,7 +246,7 @@ def test_a_model_of_other_features_is_refused(called):
         (Turned(), r"\(their order differ\)"),
     ):
         with pytest.raises(UserError, match=named):
-            score_table(model, uncalibrated("test", 0), called[1], truth_sensitivity="0.9")
+            score_table(model, uncalibrated("none", "a"), called[1], truth_sensitivity="0.9")
 
 
 def test_the_commands_lead_from_reads_to_a_scored_vcf(lab, command):
@@ -263,6 +324,11 @@ def test_dense_models_are_calibrated_applied_and_judged_where_there_is_no_torch(
     sheet = lab.text("s.csv", f"sample,variants,calls\ns1,{table},bcftools={vcf}\n")
     for name, words in (
         ("calibrate_scores", f"--model {model} --variants {table} --site a --output c.json"),
+        (
+            "calibrate_scores",
+            f"--model {model} --variants {table} --site a --mode private --state sites --epsilon 8 "
+            "--delta 1e-5 --calibration_epsilon 1 --output private.json",
+        ),
         (
             "score_variants",
             f"--model {model} --calibration c.json --samples {sheet} --reference {lab.reference}",

@@ -1,4 +1,4 @@
-// Log odds and thresholds from a site's own labels; stays at the site.
+// Log odds and thresholds: exact figures of a site's own labels, private ones that its ledger records, or none.
 process CALIBRATE_SCORES {
     tag "${site}"
     label 'process_single'
@@ -7,6 +7,7 @@ process CALIBRATE_SCORES {
     input:
     tuple val(site), path(variants)
     path model
+    val state
 
     output:
     tuple val(site), path("${site}.calibration.json"), emit: calibration
@@ -16,7 +17,8 @@ process CALIBRATE_SCORES {
     def args = task.ext.args ?: ''
     def tables = (variants instanceof List ? variants : [variants]).collect { table -> "--variants ${table}" }.join(' ')
     """
-    calibrate_scores.py --model ${model} --site ${site} ${tables} ${args} --output ${site}.calibration.json
+    calibrate_scores.py \\
+        --model ${model} --site ${site} ${tables} --state '${state}/sites' ${args} --output ${site}.calibration.json
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

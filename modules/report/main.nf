@@ -9,6 +9,7 @@ process REPORT {
     path ledger
     path certificate
     path spent
+    path calibrations
     path evaluation
     path callset
     path trace
@@ -26,13 +27,14 @@ process REPORT {
     def trained = record ? "--federation ${record} --ledger ${ledger}" : ''
     def certified = certificate ? "--certificate ${certificate}" : ''
     def own = [spent].flatten().collect { file -> "--spent ${file}" }.join(' ')
+    def calibrated = [calibrations].flatten().collect { file -> "--calibration ${file}" }.join(' ')
     def evaluated = evaluation ? "--evaluation ${evaluation}" : ''
     def measured = trace ? "--trace ${trace}" : ''
     """
     cat > parameters.json
     printf '%b' '${software.replace("'", "'\\''").replace('\n', '\\n')}' > software_versions.yml
     write_report.py \\
-        ${trained} ${certified} ${own} ${evaluated} ${measured} --callset ${callset} --versions software_versions.yml \\
+        ${trained} ${certified} ${own} ${calibrated} ${evaluated} ${measured} --callset ${callset} --versions software_versions.yml \\
         --parameters parameters.json ${args} --output report.html --shareable shareable_report.html
 
     cat <<-END_VERSIONS > versions.yml

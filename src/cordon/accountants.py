@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from functools import lru_cache
 from typing import Any
@@ -35,6 +35,8 @@ DEVIATIONS = {GAUSSIAN: 1.0, LAPLACE: math.sqrt(2.0)}
 ACCOUNTANTS = ("rdp", "pld")
 # Beyond these no epsilon is of use: a step of the least noise costs 10 (Laplace) or 90 (Gaussian).
 LEAST_NOISE, MOST_NOISE, MOST_STEPS = 0.1, 1e6, 1_000_000
+# The most sites that one person's data may be counted at.
+MOST_SITES = 100
 # The PLD accountant's grid: its interval over the spread of one step's loss, which raises epsilon by
 # less than 0.1 %; dp-accounting's own interval, where that is less; and about the most points that a
 # step's losses, or those of all steps, may take, which bounds time and memory.
@@ -42,6 +44,8 @@ FINENESS, WIDEST_INTERVAL, MOST_POINTS = 0.01, 1e-4, 300_000
 # Delta that floating-point convolution may lose in a step; at most 2e-17 a step was ever measured, with
 # a million steps composed at once.
 ROUNDING = 1e-16
+# Beyond this epsilon, which promises nothing any more, the PLD accountant can take minutes.
+MOST_FOR_PLD = 50.0
 # Losses in nats beyond which no loss distribution is of use: e to them is near the largest number.
 MOST_LOSS = 600.0
 # Mechanism, noise multiplier, sampling rate and steps of a composition of events.
@@ -55,13 +59,16 @@ class Event:
 
     ``noise_multiplier`` is, for GAUSSIAN, the noise's standard deviation over the L2 clip norm; for
     LAPLACE, its scale b over the L1 clip norm. ``sampling_rate`` is the probability that a unit takes
-    part in a step. What cannot be accounted is refused here.
+    part in a step. ``sites`` is at how many sites one person's data may take part in such steps, each with
+    its own noise and sampling: all of them compose. It is said of persons, who were at those sites before,
+    too: where events name several, the most holds for all of them. What cannot be accounted is refused here.
     """
 
     noise_multiplier: float
     sampling_rate: float
     steps: int
     mechanism: str = GAUSSIAN
+    sites: int = 1  # events in ledgers that name none were written as of one
 
     def __post_init__(self) -> None:
         _check_mechanism(self.mechanism)
@@ -75,6 +82,10 @@ class Event:
         if not (isinstance(self.steps, int) and 1 <= self.steps <= MOST_STEPS):
             raise UserError(
                 f"an event of {self.steps} steps cannot be accounted. Use 1 to {MOST_STEPS} steps."
+            )
+        if not (isinstance(self.sites, int) and 1 <= self.sites <= MOST_SITES):
+            raise UserError(
+                f"a person at {self.sites} sites cannot be accounted. Use 1 to {MOST_SITES} sites."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,6 +127,11 @@ def at_least(epsilon: float, *, unit: str, delta: float, mechanism: str, confide
     return f"at least {stated}, with confidence {confidence:g}"
 
 
+def at_sites(events: Iterable[Event], sites: int) -> list[Event]:
+    """``events`` as they count for a person at so many sites, each of which released what this one did."""
+    return [replace(event, sites=sites) for event in events]
+
+
 def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
     """Epsilon of ``events`` composed, by the RDP accountant (0 for no events)."""
     return _epsilon_rdp(merged(events), delta)
@@ -139,12 +155,15 @@ def calibrate_noise(
     sampling_rate: float,
     steps: int,
     mechanism: str = GAUSSIAN,
+    sites: int = 1,
     accountant: str = "rdp",
+    besides: Iterable[Event] = (),
 ) -> float:
-    """The smallest noise multiplier, from LEAST_NOISE on, whose ``steps`` cost at most ``epsilon``.
+    """The smallest noise multiplier, from LEAST_NOISE on, whose ``steps`` at ``sites`` cost ``epsilon``.
 
-    Never above ``epsilon`` by ``accountant``, and within 1 % of it but where even LEAST_NOISE costs less,
-    or where epsilon jumps to 0 because delta alone covers the loss. UserError where no noise can do that.
+    With the events ``besides`` they do. Never above ``epsilon`` by ``accountant``, and within 1 % of it but
+    where even LEAST_NOISE costs less, or where epsilon jumps to 0 because delta alone covers the loss.
+    UserError where no noise can do that.
     """
     if accountant not in ACCOUNTANTS:
         raise UserError(f"no accountant is called {accountant!r}. Use one of: {', '.join(ACCOUNTANTS)}.")
@@ -152,10 +171,10 @@ def calibrate_noise(
         raise UserError(f"epsilon {epsilon} leaves nothing to spend. Give a budget above 0.")
     if not 0 < delta < 1:
         raise UserError(f"delta {delta} is not a probability. Give one in (0, 1), below 1 / units.")
-    of_events = epsilon_rdp if accountant == "rdp" else epsilon_pld
+    of_events, fixed = epsilon_rdp if accountant == "rdp" else epsilon_pld, list(besides)
 
     def cost(noise: float) -> float:
-        return of_events([Event(noise, sampling_rate, steps, mechanism)], delta)
+        return of_events([*fixed, Event(noise, sampling_rate, steps, mechanism, sites)], delta)
 
     # The bracket keeps too little noise below and enough above, whatever the curve between them.
     below = above = 1.0
@@ -199,14 +218,16 @@ def _check_mechanism(mechanism: str) -> None:
 
 
 def merged(events: Iterable[Event]) -> Merged:
-    """Sum the steps of equal events: composition is commutative, and the cache then hits.
+    """Sum the steps of equal events over all sites: composition is commutative, and the cache then hits.
 
     A sum may pass MOST_STEPS, which bounds what one event may declare and not what a ledger may hold.
     """
     steps: dict[tuple[str, float, float], int] = {}
+    events = list(events)
+    sites = max((event.sites for event in events), default=1)
     for event in events:
         key = (event.mechanism, event.noise_multiplier, event.sampling_rate)
-        steps[key] = steps.get(key, 0) + event.steps
+        steps[key] = steps.get(key, 0) + event.steps * sites
     return tuple((*key, steps[key]) for key in sorted(steps))
 
 

@@ -1,6 +1,8 @@
 """A site's own calibration of the shared model: from raw score to log-odds, and thresholds by sensitivity.
 
-It is made from the site's own labels, stays at the site, and so spends no privacy budget.
+Its figures stand in every scored VCF. By the mode ``site`` they are exact functions of the site's labelled
+samples and not private; by ``private`` they come of one noisy release (`cordon.private_calibration`); by
+``none`` they come of no patient.
 """
 
 from __future__ import annotations
@@ -9,13 +11,14 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cordon.accountants import statement
 from cordon.errors import UserError
 from cordon.features import FEATURES
 from cordon.tables import written_beside
@@ -24,7 +27,7 @@ StrPath = str | os.PathLike[str]
 Floats = NDArray[np.float64]
 
 SENSITIVITIES = ("0.9", "0.95", "0.99", "0.995")
-NO_SOURCE = "none"
+MODES = SITE, PRIVATE, NONE = "site", "private", "none"
 
 
 class Scorer(Protocol):
@@ -71,20 +74,82 @@ def raw_scores(model: Scorer, features: NDArray[np.float32]) -> Floats:
 class Calibration:
     """calibrated = slope * score + intercept, in nats; thresholds on it by target sensitivity.
 
-    ``source`` is ``site NAME`` or ``none``; ``reason`` says why there is none. ``rows`` is the number of
-    labelled alleles it rests on.
+    ``mode`` is one of MODES. ``reason`` says why no threshold was fitted, and is empty where one was, or none
+    was to be. ``rows`` is the number of labelled alleles that an exact calibration rests on. A private one
+    has ``cost``, what its release cost (`cordon.accountants.statement`'s parts and more), and ``margin``:
+    two standard deviations of its noise, as a share of the real alleles.
     """
 
     slope: float
     intercept: float
     thresholds: Mapping[str, float]
-    rows: int
-    source: str
+    mode: str
+    site: str
     reason: str = ""
+    rows: int | None = None
+    margin: float | None = None
+    cost: Mapping[str, Any] = field(default_factory=dict)
 
     def apply(self, scores: Floats) -> Floats:
         """Calibrated log-odds of raw scores."""
         return self.slope * scores + self.intercept
+
+    def threshold(self, sensitivity: str) -> float:
+        """The log-odds from which on an allele passes; UserError where ``sensitivity`` has none."""
+        if sensitivity not in self.thresholds:
+            raise UserError(
+                f"the calibration has no threshold for a truth sensitivity of {sensitivity}. "
+                f"Choose one of {', '.join(self.thresholds)}, or calibrate for it."
+            )
+        return self.thresholds[sensitivity]
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the thresholds were fitted to labelled alleles."""
+        return self.mode != NONE and not self.reason
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether slope and intercept were."""
+        return self.fitted or bool(self.cost)
+
+    @property
+    def stated(self) -> str:
+        """The epsilon of a private calibration, with all that must stand beside it."""
+        return self._statement("epsilon")
+
+    @property
+    def reserved(self) -> str:
+        """What the site's ledger held after it, likewise."""
+        return self._statement("spent_by_site")
+
+    def _statement(self, name: str) -> str:
+        about = {part: self.cost[part] for part in ("unit", "delta", "mechanism")}
+        return statement(self.cost[name], **about)
+
+    @property
+    def origin(self) -> str:
+        """Whose figures these are, and whether they are private."""
+        if self.cost:
+            return f"private figures of site {self.site}'s labelled samples, at {self.stated}"
+        if self.fitted:
+            return f"exact figures of site {self.site}'s labelled samples, not private"
+        return f"none (the model's own scores){f': {self.reason}' if self.reason else ''}"
+
+    def rule(self, sensitivity: str) -> str:
+        """What the filter's threshold is, and what it promises of the real alleles."""
+        threshold = self.threshold(sensitivity)
+        if self.fitted:
+            margin = f", give or take {self.margin:.2g} by its noise" if self.margin is not None else ""
+            return (
+                f"{threshold:.6g}, the threshold that keeps {sensitivity} of the real alleles{margin}, among "
+                f"those of site {self.site}'s labelled samples"
+            )
+        share = 1 - float(sensitivity)
+        return (
+            f"{threshold:.6g}, odds of {share:.3g} to {float(sensitivity):g}: a fixed number, fitted to no "
+            "sample, which promises no share of the real alleles"
+        )
 
 
 def calibrate(scores: Floats, labels: NDArray[np.int8], site: str) -> Calibration:
@@ -93,30 +158,33 @@ def calibrate(scores: Floats, labels: NDArray[np.int8], site: str) -> Calibratio
     Targets are smoothed as Platt does, so separable classes have a finite slope (J. Platt 1999,
     "Probabilistic outputs for support vector machines", section 2.2). A threshold is the lowest calibrated
     score among the best-scored share of real alleles. Without both classes, or where the score falls with
-    the truth, there is no calibration and the thresholds are those of a model taken at its word.
+    the truth, there is no calibration (`uncalibrated`).
     """
     real = int(labels.sum())
     false = len(labels) - real
     if not real or not false:
         found = "no labelled allele" if not len(labels) else f"only {'real' if real else 'false'} alleles"
-        return uncalibrated(f"site {site} has {found}", len(labels))
+        return uncalibrated(SITE, site, f"site {site} has {found}", len(labels))
     slope, intercept = _platt(scores, labels, real, false)
     if not (math.isfinite(slope) and slope > 0):
-        return uncalibrated(
-            f"the score does not rise with the truth at site {site} (slope {slope:.3g})", len(labels)
-        )
+        return uncalibrated(SITE, site, f"the score does not rise with the truth at site {site}", len(labels))
     calibrated = slope * scores + intercept
     ordered = np.sort(calibrated[labels == 1])[::-1]
     thresholds = {
         share: float(ordered[max(0, math.ceil(float(share) * real - 1e-9) - 1)]) for share in SENSITIVITIES
     }
-    return Calibration(slope, intercept, thresholds, len(labels), f"site {site}")
+    return Calibration(slope, intercept, thresholds, SITE, site, rows=len(labels))
 
 
-def uncalibrated(reason: str, rows: int) -> Calibration:
-    """Slope 1, intercept 0; an allele passes a target sensitivity s at odds of at least (1 - s) / s."""
-    thresholds = {share: math.log((1 - float(share)) / float(share)) for share in SENSITIVITIES}
-    return Calibration(1.0, 0.0, thresholds, rows, NO_SOURCE, reason)
+def uncalibrated(mode: str, site: str, reason: str = "", rows: int | None = None) -> Calibration:
+    """Slope 1, intercept 0, and fixed thresholds: the model taken at its word."""
+    thresholds = {share: fixed_threshold(share) for share in SENSITIVITIES}
+    return Calibration(1.0, 0.0, thresholds, mode, site, reason, rows)
+
+
+def fixed_threshold(sensitivity: str) -> float:
+    """Log-odds (nats) of 1 - s to s, for a target sensitivity s: a number that comes of no data."""
+    return math.log((1 - float(sensitivity)) / float(sensitivity))
 
 
 def _platt(scores: Floats, labels: NDArray[np.int8], real: int, false: int) -> tuple[float, float]:

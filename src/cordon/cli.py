@@ -19,6 +19,7 @@ from cordon.errors import UserError
 from cordon.federation.cli import aggregator
 from cordon.model import ARCHITECTURES
 from cordon.progress import shown
+from cordon.several_sites import told
 from cordon.tour import Tour, completion
 from cordon.transport.cli import relay
 
@@ -182,6 +183,8 @@ def _table(account: Account) -> Iterator[str]:
         if epsilon is not None:
             stated = statement(epsilon, unit=account.unit, delta=account.delta, mechanism=last.mechanism)
             yield f"spent: {stated}, by {accountant}"
+    if account.at_more_sites:
+        yield f"at several sites: {told(account.at_more_sites)}"
     if account.left is None:
         yield "budget: not recorded here; give --epsilon to see what is left of it"
         return
@@ -199,7 +202,8 @@ def _cells(item: Round) -> tuple[str, ...]:
     return (
         item.run, str(item.round), item.state, each(lambda event: event.mechanism),
         each(lambda event: f"{event.noise_multiplier:.4g}"), each(lambda event: f"{event.sampling_rate:.4g}"),
-        each(lambda event: str(event.steps)), three_digits(item.epsilon_rdp, ROUND_CEILING),
+        each(lambda event: f"{event.steps} x {event.sites} sites" if event.sites > 1 else str(event.steps)),
+        three_digits(item.epsilon_rdp, ROUND_CEILING),
         "-" if item.epsilon_pld is None else three_digits(item.epsilon_pld, ROUND_CEILING),
     )  # fmt: skip
 

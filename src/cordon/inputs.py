@@ -103,7 +103,10 @@ def check_inputs(
     rows, faults = read_sheet(samplesheet, read_json(input_schema or _sheet_schema(schema, rules, "input")))
     problems += faults
     problems += combination_problems(values)
-    problems += check_rows(rows, truth_needed=_truth_needed(values), callers=_callers(values))
+    problems += check_rows(
+        rows, truth_needed=_truth_needed(values), callers=_callers(values),
+        sites_per_patient=values.get("sites_per_patient", 1),
+    )  # fmt: skip
     declared: list[Row] = []
     if sites is not None:
         declared, faults = read_sheet(sites, read_json(sites_schema or _sheet_schema(schema, rules, "sites")))

@@ -29,6 +29,9 @@ GRID_BITS = 12
 # Bytes from which on a key stream is faster than asking the operating system.
 STREAM_FROM = 1024
 
+# Angles from which on torch computes their cosines.
+TORCH_FROM = 1024
+
 # The bits of a float64 that are no fraction, and those of 1.0.
 _EXPONENT_BITS, _ONE = np.uint64(12), np.uint64(0x3FF0000000000000)
 
@@ -105,7 +108,9 @@ class Randomness:
 
 
 def _turn(angle: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Cosine and sine by torch, which computes several at a time; numpy takes five times as long."""
+    """Cosine and sine; of many by torch, which takes a fifth of numpy's time, and seconds to import."""
+    if angle.size < TORCH_FROM:
+        return np.cos(angle), np.sin(angle)
     import torch
 
     angles = torch.from_numpy(angle)

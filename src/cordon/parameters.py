@@ -131,12 +131,22 @@ def combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(
             f"--momentum {values['momentum']}", "is beside adam, which has its own.", "Leave it out."
         )
+    yield from _calibration_problems(values)
     yield from _trust_problems(values)
     yield from _transport_problems(values)
     diploid = [name for name in ("deepvariant", "bcftools") if name in values.get("callers", "").split(",")]
     if values.get("ploidy", 2) != 2 and diploid:
         what = f"is not what {' and '.join(diploid)} can call."
         yield Problem(f"--ploidy {values['ploidy']}", what, "Use --callers haplotypecaller.")
+
+
+def _calibration_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """What a private calibration costs: less than the budget, of which training takes the rest."""
+    cost, budget = values.get("calibration_epsilon", 0), values.get("epsilon", math.inf)
+    trains = not values.get("scoring_model")
+    if values.get("calibration") == "private" and trains and cost >= budget:
+        what = f"leaves nothing of --epsilon {budget:g} to train with."
+        yield Problem(f"--calibration_epsilon {cost:g}", what, "Use a smaller one, or --calibration none.")
 
 
 def _trust_problems(values: Mapping[str, Any]) -> Iterator[Problem]:

@@ -75,13 +75,13 @@ def read_sheet(path: StrPath, schema: Mapping[str, Any]) -> tuple[list[Row], lis
 
 
 def check_rows(
-    rows: Sequence[Row], *, truth_needed: Collection[str], callers: Sequence[str]
+    rows: Sequence[Row], *, truth_needed: Collection[str], callers: Sequence[str], sites_per_patient: int = 1
 ) -> Iterator[Problem]:
     """What is wrong between cells and between rows of a samplesheet.
 
-    A sample is there once, a patient belongs to one site and has one role, truth and confident regions
-    come together, every row with a role of ``truth_needed`` has them, and every row has for each of
-    ``callers`` reads to call or the caller's own calls.
+    A sample is there once, a patient is at ``sites_per_patient`` sites at most and has one role, truth and
+    confident regions come together, every row with a role of ``truth_needed`` has them, and every row has for
+    each of ``callers`` reads to call or the caller's own calls.
     """
     samples: dict[str, Row] = {}
     bams: dict[str, Row] = {}
@@ -94,7 +94,7 @@ def check_rows(
                 yield row.problem(column, what, remedy)
         yield from _truth_problems(row, truth_needed)
         yield from _calls_problems(row, callers)
-    yield from _patient_problems(rows)
+    yield from _patient_problems(rows, sites_per_patient)
 
 
 def check_sites(rows: Sequence[Row], sites: Sequence[Row]) -> Iterator[Problem]:
@@ -179,16 +179,24 @@ def _calls_problems(row: Row, callers: Sequence[str]) -> Iterator[Problem]:
         yield row.problem("bam", what, f"Give the reads, or the calls of {' and '.join(lacking)}.")
 
 
-def _patient_problems(rows: Sequence[Row]) -> Iterator[Problem]:
+def _patient_problems(rows: Sequence[Row], sites_per_patient: int) -> Iterator[Problem]:
     patients: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
         patients[row["patient"]].append(row)
     for patient, (first, *others) in patients.items():
+        seen = {first["site"]: first.number}
         for row in others if patient else ():
-            if row["site"] != first["site"]:
-                what = f"patient {patient} is at site {first['site']} in row {first.number}."
-                remedy = "One person at two sites is two privacy units; give distinct people distinct ids."
-                yield row.problem("patient", what, f"Keep the patient at one site. {remedy}")
+            number = seen.setdefault(row["site"], row.number)
+            if number == row.number and len(seen) > sites_per_patient:
+                before = " and ".join(
+                    f"site {site} in row {number}" for site, number in seen.items() if site != row["site"]
+                )
+                counted = "one site" if sites_per_patient == 1 else f"{sites_per_patient} sites"
+                remedy = (
+                    f"Epsilon counts a person at {counted}: give distinct people distinct ids, or where it "
+                    f"is one person set --sites_per_patient {len(seen)}."
+                )
+                yield row.problem("patient", f"patient {patient} is at {before}.", remedy)
             elif (row["role"] or "train") != (first["role"] or "train"):
                 what = f"patient {patient} has role {first['role'] or 'train'} in row {first.number}."
                 remedy = "Give all rows of a patient one role, so that none is both trained on and tested."

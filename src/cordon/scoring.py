@@ -75,7 +75,7 @@ def score_table(
     there is none.
     """
     values = calibration.apply(raw_scores(model, inputs(table, model.architecture)))
-    passes = values >= _threshold(calibration, truth_sensitivity)
+    passes = values >= calibration.threshold(truth_sensitivity)
     scored = table.select([name for name in table.schema.names if name != PILEUP.name])
     scored = scored.append_column(pa.field("cordon", pa.float64(), nullable=False), pa.array(values))
     return scored.append_column(pa.field("cordon_pass", pa.bool_(), nullable=False), pa.array(passes))
@@ -90,15 +90,6 @@ def score_file(
         return pa.concat_tables(
             score_table(model, calibration, batch, truth_sensitivity=truth_sensitivity) for batch in batches
         )
-
-
-def _threshold(calibration: Calibration, truth_sensitivity: str) -> float:
-    if truth_sensitivity not in calibration.thresholds:
-        raise UserError(
-            f"the calibration has no threshold for a truth sensitivity of {truth_sensitivity}. "
-            f"Choose one of {', '.join(calibration.thresholds)}."
-        )
-    return calibration.thresholds[truth_sensitivity]
 
 
 def write_scored(
@@ -184,24 +175,34 @@ def _contig_lines(path: StrPath, contig: str) -> Lines:
 
 def _own_header(model: Scorer, calibration: Calibration, truth_sensitivity: str) -> list[str]:
     """The header lines that say what the scores are and what they cost."""
-    threshold = _threshold(calibration, truth_sensitivity)
     facts: dict[str, object] = {"ModelHash": model.hash}
     stated = ("epsilon", "delta", "unit", "mechanism", "adjacency", "accountant", "rounds", "sites")
     facts |= {name.capitalize(): model.privacy[name] for name in stated if name in model.privacy}
+    facts["SitesPerPatient"] = model.privacy.get("sites_per_patient", 1)
     facts |= {
-        "Calibration": calibration.source,
+        "CalibrationMode": calibration.mode,
+        "Calibration": calibration.origin,
         "CalibrationSlope": f"{calibration.slope:.6g}",
         "CalibrationIntercept": f"{calibration.intercept:.6g}",
-        "TruthSensitivity": truth_sensitivity,
-        "Threshold": f"{threshold:.6g}",
     }
+    costs = ("epsilon", "delta", "unit", "mechanism", "adjacency", "accountant")
+    facts |= {
+        f"Calibration{name.capitalize()}": calibration.cost[name]
+        for name in costs if name in calibration.cost
+    }  # fmt: skip
+    facts["Threshold"] = f"{calibration.threshold(truth_sensitivity):.6g}"
+    if calibration.fitted:
+        facts["TruthSensitivity"] = truth_sensitivity
+    if calibration.margin is not None:
+        facts["TruthSensitivityMargin"] = f"{calibration.margin:.2g}"
     text = ",".join(f"{name}={_quoted(value)}" for name, value in facts.items())
+    filtered = f"CORDON below {calibration.rule(truth_sensitivity)} (calibration: {calibration.origin})"
+    odds = "Calibrated natural-log odds" if calibration.calibrated else "Natural-log odds, not calibrated,"
     return [
         f"##CORDON=<ID=Model,{text}>",
-        f'##FILTER=<ID={LOW_SCORE},Description="CORDON below {threshold:.6g}, the threshold that keeps '
-        f'{truth_sensitivity} of the real alleles (calibration: {calibration.source})">',
-        '##INFO=<ID=CORDON,Number=1,Type=Float,Description="Calibrated natural-log odds that the allele is '
-        'real, by the federated model">',
+        f"##FILTER=<ID={LOW_SCORE},Description={_quoted(filtered)}>",
+        f'##INFO=<ID=CORDON,Number=1,Type=Float,Description="{odds} that the allele is real, by the '
+        'federated model">',
         '##INFO=<ID=CORDON_CALLERS,Number=.,Type=String,Description="Callers that called the allele">',
         "##INFO=<ID=CORDON_FILTERS,Number=.,Type=String,Description=\"The callers' own FILTER values, as "
         'caller:values">',

@@ -17,6 +17,8 @@ from cordon.units import Grouping
 # Kinds of a site's rows: its budget, a round's cost before it trains, a round's answer before it leaves, how
 # far the aggregator's ledger was, and what checks of the training code found before a run reserved anything.
 BUDGET, RESERVED, SENT, FOLLOWED, TESTED = "budget", "reserved", "sent", "followed", "tested"
+# What the rows of a private calibration have as their run begins so; no run's name may hold a colon.
+CALIBRATION = "calibration:"
 
 
 class SiteLedger:
@@ -46,6 +48,10 @@ class SiteLedger:
 
     def sent(self, run: str, round_number: int) -> bool:
         return bool(self._rows(SENT, run, round_number))
+
+    def released(self, run: str, round_number: int) -> dict[str, Any] | None:
+        """What `mark_sent` recorded as the release of a round; None where the round was not sent."""
+        return next((row.get("released") for row in self._rows(SENT, run, round_number)), None)
 
     def answered(self, run: str) -> int:
         """The last round of ``run`` that was answered; 0 where none was."""
@@ -97,7 +103,7 @@ class SiteLedger:
                 )
             self._refuse_if_sent(run, round_number)
             held = self._rows(RESERVED, run, round_number)
-            if held and reserved.items() <= held[-1].items():
+            if held and about.items() <= held[-1].items() and _event(held[-1]) == event:
                 return
             after = epsilon_rdp([*self.events(), event], self.delta)
             if after > self.epsilon:
@@ -134,9 +140,10 @@ class SiteLedger:
             if not any(row["run"] == run for row in same):
                 self._log.append({"kind": TESTED, "run": run, "before": bool(same), **said})
 
-    def mark_sent(self, run: str, round_number: int) -> None:
+    def mark_sent(self, run: str, round_number: int, released: Mapping[str, Any] | None = None) -> None:
         """Record that the round's update leaves now; call it before it does.
 
+        What is small is recorded itself (``released``, for JSON): whoever asks again gets the same.
         UserError (nothing may leave) where the round was not reserved, or was answered by another process.
         """
         with self._log.locked():
@@ -146,7 +153,10 @@ class SiteLedger:
                     f"round {round_number} of run {run} was not reserved in {self._log.path}. Reserve it "
                     "first."
                 )
-            self._log.append({"kind": SENT, "run": run, "round": round_number})
+            self._log.append(
+                {"kind": SENT, "run": run, "round": round_number}
+                | ({} if released is None else {"released": dict(released)})
+            )
 
     def _note_budget(self) -> None:
         """The budget in force is part of the record, and so is any change of it."""

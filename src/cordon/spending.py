@@ -9,13 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cordon.accountants import ADJACENCY, Event, epsilon_pld, epsilon_rdp
+from cordon.accountants import ADJACENCY, MOST_FOR_PLD, Event, epsilon_pld, epsilon_rdp
 from cordon.errors import UserError
+from cordon.several_sites import at_more_sites
 from cordon.site_ledger import BUDGET, FOLLOWED, RESERVED, SENT, TESTED
 from cordon.steps import Steps, Tick, silent
 
-# Beyond this epsilon, which promises nothing any more, the PLD accountant can take minutes a round.
-MOST_FOR_PLD = 50.0
 MOST_FURTHER_ROUNDS = 10_000
 # Kinds of an aggregator's rows: that a site is about to be sent a round's task, the decision on what came of
 # it, and those of its registry. The first two may cost.
@@ -58,7 +57,8 @@ class Account:
 
     ``left`` is what lies between epsilon by RDP and the budget; epsilons do not add, so
     ``further_rounds`` says how many more events like the last one the budget allows, counted up to
-    MOST_FURTHER_ROUNDS. Both are None where no budget is known.
+    MOST_FURTHER_ROUNDS. Both are None where no budget is known. ``at_more_sites`` is what a person comes to
+    who took part elsewhere, too (`cordon.several_sites`).
     """
 
     holder: str
@@ -68,6 +68,7 @@ class Account:
     rounds: tuple[Round, ...]
     left: float | None
     further_rounds: int | None
+    at_more_sites: tuple[Mapping[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``: unit, delta, mechanism and adjacency are in the same object as each epsilon."""
@@ -77,6 +78,7 @@ class Account:
             "holder": self.holder, **about, "mechanism": last.mechanism, "budget": self.budget,
             "epsilon_rdp": last.epsilon_rdp, "epsilon_pld": last.epsilon_pld, "left_by_rdp": self.left,
             "further_rounds": self.further_rounds,
+            "at_more_sites": [dict(item) for item in self.at_more_sites],
             "rounds": [
                 {
                     "run": item.run, "round": item.round, "state": item.state, **about,
@@ -189,7 +191,8 @@ def _account(entries: list[_Entry], budget: float | None, delta: float, tick: Ti
     left = None if budget is None else max(0.0, budget - rounds[-1].epsilon_rdp)
     further = _further(events, budget, delta) if budget is not None and events else None
     first = entries[0]
-    return Account(first.holder, first.unit, delta, budget, tuple(rounds), left, further)
+    more = tuple(at_more_sites(events, unit=first.unit, delta=delta, mechanism=rounds[-1].mechanism))
+    return Account(first.holder, first.unit, delta, budget, tuple(rounds), left, further, more)
 
 
 def _further(events: list[Event], budget: float, delta: float) -> int:

@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from cordon.accountants import ADJACENCY, Event, epsilon_pld, epsilon_rdp
+from cordon.accountants import ADJACENCY, MOST_FOR_PLD, Event, epsilon_pld, epsilon_rdp
 from cordon.profiles import epsilon_group, privacy_profile
-from cordon.spending import MOST_FOR_PLD
 
 # Tangents of a curve: with so many, it lies within 0.001 of the true one at epsilon 8.
 TANGENTS = 65

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,11 +94,19 @@ class Units:
         return cls(features.take(order, 0), labels[order], offsets, unit)
 
     @classmethod
-    def read(cls, paths: Sequence[Path], *, unit: str, architecture: str = "mlp") -> Units:
-        """The labelled rows of the variant tables at ``paths``, grouped by ``unit``, for ``architecture``."""
+    def read(
+        cls, paths: Sequence[Path], *, unit: str, architecture: str = "mlp",
+        one_id: Mapping[str, str] | None = None,
+    ) -> Units:  # fmt: skip
+        """The labelled rows of the variant tables at ``paths``, grouped by ``unit``, for ``architecture``.
+
+        ``one_id`` has the id that patients go by who are one person (`cordon.same_person`).
+        """
         from cordon.rows import read_rows
 
-        return cls.group(*read_rows(paths, architecture), unit=unit)
+        features, labels, patients = read_rows(paths, architecture)
+        ids = one_id or {}
+        return cls.group(features, labels, [ids.get(patient, patient) for patient in patients], unit=unit)
 
     def require(self, unit: str) -> None:
         """UserError where these are units of another kind: what one of them costs would be told wrongly."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from cordon.accountants import LAPLACE, statement, three_digits
 from cordon.federation.plan import Plan
+from cordon.several_sites import told
 from cordon.tradeoff import LIFETIME, percent
 from cordon.units import MOST_DELTA, USUAL_DELTA
 
@@ -17,12 +18,14 @@ NUMERALS = {"2": "two", "3": "three"}
 
 
 def answers(
-    plan: Plan, epsilon: float, sites: Sequence[Mapping[str, Any]], risks: Sequence[Mapping[str, Any]]
-) -> list[dict[str, str]]:
+    plan: Plan, epsilon: float, sites: Sequence[Mapping[str, Any]], risks: Sequence[Mapping[str, Any]],
+    at_more_sites: Sequence[Mapping[str, Any]] = (),
+) -> list[dict[str, str]]:  # fmt: skip
     """One answer to each question.
 
     ``sites`` hold the public ``site`` and ``declared_patients``, ``risks`` what
-    `cordon.auditing.claims.risks` says of the run and, where that is more, of all runs.
+    `cordon.auditing.claims.risks` says of the run and, where that is more, of all runs, and
+    ``at_more_sites`` what `cordon.several_sites` found of the site that was charged the most.
     """
     by_row = plan.unit == "variant"
     largest = max((plan.declared_units(int(site["declared_patients"] or 0)) for site in sites), default=0)
@@ -33,6 +36,7 @@ def answers(
         "rows": "one row" if by_row else f"at most {plan.max_variants_per_patient} rows of a patient",
         "limit": "A unit is one row of the variant table: what neighbouring rows' features show of it is not "
         "covered." if by_row else "Relatives are other patients to it; what they share is not covered.",
+        "several": told(at_more_sites),
         "noise": f"{'Laplace noise on L1' if plan.mechanism == LAPLACE else 'Gaussian noise on L2'}-clipped",
         "rate": f"{plan.sampling_rate:g}", "rounds": plan.rounds, "steps": plan.local_steps,
         "multiplier": f"{plan.noise_multiplier:.4g}", "clipping": plan.clipping,

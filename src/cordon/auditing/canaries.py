@@ -84,7 +84,7 @@ def audit_one_run(
         with thread_count(threads):
             scores = black_box(plan, made, run) if view == "black-box" else updates(plan, made, run)
     bound = lower_bound(scores, included, delta=plan.delta, confidence=confidence, estimator=estimator)
-    return replace(bound, view=view, unit=plan.unit, mechanism=plan.mechanism, claimed=plan.epsilon)
+    return replace(bound, view=view, unit=plan.unit, mechanism=plan.mechanism, claimed=plan.epsilon_at_site)
 
 
 def make_canaries(plan: Plan, units: Units, count: int, rows: int, source: np.random.Generator) -> Canaries:

@@ -68,6 +68,7 @@ def certificate(subject: Subject, checks: Sequence[Check], claims: Mapping[str, 
             "epsilon": epsilon, "accountant": "RDP", "delta": plan.delta, "unit": plan.unit,
             "mechanism": plan.mechanism, "adjacency": ADJACENCY,
             "epsilon_pld": None if None in plds or not plds else max(plds), "budget": plan.epsilon,
+            "sites_per_patient": plan.sites_per_patient, "at_more_sites": claims["at_more_sites"],
         },
         "risks": list(claims["risks"]),
         "plan": plan.to_dict(),
@@ -76,7 +77,7 @@ def certificate(subject: Subject, checks: Sequence[Check], claims: Mapping[str, 
         "audit": dict(subject.audit),
         "trust": list(TRUST),
         "checks": [check.to_dict(shareable=True) for check in checks],
-        "questions": answers(plan, epsilon, sites, claims["risks"]),
+        "questions": answers(plan, epsilon, sites, claims["risks"], claims["at_more_sites"]),
         "law": law(),
         "ledger": {"key": subject.ledger.key, "rows": subject.ledger.rows, "head": subject.ledger.digest},
         "software": software(),
@@ -153,6 +154,12 @@ def verify(path: Path, model: Model, *, key: str | None = None) -> dict[str, Any
                 f"{path}: certifies {name} {body['guarantee'][name]!r}, and the model states "
                 f"{model.privacy.get(name)!r}. Ask for this model's own."
             )
+    counted, stated = (said.get("sites_per_patient", 1) for said in (body["guarantee"], model.privacy))
+    if counted != stated:
+        raise NotReleased(
+            f"{path}: counts a person at {counted} sites, and the model at {stated}. "
+            "Ask for this model's own."
+        )
     failed = [check["name"] for check in body["checks"] if check["verdict"] == FAILED]
     if failed:
         raise NotReleased(f"{path}: says itself that {', '.join(failed)} failed. Do not use the model.")

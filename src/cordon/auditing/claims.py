@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cordon.accountants import Event, epsilon_pld, epsilon_rdp
+from cordon.accountants import MOST_FOR_PLD, Event, epsilon_pld, epsilon_rdp
 from cordon.auditing.checks import Check
 from cordon.chain import Chain, hexadecimal
 from cordon.federation.plan import Plan
 from cordon.model import Model
-from cordon.site_ledger import FOLLOWED, RESERVED, SENT
-from cordon.spending import ASKED, MOST_FOR_PLD, Charge, behind, charged
+from cordon.several_sites import at_more_sites
+from cordon.site_ledger import CALIBRATION, FOLLOWED, RESERVED, SENT
+from cordon.spending import ASKED, Charge, behind, charged
 from cordon.tradeoff import LIFETIME, RUN, risk
 
 QUESTION = "Does the ledger bear out what the model says of its privacy?"
@@ -22,11 +23,15 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Spent:
-    """All that one identity released, over rounds and runs: its events, and those of the run in question."""
+    """All that one identity released, over rounds and runs: its events, and those of the run in question.
+
+    ``beside`` are those of calibrations, which no model tells of and no aggregator knows.
+    """
 
     holder: str
     events: tuple[Event, ...]
     of_run: tuple[Event, ...]
+    beside: tuple[Event, ...] = ()
 
     def epsilons(self, delta: float) -> tuple[float, float | None]:
         """Epsilon by RDP, and by PLD where RDP's promises anything."""
@@ -38,7 +43,8 @@ def spent(rows: Sequence[Mapping[str, Any]], run: str) -> list[Spent]:
     """What each identity behind a run's model released, from the aggregator's rows or a site's own.
 
     At the aggregator, identities that were charged in ``run``, whether or not an update of theirs arrived;
-    all that they are charged with counts. In a site's ledger, the rounds that it answered.
+    all that they are charged with counts. In a site's ledger, the rounds that it answered: what a calibration
+    cost is in the site's own VCFs, and in no model.
     """
     costs = list(charged(rows))
     if costs:
@@ -50,11 +56,13 @@ def spent(rows: Sequence[Mapping[str, Any]], run: str) -> list[Spent]:
         ]
     left = {(row["run"], row["round"]) for row in rows if row["kind"] == SENT}
     own = [row for row in rows if row["kind"] == RESERVED and (row["run"], row["round"]) in left]
-    events = [(row["run"], Event(**row["event"])) for row in own]
+    everything = [(row["run"], Event(**row["event"])) for row in own]
+    events = tuple(event for name, event in everything if not name.startswith(CALIBRATION))
     if not events:
         return []
-    of_run = tuple(event for name, event in events if name == run)
-    return [Spent("this site", tuple(event for _, event in events), of_run)]
+    of_run = tuple(event for name, event in everything if name == run)
+    beside = tuple(event for name, event in everything if name.startswith(CALIBRATION))
+    return [Spent("this site", events, of_run, beside)]
 
 
 def risks(holders: Sequence[Spent], plan: Plan) -> list[dict[str, Any]]:
@@ -64,7 +72,7 @@ def risks(holders: Sequence[Spent], plan: Plan) -> list[dict[str, Any]]:
         return max(events, key=lambda own: epsilon_rdp(own, plan.delta))
 
     scopes = {RUN: most([holder.of_run for holder in holders])}
-    lifetime = most([holder.events for holder in holders])
+    lifetime = most([holder.events + holder.beside for holder in holders])
     if epsilon_rdp(lifetime, plan.delta) > epsilon_rdp(scopes[RUN], plan.delta):
         scopes[LIFETIME] = lifetime
     return [
@@ -81,6 +89,10 @@ def check_claims(model: Model, plan: Plan, chain: Chain, *, model_hash: str | No
     """Hold the model's statement against plan and ledger; ``model_hash`` is the record's, if there is one."""
     holders = spent(chain.rows, plan.run)
     faults = list(_faults(model, plan, chain, holders, model_hash))
+
+    def costs(events: Sequence[Event]) -> float:
+        return epsilon_rdp(events, plan.delta)
+
     by_holder = {holder.holder: holder.epsilons(plan.delta) for holder in holders}
     about = {
         "unit": plan.unit, "delta": plan.delta, "mechanism": plan.mechanism, "adjacency": plan.adjacency,
@@ -91,6 +103,11 @@ def check_claims(model: Model, plan: Plan, chain: Chain, *, model_hash: str | No
             {"holder": name, "epsilon_rdp": rdp, "epsilon_pld": pld, **about}
             for name, (rdp, pld) in by_holder.items()
         ],
+        # Of the identity that was charged the most.
+        "at_more_sites": at_more_sites(
+            max((h.events for h in holders), key=costs, default=()),
+            unit=plan.unit, delta=plan.delta, mechanism=plan.mechanism,
+        ),
         "risks": risks(holders, plan) if holders else [],
     }  # fmt: skip
     most = max((rdp for rdp, _ in by_holder.values()), default=0.0)
@@ -111,6 +128,8 @@ def _faults(
     for name in ("unit", "delta", "mechanism", "adjacency", "run"):
         if said.get(name) != getattr(plan, name):
             yield f"the model states {name} {said.get(name)!r}, the plan has {getattr(plan, name)!r}"
+    if (counted := said.get("sites_per_patient", 1)) != plan.sites_per_patient:
+        yield f"the model counts a person at {counted!r} sites, the plan at {plan.sites_per_patient}"
     asked = {row.get("plan") for row in chain.rows if row["kind"] == ASKED and row["run"] == plan.run}
     if {said.get("plan"), *asked} != {plan.digest}:
         yield "the record's plan is not the one of the run that made the model"

@@ -47,13 +47,17 @@ PRIVATE_KEY = "Its ledger with the key beside it: the aggregator's, or a site's 
     show_default=True,
     help="Largest share of members found at 1 % false positives.",
 )
+@click.option(
+    "--same_person", type=click.Choice(("warn", "merge")), default="warn", show_default=True,
+    help="merge: patients who seem to be one person are one unit, as where the model was trained.",
+)  # fmt: skip
 @click.option("--progress", "progress_file", type=OUTPUT, help="Progress lines also go here.")
 @click.option("--certificate", required=True, type=OUTPUT, help="Written where the model may leave.")
 @click.option("--details", required=True, type=OUTPUT, help="All figures (JSON); stays where the rows are.")
 def audit(
     variants: tuple[str, ...], model_file: str, record: str, ledger_file: str, held_out: tuple[str, ...],
     pretrained: str | None, rows: str, trainings: int, attack_auc: float, attack_tpr: float,
-    progress_file: str | None, certificate: str, details: str,
+    same_person: str, progress_file: str | None, certificate: str, details: str,
 ) -> Facts:  # fmt: skip
     """Attack a model and the code that trained it; certify it, or end with status 8 and why not.
 
@@ -71,6 +75,7 @@ def audit(
     from cordon.ledger import key_path, read_log
     from cordon.model import initial_parameters, load
     from cordon.pretraining import read_public
+    from cordon.same_person import MERGE, same_people
     from cordon.units import Units
 
     happened = _record(Path(record))
@@ -83,7 +88,11 @@ def audit(
     start = read_public(Path(pretrained)).parameters if pretrained else None
 
     def read(paths: tuple[str, ...]) -> Units:
-        return Units.read([Path(path) for path in paths], unit=plan.unit, architecture=plan.model)
+        tables = [Path(path) for path in paths]
+        merge = same_person == MERGE and plan.unit == "patient"
+        # The site said who they are when it trained.
+        ids = same_people(tables, merge=True, say=lambda said: None) if merge else {}
+        return Units.read(tables, unit=plan.unit, architecture=plan.model, one_id=ids)
 
     own, others = read(variants), read(held_out) if held_out else None
     limits = Limits(auc=attack_auc, tpr=attack_tpr)
@@ -155,11 +164,14 @@ def verify(certificate_file: str, model_file: str, key: str | None) -> Facts:
 def _told(path: str, content: dict[str, Any]) -> Iterator[str]:
     from cordon.accountants import statement
     from cordon.auditing.answers import groups, strength
+    from cordon.several_sites import told
 
     said = content["guarantee"]
     stated = statement(said["epsilon"], unit=said["unit"], delta=said["delta"], mechanism=said["mechanism"])
     yield f"{path}: holds for model {content['model']['hash']}, issued {content['issued']}"
     yield f"guarantee: {stated}, by {said['accountant']}"
+    if more := told(said.get("at_more_sites", ())):
+        yield f"at several sites: {more}"
     for risk in content["risks"]:
         yield f"decisions: {strength(risk)}"
         yield f"groups: {groups(risk)}"

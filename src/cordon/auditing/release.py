@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cordon.accountants import at_sites
 from cordon.auditing import (
     additions,
     canaries,
@@ -184,8 +185,8 @@ def _one_run(
         "one run", question, [found] if any(bound.exceeds for bound in bounds) else [], found,
         {"bounds": [bound.to_dict() for bound in bounds]}, private=private,
         most=f"had every guess been right it would have shown {most.statement(most.most)}; the plan's budget "
-        f"is {plan.epsilon:g}",
-        able=most.most > plan.epsilon,
+        f"for one site is {plan.epsilon_at_site:.4g}",
+        able=most.most > plan.epsilon_at_site,
     )  # fmt: skip
 
 
@@ -203,7 +204,7 @@ def _membership(
             evidence.model, evidence.trained, evidence.held_out, unit=plan.unit, confidence=CONFIDENCE
         )
         results.append(against)
-    curve = tradeoff([plan.event] * plan.rounds, plan.delta)
+    curve = at_one_site(plan)
     faults = [
         f"{result.attack} on the {result.view}: {fault}"
         for result in results for fault in _score_faults(result.score, curve, limits)
@@ -222,6 +223,11 @@ def _membership(
     return Check.of(
         "membership", MEMBERSHIP, faults, found, figures, private=private, most=PERFECT[able], able=able
     )
+
+
+def at_one_site(plan: Plan) -> Tradeoff:
+    """The curve of one site's part in all rounds: it alone is attacked."""
+    return tradeoff(at_sites([plan.event] * plan.rounds, 1), plan.delta)
 
 
 def _score_faults(score: AttackScore, curve: Tradeoff, limits: Limits) -> Iterator[str]:

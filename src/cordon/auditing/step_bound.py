@@ -113,7 +113,8 @@ def check_step(plan: Plan, *, trials: int | None = None) -> Check:
     """The bound as a check; arguments and errors are those of `audit_step`."""
     bound = audit_step(plan, features=len(FEATURES), trials=trials)
     verdict = "refutes" if bound.exceeds else "does not refute"
-    reason = f"{bound.statement()}; this {verdict} the plan's {plan.statement(bound.declared)}, by PLD"
+    said = plan.statement(bound.declared)
+    reason = f"{bound.statement()}; this {verdict} the plan's {said}, by PLD, of one site's part"
     shown = at_least(
         bound.at_half_noise, unit=bound.unit, delta=bound.delta, mechanism=bound.mechanism,
         confidence=bound.confidence,
@@ -152,7 +153,7 @@ def audit_step(
     return StepBound(
         epsilon_lower=_epsilon(plan, effective, rate) * (1.0 - ROUNDED_UP),
         at_half_noise=_epsilon(plan, effective / 2.0, rate) * (1.0 - ROUNDED_UP),
-        declared=_epsilon(plan, declared, plan.sampling_rate), claimed=plan.epsilon,
+        declared=_epsilon(plan, declared, plan.sampling_rate), claimed=plan.epsilon_at_site,
         effective_noise=effective, declared_noise=declared, sampling_rate=rate, trials=seen.size,
         confidence=confidence, delta=plan.delta, unit=plan.unit, mechanism=plan.mechanism,
     )  # fmt: skip

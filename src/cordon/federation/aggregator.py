@@ -343,5 +343,5 @@ class Aggregation:
             "unit": plan.unit, "epsilon": self._auditor.of_model(), "delta": plan.delta,
             "mechanism": plan.mechanism, "adjacency": plan.adjacency, "accountant": "RDP",
             "rounds": len(self.record.rounds), "sites": len(taken), "run": plan.run,
-            "plan": plan.digest, "ledger": asdict(tip),
+            "plan": plan.digest, "ledger": asdict(tip), "sites_per_patient": plan.sites_per_patient,
         }  # fmt: skip

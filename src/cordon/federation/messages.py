@@ -27,7 +27,8 @@ HASH = re.compile(r"[0-9a-f]{1,64}")
 UPDATE_KEYS = {"declaration", "update"}
 DECLARATION = {
     TRAINED: {
-        "status", "run", "round", "mechanism", "noise_multiplier", "sampling_rate", "steps", "provenance",
+        "status", "run", "round", "mechanism", "noise_multiplier", "sampling_rate", "steps", "sites",
+        "provenance",
     },
     STOPPED: {"status", "run", "round"},
     ANSWERED: {"status", "run", "round"},
@@ -179,11 +180,12 @@ def _tip(content: RecordDict) -> Tip:
 def _event(declared: dict[str, Any]) -> Event:
     numbers = {name: declared[name] for name in ("noise_multiplier", "sampling_rate")}
     _require(
-        all(type(number) is float for number in numbers.values()) and type(declared["steps"]) is int,
+        all(type(number) is float for number in numbers.values())
+        and all(type(declared[name]) is int for name in ("steps", "sites")),
         "an event of other types",
     )
     try:
-        return Event(**numbers, steps=declared["steps"], mechanism=declared["mechanism"])
+        return Event(**numbers, **{name: declared[name] for name in ("steps", "mechanism", "sites")})
     except UserError as error:
         raise MalformedMessage(str(error)) from error
 

@@ -21,9 +21,12 @@ from cordon.accountants import (
     LEAST_NOISE,
     MECHANISMS,
     MOST_NOISE,
+    MOST_SITES,
     MOST_STEPS,
     Event,
+    at_sites,
     calibrate_noise,
+    epsilon_rdp,
     statement,
 )
 from cordon.errors import InputProblems, Problem, UserError
@@ -41,7 +44,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "sampling_rate": (1e-6, 1.0), "noise_multiplier": (LEAST_NOISE, MOST_NOISE), "clip_norm": (1e-9, 1e6),
     "learning_rate": (1e-9, 1e6), "max_variants_per_patient": (1, 100_000), "clip_quantile": (1e-3, 0.999),
     "clip_rate": (1e-6, 1.0), "quantile_share": (1e-3, 0.999), "momentum": (0.0, 0.999),
-    "averaged_rounds": (1, 10_000), "malicious_sites": (0, 10_000),
+    "averaged_rounds": (1, 10_000), "malicious_sites": (0, 10_000), "sites_per_patient": (1, MOST_SITES),
 }  # fmt: skip
 CHOICES: dict[str, tuple[str, ...]] = {
     "model": ARCHITECTURES, "unit": UNITS, "mechanism": MECHANISMS, "adjacency": (ADJACENCY,),
@@ -56,8 +59,8 @@ class Plan:
     """The public settings of a run, the same for every site; ``run`` is empty until it starts.
 
     ``noise_multiplier`` follows from the others: all rounds together cost at most ``epsilon`` at
-    ``delta`` (by RDP, for one ``unit`` added or removed). UserError where a setting is out of range:
-    a site takes its plan from the aggregator, whom it does not trust.
+    ``delta`` (by RDP, for one ``unit`` added or removed at up to ``sites_per_patient`` sites). UserError
+    where a setting is out of range: a site takes its plan from the aggregator, whom it does not trust.
     """
 
     run: str
@@ -84,6 +87,7 @@ class Plan:
     averaged_rounds: int = 1  # the model is the mean of those after the last rounds, at most so many
     aggregation: str = MEAN
     malicious_sites: int = 0  # so many dishonest ones the aggregation is to bear
+    sites_per_patient: int = 1  # one person may take part at so many sites: epsilon counts all of them
     start: str = ""  # hash of the public model to start from; empty: the architecture's own start
 
     def __post_init__(self) -> None:
@@ -113,8 +117,8 @@ class Plan:
             yield name, least <= getattr(self, name) <= most, f"{least:g} to {most:g}"
         for name, pattern in NAMES.items():
             yield name, bool(pattern.fullmatch(getattr(self, name))), f"what matches {pattern.pattern}"
-        steps = self.rounds * self.local_steps
-        yield "local_steps", steps <= MOST_STEPS, f"at most {MOST_STEPS} in all rounds"
+        steps = self.rounds * self.local_steps * self.sites_per_patient
+        yield "local_steps", steps <= MOST_STEPS, f"at most {MOST_STEPS} in all rounds, at all sites of one"
         yield "momentum", self.optimiser == "sgd" or self.momentum == 0, "0 beside adam"
 
     @classmethod
@@ -126,8 +130,20 @@ class Plan:
             sampling_rate=settings["sampling_rate"],
             steps=settings["rounds"] * settings["local_steps"],
             mechanism=settings.get("mechanism", GAUSSIAN),
+            sites=settings.get("sites_per_patient", 1),
         )
         return cls(noise_multiplier=noise, **{"run": "", **settings})
+
+    def leaving(self, event: Event) -> Plan:
+        """This plan with so much noise that there is room for ``event`` beside it: its epsilon is lower."""
+        steps = self.rounds * self.local_steps
+        noise = calibrate_noise(
+            epsilon=self.epsilon, delta=self.delta, sampling_rate=self.sampling_rate, steps=steps,
+            mechanism=self.mechanism, sites=self.sites_per_patient,
+            besides=at_sites([event], self.sites_per_patient),
+        )  # fmt: skip
+        rounds = Event(noise, self.sampling_rate, steps, self.mechanism, self.sites_per_patient)
+        return replace(self, noise_multiplier=noise, epsilon=epsilon_rdp([rounds], self.delta))
 
     def started(self) -> Plan:
         """This plan under the name of a new run: its date, and enough randomness that no other has it."""
@@ -136,7 +152,15 @@ class Plan:
     @property
     def event(self) -> Event:
         """What one round costs each site that takes part in it."""
-        return Event(self.noise_multiplier, self.sampling_rate, self.local_steps, self.mechanism)
+        step = (self.noise_multiplier, self.sampling_rate)
+        return Event(*step, self.local_steps, self.mechanism, self.sites_per_patient)
+
+    @property
+    def epsilon_at_site(self) -> float:
+        """What of ``epsilon`` one site's part in all rounds costs, by RDP: attacks on one are held to it."""
+        if self.sites_per_patient == 1:
+            return self.epsilon
+        return min(self.epsilon, epsilon_rdp(at_sites([self.event], 1) * self.rounds, self.delta))
 
     def declared_units(self, declared_patients: int) -> int:
         """The public number of units at a site that declared ``declared_patients``."""

@@ -48,20 +48,20 @@ class Participant:
 
     ``load_units`` makes the privacy units for a plan's model and kind of unit, and is asked again where a
     task's plan has others: rows grouped by one unit are never trained on under the name of another.
-    Its own terms bound every plan: the kind of ``unit`` that its budget is counted in, if one is named, and
-    where the site agreed on a plan beforehand (``agreed``), it trains by no other. Before a plan's first
-    reservation ``test`` is asked what trains here, and raises where that must not: at once where a plan was
-    agreed on. ``outcome`` is the aggregator's last word, when it came. ``answer_grid`` is for audits, which
-    answer nobody.
+    Its own terms bound every plan: the kind of ``unit`` that its budget is counted in, if one is named, the
+    sites that a person is counted at (``sites_per_patient`` or more), and where the site agreed on a plan
+    beforehand (``agreed``), it trains by no other. Before a plan's first reservation ``test`` is asked what
+    trains here, and raises where that must not: at once where a plan was agreed on. ``outcome`` is the
+    aggregator's last word, when it came. ``answer_grid`` is for audits, which answer nobody.
     """
 
     def __init__(
         self, name: str, load_units: Callable[[Plan], Units], features: tuple[str, ...], *,
         declared_patients: int, ledger: SiteLedger, say: Say, agreed: Plan | None = None,
-        unit: str | None = None, test: Callable[[Plan], Provenance] | None = None,
-        answer_grid: float | None = None,
+        unit: str | None = None, sites_per_patient: int = 1,
+        test: Callable[[Plan], Provenance] | None = None, answer_grid: float | None = None,
     ) -> None:  # fmt: skip
-        self.name, self._unit = name, unit
+        self.name, self._unit, self._sites_per_patient = name, unit, sites_per_patient
         self._load_units = load_units
         # The units of the last task, and what they were made for.
         self._units: tuple[Grouping, Units] | None = None
@@ -117,6 +117,12 @@ class Participant:
             raise FederationError(
                 f"the plan's unit of privacy is one {plan.unit}, and {self.name}'s is one {self._unit}. "
                 "Agree on one (--privacy_unit). Nothing was reserved and nothing was sent."
+            )
+        if plan.sites_per_patient < self._sites_per_patient:
+            raise FederationError(
+                f"the plan counts a person at {plan.sites_per_patient} sites, and {self.name}'s may be at "
+                f"{self._sites_per_patient}. Agree on one (--sites_per_patient). Nothing was reserved and "
+                "nothing was sent."
             )
         if not 1 <= task.round <= plan.rounds:
             raise FederationError(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cordon.calibration import Calibration
 from cordon.report.figures.names import beside, display
 from cordon.report.sources import Federation, SiteOutcome, Sources
+from cordon.several_sites import at_more_sites, told
 
 NUMERALS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -84,6 +86,26 @@ def spending(federation: Federation | None) -> Spending | None:
     return Spending(most.site, rdp, pld)
 
 
+def several(sources: Sources) -> str:
+    """What a person at more sites than were counted comes to; empty where no events are known."""
+    guarantee = sources.guarantee
+    if guarantee is None:
+        return ""
+    found: Sequence[Mapping[str, Any]] = ()
+    most = spending(sources.federation)
+    if sources.certificate is not None:
+        found = sources.certificate["guarantee"].get("at_more_sites", ())
+    elif sources.ledger is not None and most is not None:
+        own = [event for event in sources.ledger.events if event.site == most.site]
+        found = at_more_sites(
+            [event.event for event in own for _ in range(event.rounds)],
+            unit=guarantee.unit, delta=guarantee.delta, mechanism=guarantee.mechanism,
+        )  # fmt: skip
+    elif sources.spent:
+        found = max(sources.spent, key=lambda own: own.epsilon_rdp).at_more_sites
+    return told(found)
+
+
 def decisions(federation: Federation | None) -> list[Decision]:
     """Every quarantine, absence and early stop; equal reasons of one site in several rounds are one row."""
     if federation is None:
@@ -138,7 +160,26 @@ def plainly(sources: Sources) -> list[Line]:
         lines.append(Line("The model was not audited,", "so it has no certificate.", "audit", "The audit"))
     if change is not None and sources.evaluation is not None:
         lines.append(_told(change, sources.evaluation))
-    return lines
+    return lines + list(_calibrated(sources.calibrations))
+
+
+def _calibrated(calibrations: Sequence[Calibration]) -> Iterator[Line]:
+    """Whose figures the scored VCFs hold, in the calibrations' three modes."""
+    private = [item for item in calibrations if item.cost]
+    exact = [item.site for item in calibrations if item.fitted and not item.cost]
+    others = [item.site for item in calibrations if not item.calibrated]
+    if exact:
+        said = (
+            f"of {joined(exact)}'s labelled samples: slope, intercept and threshold are not private. Keep "
+            "these files at the site, or score with --calibration private or none."
+        )
+        yield Line("The scored VCFs hold exact figures", said, "thresholds", "The thresholds")
+    for item in private:
+        said = f"of {item.site}'s labelled samples, at {item.stated}, which its ledger holds."
+        yield Line("The scored VCFs hold private figures", said, "thresholds", "The thresholds")
+    if others:
+        said = f"for {joined(others)}: the filter's threshold promises no share of the real alleles."
+        yield Line("Scores are the model's own", said, "thresholds", "The thresholds")
 
 
 def _trained(sources: Sources, sites: int) -> Line:
@@ -269,6 +310,11 @@ def words(count: int, noun: str) -> str:
 
 def numeral(count: int) -> str:
     return NUMERALS[count] if count < len(NUMERALS) else str(count)
+
+
+def joined(names: Sequence[str]) -> str:
+    """``["a", "b", "c"]`` -> ``a, b and c``."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def spans(numbers: Sequence[int]) -> str:

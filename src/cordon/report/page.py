@@ -96,6 +96,7 @@ def settings(sources: Sources) -> list[tuple[str, str]]:
         if value in (None, "", [], {}):
             continue
         unused = not sources.plan and name in TRAINING_ONLY
+        unused &= not (sources.calibrated_privately and name in ("epsilon", "delta"))
         rows.append((name, "not used: nothing was trained in this run" if unused else str(value)))
     return rows
 

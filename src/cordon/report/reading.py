@@ -59,8 +59,9 @@ def read_spent(path: Path) -> OwnSpending:
     try:
         plan = raw["plan"]
         return OwnSpending(
-            str(raw["site"]), float(raw["epsilon_rdp"]), float(raw["budget"]), _guarantee(plan), plan
-        )
+            str(raw["site"]), float(raw["epsilon_rdp"]), float(raw["budget"]), _guarantee(plan), plan,
+            tuple(raw.get("at_more_sites", ())),
+        )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a SITE.spent.json ({error}). Give the one train_site wrote.") from error
 

@@ -37,8 +37,7 @@ def scopes(sources: Sources) -> list[Scope]:
     for own in sources.ledger.events if sources.ledger else ():
         if own.site in refused:
             continue
-        event = Event(own.noise_multiplier, own.sampling_rate, own.steps, own.mechanism)
-        by_site.setdefault(own.site, []).extend([event] * own.rounds)
+        by_site.setdefault(own.site, []).extend([own.event] * own.rounds)
     most = max(by_site.values(), key=lambda events: epsilon_rdp(events, delta), default=[])
     if epsilon_rdp(most, delta) > epsilon_rdp(released[RUN], delta):
         released[LIFETIME] = most
@@ -47,7 +46,8 @@ def scopes(sources: Sources) -> list[Scope]:
 
 def _planned(plan: Mapping[str, Any]) -> list[Event]:
     try:
-        one = Event(plan["noise_multiplier"], plan["sampling_rate"], plan["local_steps"], plan["mechanism"])
+        step = plan["noise_multiplier"], plan["sampling_rate"], plan["local_steps"], plan["mechanism"]
+        one = Event(*step, plan.get("sites_per_patient", 1))
         return [one] * int(plan["rounds"])
     except KeyError as error:
         raise UserError(

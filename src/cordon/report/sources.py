@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cordon.accountants import Event
+from cordon.calibration import Calibration
+
 # Parameters that the consortium agreed on, and in which nothing of a site's data or machines is.
 PUBLIC = ("aggregator_evidence", "simulate_sites")
 
@@ -87,7 +90,12 @@ class Spent:
     noise_multiplier: float
     sampling_rate: float
     steps: int
+    sites: int  # at so many, one person is counted
     rounds: int
+
+    @property
+    def event(self) -> Event:
+        return Event(self.noise_multiplier, self.sampling_rate, self.steps, self.mechanism, self.sites)
 
 
 @dataclass(frozen=True)
@@ -108,6 +116,7 @@ class OwnSpending:
     budget: float
     guarantee: Guarantee
     plan: Mapping[str, Any]
+    at_more_sites: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +151,7 @@ class Sources:
     resources: Sequence[Usage] = ()
     ledger: Ledger | None = None
     spent: Sequence[OwnSpending] = ()
+    calibrations: Sequence[Calibration] = ()
     certificate: Mapping[str, Any] | None = None
     shareable: bool = False
 
@@ -165,6 +175,16 @@ class Sources:
         if self.federation is not None:
             return self.federation.plan
         return self.spent[0].plan if self.spent else {}
+
+    @property
+    def calibrated_privately(self) -> bool:
+        """Whether a calibration of the run is in a site's ledger."""
+        return any(item.cost for item in self.calibrations)
+
+    @property
+    def truth_sensitivity(self) -> str:
+        """What the filter was asked to keep, as calibrations name it."""
+        return f"{float(self.parameters['truth_sensitivity']):g}"
 
     @property
     def guarantee(self) -> Guarantee | None:
