@@ -304,9 +304,8 @@ def test_a_run_by_pld_has_less_noise_and_every_ledger_and_statement_is_held_agai
     chain, _ = read_log(path, read_private_key(key_path(path)).public_key())
     found = check_claims(model, record.plan, chain)
     assert found.passed, found.reason
-    made = certificate(
-        Subject(model, record.plan, record.sites, ChainedLog(path).tip, [], {}), [], found.figures
-    )
+    subject = Subject(model, record.plan, record.sites, ChainedLog(path).tip, [], {})
+    made = certificate(subject, [], found.figures)
     assert made["guarantee"]["accountant"] == "PLD"
     assert made["guarantee"]["epsilon_rdp"] == said["epsilon_rdp"]
     assert {row["accountant"] for row in chain.rows if row["kind"] == "asked"} == {"pld"}

@@ -59,7 +59,8 @@ class Budget:
         after = [[*held.events, *rest] for held in here]
         able = [held.patients for held, events in zip(here, after, strict=True) if self._fits(events)]
         if able:
-            return np.logical_or.reduce(able)
+            part: NDArray[np.bool_] = np.any(able, axis=0)
+            return part
         least = min(after, key=self.cost)
         some = (
             f"{len(rest)} rounds from round {asked.number} on" if len(rest) > 1 else f"round {asked.number}"
@@ -70,8 +71,8 @@ class Budget:
         )  # fmt: skip
         raise BudgetExceeded(
             f"{some} would bring epsilon to more than the site's budget of {self.epsilon:.4g}"
-            f"{', for those who spent least' if len(here) > 1 else ''}: {reached}. The budget is held against "
-            f"{self.accountant.upper()}. Nothing was spent."
+            f"{', for those who spent least' if len(here) > 1 else ''}: {reached}. The budget is held "
+            f"against {self.accountant.upper()}. Nothing was spent."
         )
 
     def _fits(self, events: Sequence[Event]) -> bool:
