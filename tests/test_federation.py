@@ -67,7 +67,7 @@ def test_honest_sites_all_get_the_model_and_send_nothing_beyond_the_allow_list(c
     for message in seen[:9]:
         assert set(message.content) == {"declaration", "update"}
         assert set(message.content["update"]) == {"0.weight", "0.bias"}
-        assert set(message.content["declaration"]) == place | event
+        assert set(message.content["declaration"]) == place | event | {"provenance"}
     for message in seen[9:]:
         assert set(message.content) == {"declaration"}
         assert set(message.content["declaration"]) == place

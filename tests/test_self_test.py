@@ -159,8 +159,9 @@ class TestCertified:
             (None, "h0 says nothing of what trained"),
             (installed(), "h0 did not check what trained"),
             (Provenance("ab" * 32, {}, {"noise": PASSED}), "at h0 other code trained than audits"),
+            (replace(installed(), verdicts={"noise": UNTRIED}), "at h0 noise was not tried"),
         ],
-        ids=["nothing", "no checks", "other code"],
+        ids=["nothing", "no checks", "other code", "too late"],
     )
     def test_what_the_audit_cannot_speak_for_is_named(self, tmp_path, said, reason):
         found = check_training(self.chain(tmp_path, said), "r")

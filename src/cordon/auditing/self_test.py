@@ -61,7 +61,7 @@ class SelfTest:
     """The checks of a site with a ``ledger``, once for each plan; what they found is a row for each run.
 
     Where the same code and software passed them for the same settings on this ledger before, they are not
-    made again, and the row says of which run they were.
+    made again, and the row says so.
     """
 
     def __init__(self, ledger: SiteLedger, say: Callable[[str], None]) -> None:
@@ -99,7 +99,7 @@ class SelfTest:
 
 def refuse(found: Provenance, reasons: Sequence[str]) -> None:
     """Unsound for what was ``found``."""
-    said = "; ".join([*reasons, *found.faults[: found.seeded]])
+    said = "; ".join([*reasons, *(["seeded: not private"] if found.seeded else [])])
     raise Unsound(
         f"the code that would train here is not sound: {said}. Nothing was reserved and nothing was sent. "
         "Install an unchanged release of Cordon, and start again."
