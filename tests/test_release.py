@@ -86,7 +86,7 @@ def test_what_too_few_units_leave_untried_is_said(evidence, units):
     assert list(checks) == CHECKS
     untried = [name for name, check in checks.items() if check.verdict == UNTRIED]
     assert untried == ["count", "membership", "carriers"]
-    assert checks["membership"].reason == "not tried: 4 units are fewer than 10"
+    assert checks["membership"].reason == "4 units are fewer than 10"
     # How many units a site holds is an exact count: it stays there.
     assert "4 units" not in json.dumps([check.to_dict(shareable=True) for check in checks.values()])
 

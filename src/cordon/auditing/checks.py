@@ -40,7 +40,7 @@ class Check:
     @classmethod
     def untried(cls, name: str, question: str, why: str, *, private: bool = False) -> Check:
         """``private`` where the reason counts the rows' units: exact counts do not leave either."""
-        return cls(name, question, UNTRIED, f"not tried: {why}", private=private)
+        return cls(name, question, UNTRIED, why, private=private)
 
     @property
     def passed(self) -> bool:
