@@ -83,7 +83,7 @@ def test_each_tab_shows_its_part_with_every_figure_drawn_and_fits_the_screen(bro
         wide = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert wide[0] <= wide[1], tab
         figures += page.locator(".plot.is-live svg.marks:visible").count()
-    assert figures == (11 if report.name == "report.html" else 4)
+    assert figures == (12 if report.name == "report.html" else 5)
     context.close()
 
 

@@ -114,7 +114,7 @@ def calibrate_privately(
             part = ledger.reserve(name, 1, event, grouping, patients)
         except BudgetExceeded as error:
             raise BudgetExceeded(
-                f"site {site} has no room for a private calibration of epsilon {settings.epsilon:g}: {error} "
+                f"site {site} has no room for a private calibration of epsilon {settings.epsilon:g}. {error} "
                 "Give --calibration none, or a smaller --calibration_epsilon, or a larger --epsilon if the "
                 "patients' budget allows it."
             ) from error
