@@ -126,6 +126,10 @@ def firewalled(networks: Networks, *hospitals: str) -> None:
         networks.run("internet", *allow, *back)
 
 
+# Seconds for a first round, in which sites that agreed on no plan beforehand check their code.
+CHECKED = 180.0
+
+
 def consortium(folder: Path) -> Consortium:
     folder.mkdir()
     return Consortium(folder, list(HOSPITALS), "", listen=AGGREGATOR, address=AGGREGATOR, port=PORT)
@@ -200,7 +204,9 @@ def test_hospitals_without_any_network_get_the_same_model_through_files(networks
     firewalled(networks, *HOSPITALS)
     direct = consortium(tmp_path / "tls")
     try:
-        direct.start_aggregator(plan(ROUNDS), within=networks.within("aggregator"), environment=SEEDED)
+        direct.start_aggregator(
+            plan(ROUNDS), within=networks.within("aggregator"), environment=SEEDED, round_deadline=CHECKED
+        )
         for site in HOSPITALS:
             direct.start(site, within=networks.within(site), environment=SEEDED)
         over_tls = finished(direct)
@@ -211,7 +217,9 @@ def test_hospitals_without_any_network_get_the_same_model_through_files(networks
     files = consortium(tmp_path / "files")
     relays = []
     try:
-        files.start_aggregator(plan(ROUNDS), within=networks.within("aggregator"), environment=SEEDED)
+        files.start_aggregator(
+            plan(ROUNDS), within=networks.within("aggregator"), environment=SEEDED, round_deadline=CHECKED
+        )
         for site in HOSPITALS:
             shared = tmp_path / f"shared-{site}"
             command = [sys.executable, "-m", "cordon.cli", "relay", str(shared), "--aggregator"]
