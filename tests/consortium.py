@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +69,12 @@ class Consortium:
 
     def __init__(
         self, folder: Path, sites: list[str], host: str | None = "127.0.0.1", *,
-        listen: str = "127.0.0.1", address: str = "", port: int = 0, warm: bool = True,
+        listen: str = "127.0.0.1", address: str = "", port: int = 0, cold: Collection[str] = (),
     ) -> None:  # fmt: skip
         """``listen``: the aggregator's own address; ``address``: what sites call it, if not ``host``.
 
-        Processes begin ``warm`` (see there), but for those in another environment.
+        Processes begin warm (see there), but for those in another environment and those of ``cold``: sites, or
+        "aggregator".
         """
         self.folder = folder
         declared = [Site(name, PATIENTS, 1.0) for name in sites]
@@ -84,7 +85,7 @@ class Consortium:
         self.port = port or free_port(listen)
         self.address = f"{known}:{self.port}"
         self.said: list[str] = []
-        self._warm = warm
+        self._cold = cold
         self._processes: dict[str, subprocess.Popen[bytes] | Warm] = {}
         sheet = "".join(f"{name},{PATIENTS},1\n" for name in sites)
         (folder / "sites.csv").write_text(f"site,declared_patients,weight\n{sheet}")
@@ -119,14 +120,15 @@ class Consortium:
             "--join_deadline", str(deadline), "--output", "model.safetensors", "--status", "spent.json",
             "--walltime", "36000", *(("--transport_dir", str(transport)) if transport else ()),
         ]  # fmt: skip
-        self._processes[site] = self._process(arguments, folder, environment or {}, within)
+        self._processes[site] = self._process(site, arguments, folder, environment or {}, within)
 
     def _process(
-        self, arguments: list[str], folder: Path, environment: Mapping[str, str], within: Sequence[str]
-    ) -> subprocess.Popen[bytes] | Warm:
+        self, name: str, arguments: list[str], folder: Path, environment: Mapping[str, str],
+        within: Sequence[str],
+    ) -> subprocess.Popen[bytes] | Warm:  # fmt: skip
         """Start ``python ARGUMENTS`` in ``folder``, where what it says goes to ``log``."""
         network = {NETWORK: within[3]} if within[:3] == ["ip", "netns", "exec"] else {}
-        if self._warm and not environment and len(within) == 4 * len(network):
+        if name not in self._cold and not environment and len(within) == 4 * len(network):
             return Warm(arguments, cwd=folder, log=folder / "log", environment={**os.environ, **network})
         with (folder / "log").open("ab") as log:
             return subprocess.Popen(
@@ -147,7 +149,7 @@ class Consortium:
 
         wait = {"min_sites": 2, "join_deadline": 60.0, "round_deadline": 60.0} | limits
         with pytest.MonkeyPatch.context() as patch:
-            if self._warm:
+            if "aggregator" not in self._cold:
                 patch.setattr(processes, "Process", as_the_product_starts_it())
             return serve(
                 plan, self.sites, FEATURES, credentials=self.folder / "run" / "aggregator", host=self.host,
@@ -173,7 +175,7 @@ class Consortium:
             *(("--transport_dir", str(transport)) if transport else ()),
             *(word for name, value in wait.items() for word in (f"--{name}", str(value))),
         ]  # fmt: skip
-        process = self._process(arguments, folder, environment or {}, within)
+        process = self._process("aggregator", arguments, folder, environment or {}, within)
         self._processes["aggregator"] = process
         return process
 

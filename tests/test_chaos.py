@@ -34,7 +34,7 @@ class Chaos:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.random = random.Random(seed)
-        self.consortium = Consortium(folder, list(SITES), warm=False)
+        self.consortium = Consortium(folder, list(SITES), cold=(*SITES, "aggregator"))
         self.plan = plan(ROUNDS)
         self.killed: list[str] = []
 

@@ -322,11 +322,11 @@ def test_a_crash_between_a_row_and_its_head_record_loses_neither(written, tmp_pa
 WRITER = """
 import sys
 from pathlib import Path
-from cordon import database, site_ledger
+from cordon import database, room, site_ledger
 
 PATIENTS = site_ledger.Grouping("patient", "mlp", 256, 40)
 database.file_system = lambda path: sys.argv[2]
-site_ledger.epsilon_by = lambda accountant, events, delta: 0.0
+room.epsilon_by = lambda accountant, events, delta: 0.0
 held = site_ledger.SiteLedger(Path(sys.argv[1]), epsilon=1.0, delta=1e-5)
 number = len(held.events())
 print("ready", flush=True)

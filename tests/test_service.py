@@ -18,7 +18,7 @@ ROUNDS = 4
 
 @pytest.mark.parametrize("module", ["cordon.federation.loopback", "cordon.federation.gate"])
 def test_a_run_goes_on_after_its_last_round_when_what_carries_it_is_killed_in_the_next(module, tmp_path):
-    two = Consortium(tmp_path, ["north", "south"], warm=False)
+    two = Consortium(tmp_path, ["north", "south"], cold=("aggregator",))
     killed = []
 
     def kill() -> None:
