@@ -73,8 +73,8 @@ class Consortium:
     ) -> None:  # fmt: skip
         """``listen``: the aggregator's own address; ``address``: what sites call it, if not ``host``.
 
-        Processes begin warm (see there), but for those in another environment and those of ``cold``: sites, or
-        "aggregator".
+        Processes begin warm (see there), but for those in another environment and those that are ``cold``:
+        sites, or "aggregator".
         """
         self.folder = folder
         declared = [Site(name, PATIENTS, 1.0) for name in sites]
