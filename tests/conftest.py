@@ -8,7 +8,6 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import pysam
@@ -21,20 +20,10 @@ from cordon.tables import LABELLED
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
-# Workers share the processors: a thread that waits for another one spins, and tests took four times as long.
+# Workers share the processors, and so do the processes that they start: a thread that waits for another one
+# spins, and tests took four times as long. torch reads it as it is imported.
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-
-
-@cache
-def share_processors() -> None:
-    torch = sys.modules["torch"]
-    torch.set_num_threads(max(1, torch.get_num_threads() // WORKERS))
-
-
-def pytest_runtest_setup() -> None:
-    """torch's threads are this worker's share, once a test has imported it, which takes seconds."""
-    if "torch" in sys.modules:
-        share_processors()
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

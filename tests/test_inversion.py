@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torch.func import functional_call, grad, vmap
 
 from cordon.auditing.inversion import (
     CLOSED_FORM,
@@ -12,13 +14,14 @@ from cordon.auditing.inversion import (
     Marginals,
     _errors,
     closed_form,
+    dense_gradients,
     invert,
     match_gradients,
 )
 from cordon.auditing.shadows import unit_gradients_of
 from cordon.errors import UserError
 from cordon.federation.plan import Plan
-from cordon.model import Parameters, initial_parameters
+from cordon.model import Parameters, build, initial_parameters
 from cordon.pretraining import fit
 from cordon.units import Units
 
@@ -96,6 +99,21 @@ def test_gradient_matching_finds_one_row_and_comes_near_to_four():
     mixture = invert(plan(), PRIVATE, PUBLIC, WARM, rows=4, protected=False, repeats=10)
     assert four.ratio.high < 0.95
     assert four.error < mixture.error
+
+
+@pytest.mark.parametrize("architecture", ["logistic", "mlp"])
+def test_gradients_that_are_written_out_are_those_of_torch(architecture):
+    torch.manual_seed(0)
+    module = build(architecture, FEATURES).double()
+    values = {name: torch.randn_like(value) for name, value in module.named_parameters()}
+    inputs, residuals = torch.randn(3, 5, FEATURES).double(), torch.randn(3, 5).double()
+
+    def weighted(at, rows, weights):
+        return functional_call(module, at, (rows,)) @ weights
+
+    expected = vmap(grad(weighted), in_dims=(None, 0, 0))(values, inputs, residuals)
+    for name, found in zip(values, dense_gradients(values, inputs, residuals), strict=True):
+        torch.testing.assert_close(found.reshape(expected[name].shape), expected[name])
 
 
 def test_constant_public_features_are_known_to_gradient_matching():
