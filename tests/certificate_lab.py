@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
+import numpy as np
+import pyarrow as pa
+
+from conftest import table_row
 from cordon.accountants import GAUSSIAN, epsilon_rdp
 from cordon.auditing import certificate
 from cordon.auditing.attempts import Attempt
@@ -17,6 +22,7 @@ from cordon.federation.plan import Plan
 from cordon.ledger import ChainedLog, key_path, read_log
 from cordon.model import Model, initial_parameters
 from cordon.spending import DECISION
+from cordon.tables import LABELLED, write_table
 
 PLAN = Plan.calibrated(
     run="2026-11-25-aa", model="logistic", unit="patient", epsilon=4.0, delta=1e-5, rounds=3, local_steps=4,
@@ -88,3 +94,21 @@ class Lab:
         subject = Subject(self.model, PLAN, SITES, tip, trained, attempt.to_dict())
         certificate.issue(path, subject, [found, *checks], found.figures, key or self.key)
         return path
+
+
+def left_by_a_run(folder) -> None:
+    """What a run leaves, in ``folder``: a ledger, a model, its record, and two tables of variants."""
+    lab = Lab(folder)
+    lab.model.save(folder / "model.safetensors")
+    record = {"plan": PLAN.to_dict(), "model_hash": lab.model.hash, "sites": SITES}
+    (folder / "federation.json").write_text(json.dumps(record))
+    source = np.random.default_rng(4)
+    for name, patients in (("trained", 14), ("held_out", 6)):
+        rows = [
+            table_row(
+                patient=f"{name}{number % patients}", position=number + 1, label=int(source.random() < 0.8),
+                **dict(zip(FEATURES, source.normal(size=len(FEATURES)).tolist(), strict=True)),
+            )
+            for number in range(20 * patients)
+        ]  # fmt: skip
+        write_table(pa.Table.from_pylist(rows, schema=LABELLED), folder / f"{name}.parquet")

@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
+from certificate_lab import left_by_a_run
 from conftest import ROOT, Lab, Read
 from cordon import __version__
+from cordon.auditing.certificate import verify
+from cordon.model import load
 from docker_lab import about, docker, image
 from test_pipeline import environment
 
@@ -282,6 +285,28 @@ def test_a_stand_in_that_is_called_says_which_image_to_take() -> None:
     assert done.returncode == 134
     assert "ncclGroupStart: this Cordon has no CUDA" in done.stderr
     assert "-cuda" in done.stderr
+
+
+@pytest.mark.pipeline
+@pytest.mark.timeout(900)
+def test_a_model_is_audited_in_the_image_with_real_noise(tmp_path: Path) -> None:
+    """What a run of a seeded double cannot show, whose model every audit refuses."""
+    left_by_a_run(tmp_path)
+    in_image(
+        "train",
+        "/given/audit_model.py trained.parquet --held_out held_out.parquet --model model.safetensors "
+        "--record federation.json --ledger ledger.sqlite --trainings 8 --certificate certificate.json "
+        "--details audit.json",
+        "--user", f"{os.getuid()}:{os.getgid()}", "--read-only", "--tmpfs", "/tmp",
+        "--env", "OMP_NUM_THREADS=1", "--volume", f"{ROOT / 'bin'}:/given:ro",
+        "--volume", f"{tmp_path}:/work", "--workdir", "/work",
+    )  # fmt: skip
+    content = verify(tmp_path / "certificate.json", load(tmp_path / "model.safetensors"))
+    verdicts = {check["name"]: check["verdict"] for check in content["checks"]}
+    assert {name for name, verdict in verdicts.items() if verdict == "passed"} >= {
+        "claims", "noise", "neighbours", "releases", "sampling", "egress", "step bound"
+    }  # fmt: skip
+    assert "failed" not in verdicts.values()
 
 
 @pytest.mark.pipeline

@@ -5,25 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
-from certificate_lab import PLAN, SITES, Lab
-from conftest import table_row
+from certificate_lab import PLAN, Lab, left_by_a_run
 from cordon.accountants import Event, calibrate_noise
 from cordon.auditing import release
 from cordon.auditing.attack_scores import AttackScore, Estimate, Rate
 from cordon.auditing.certificate import verify
 from cordon.auditing.release import Evidence, Limits, examine
 from cordon.cli import main
-from cordon.features import FEATURES
 from cordon.federation import messages, site
 from cordon.federation.plan import Plan
 from cordon.ledger import ChainedLog
 from cordon.model import load
 from cordon.provenance import FAILED, UNABLE, UNTRIED, Provenance, code_digest
-from cordon.tables import LABELLED, write_table
 from cordon.tradeoff import tradeoff
 from cordon.training import train
 from cordon.units import Units
@@ -193,107 +189,115 @@ def test_an_attack_on_one_site_is_held_against_what_that_sites_part_costs():
     assert release.at_one_site(plan).most(0.01) == of_one.most(0.01) < 0.8 * of_both.most(0.01)
 
 
+def audit(folder: Path, *more: str) -> Result:
+    given = {
+        "model": "model.safetensors", "record": "federation.json", "ledger": "ledger.sqlite",
+        "held_out": "held_out.parquet", "certificate": "certificate.json", "details": "audit.json",
+    }  # fmt: skip
+    words = [word for name, file in given.items() for word in (f"--{name}", str(folder / file))]
+    words += ["--trainings", "12", str(folder / "trained.parquet"), *more]
+    run = CliRunner().invoke(main, ["audit", *words])
+    assert run.exception is None or isinstance(run.exception, SystemExit), run.exception
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where three audits of one model are made: one fails, one is ended in its middle, one passes."""
+    folder = tmp_path_factory.mktemp("attempts")
+    left_by_a_run(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def failed(folder) -> tuple[Result, dict]:
+    run = audit(folder, "--attack_auc", "0.0")
+    return run, json.loads((folder / "audit.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def ended(folder, failed) -> Result:
+    def killed(*arguments, **named):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(release, "check_egress", killed)
+        return audit(folder)
+
+
+@pytest.fixture(scope="module")
+def passed(folder, ended) -> Result:
+    return audit(folder)
+
+
+def test_a_private_check_that_fails_tells_no_figure_of_it(failed):
+    run, details = failed
+    assert run.exit_code == 8
+    (told,) = [line for line in run.stderr.splitlines() if line.startswith("  - ")]
+    assert told == "  - membership: failed; its figures are of patients' rows and stay in the details"
+    assert "an AUC of" not in run.stderr + run.stdout
+    (private,) = [check for check in details["checks"] if check["verdict"] == FAILED]
+    assert "an AUC of" in private["reason"]
+
+
+def test_a_model_that_passes_gets_a_certificate_without_figures_of_private_rows(folder, passed):
+    assert passed.exit_code == 0, passed.output
+    content = verify(folder / "certificate.json", load(folder / "model.safetensors"))
+    assert [check["name"] for check in content["checks"]] == CHECKS
+    assert "step bound: passed; at least epsilon" in passed.stdout
+    assert "with half of the noise it would have shown at least epsilon" in passed.stdout
+    assert "one run: not able to refute; figures stay in the details; had every guess" in passed.stdout
+    for check in content["checks"][9:]:
+        assert check["private"]
+        assert "figures" not in check
+    assert "AUC" not in passed.stdout
+    assert "white-box" not in passed.stdout
+    details = json.loads((folder / "audit.json").read_text())
+    attacks = next(check for check in details["checks"] if check["name"] == "membership")
+    assert len(attacks["figures"]["results"]) == 7
+
+
+def test_every_audit_is_a_row_before_it_begins_and_the_certificate_says_which_it_is(folder, ended, passed):
+    assert ended.exit_code == 130
+    rows = [*ChainedLog(folder / "ledger.sqlite")][-5:]
+    assert [(row["kind"], row["attempt"]) for row in rows] == [
+        ("audit", 1), ("audited", 1), ("audit", 2), ("audit", 3), ("audited", 3)
+    ]  # fmt: skip
+    assert rows[1]["verdicts"]["membership"] == "failed"
+    assert rows[0]["limits"]["auc"] == 0.0
+    content = json.loads((folder / "certificate.json").read_text())
+    told = content["audit"]
+    assert (told["attempt"], told["trainings"], told["limits"]["auc"]) == (3, 12, 0.75)
+    assert told["confidence"] == {"attacks": 0.998, "step bound": 0.999, "made-up rows": 1 - 1e-6}
+    assert told["code"] == code_digest()
+    first, second = told["earlier"]
+    assert first["verdicts"]["membership"] == "failed"
+    assert second == {"attempt": 2, "verdicts": None}
+    # The signed tip is that with the audit's own row.
+    ledger = ChainedLog(folder / "ledger.sqlite")
+    assert content["ledger"] == {"key": ledger.tip.key, "rows": len(ledger), "head": ledger.head}
+    files = [str(folder / "certificate.json"), "--model", str(folder / "model.safetensors")]
+    shown = CliRunner().invoke(main, ["certificate", "verify", *files])
+    assert "audit: attempt 3, 12 trainings for each attack at confidence 99.8 %" in shown.stdout
+    assert "audit: attempt 1: membership failed" in shown.stdout
+
+
 class TestCommand:
     @pytest.fixture
     def held(self, tmp_path) -> Path:
-        """What a run leaves: a ledger, a model, its record, and two tables of variants."""
-        lab = Lab(tmp_path)
-        lab.model.save(tmp_path / "model.safetensors")
-        record = {"plan": PLAN.to_dict(), "model_hash": lab.model.hash, "sites": SITES}
-        (tmp_path / "federation.json").write_text(json.dumps(record))
-        source = np.random.default_rng(4)
-        for name, patients in (("trained", 14), ("held_out", 6)):
-            rows = [
-                table_row(
-                    patient=f"{name}{number % patients}", position=number + 1,
-                    label=int(source.random() < 0.8),
-                    **dict(zip(FEATURES, source.normal(size=len(FEATURES)).tolist(), strict=True)),
-                )
-                for number in range(20 * patients)
-            ]  # fmt: skip
-            write_table(pa.Table.from_pylist(rows, schema=LABELLED), tmp_path / f"{name}.parquet")
+        left_by_a_run(tmp_path)
         return tmp_path
-
-    def audit(self, folder: Path, *more: str):
-        given = {
-            "model": "model.safetensors", "record": "federation.json", "ledger": "ledger.sqlite",
-            "held_out": "held_out.parquet", "certificate": "certificate.json", "details": "audit.json",
-        }  # fmt: skip
-        words = [word for name, file in given.items() for word in (f"--{name}", str(folder / file))]
-        words += ["--trainings", "12", str(folder / "trained.parquet"), *more]
-        run = CliRunner().invoke(main, ["audit", *words])
-        assert run.exception is None or isinstance(run.exception, SystemExit), run.exception
-        return run
-
-    def test_a_model_that_passes_gets_a_certificate_without_figures_of_private_rows(self, held):
-        run = self.audit(held)
-        assert run.exit_code == 0, run.output
-        content = verify(held / "certificate.json", load(held / "model.safetensors"))
-        assert [check["name"] for check in content["checks"]] == CHECKS
-        assert "step bound: passed; at least epsilon" in run.stdout
-        assert "with half of the noise it would have shown at least epsilon" in run.stdout
-        assert "one run: not able to refute; figures stay in the details; had every guess" in run.stdout
-        for check in content["checks"][9:]:
-            assert check["private"]
-            assert "figures" not in check
-        assert "AUC" not in run.stdout
-        assert "white-box" not in run.stdout
-        details = json.loads((held / "audit.json").read_text())
-        attacks = next(check for check in details["checks"] if check["name"] == "membership")
-        assert len(attacks["figures"]["results"]) == 7
-
-    def test_every_audit_is_two_rows_of_the_ledger_and_the_certificate_says_which_it_is(self, held):
-        assert self.audit(held, "--attack_auc", "0.0").exit_code == 8
-        assert self.audit(held).exit_code == 0
-        rows = [*ChainedLog(held / "ledger.sqlite")][-4:]
-        assert [(row["kind"], row["attempt"]) for row in rows] == [
-            ("audit", 1), ("audited", 1), ("audit", 2), ("audited", 2)
-        ]  # fmt: skip
-        assert rows[1]["verdicts"]["membership"] == "failed"
-        assert rows[0]["limits"]["auc"] == 0.0
-        content = json.loads((held / "certificate.json").read_text())
-        told = content["audit"]
-        assert (told["attempt"], told["trainings"], told["limits"]["auc"]) == (2, 12, 0.75)
-        assert told["confidence"] == {"attacks": 0.998, "step bound": 0.999, "made-up rows": 1 - 1e-6}
-        assert told["code"] == code_digest()
-        assert [row["verdicts"]["membership"] for row in told["earlier"]] == ["failed"]
-        # The signed tip is that with the audit's own row.
-        ledger = ChainedLog(held / "ledger.sqlite")
-        assert content["ledger"] == {"key": ledger.tip.key, "rows": len(ledger), "head": ledger.head}
-        shown = CliRunner().invoke(
-            main,
-            [
-                "certificate",
-                "verify",
-                str(held / "certificate.json"),
-                "--model",
-                str(held / "model.safetensors"),
-            ],
-        )
-        assert "audit: attempt 2, 12 trainings for each attack at confidence 99.8 %" in shown.stdout
-        assert "audit: attempt 1: membership failed" in shown.stdout
-
-    def test_an_audit_that_is_ended_in_its_middle_shows_as_well(self, held, monkeypatch):
-        def killed(*arguments, **named):
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr(release, "check_egress", killed)
-            assert self.audit(held).exit_code == 130
-        assert self.audit(held).exit_code == 0
-        told = json.loads((held / "certificate.json").read_text())["audit"]
-        assert (told["attempt"], told["earlier"]) == (2, [{"attempt": 1, "verdicts": None}])
 
     def test_a_training_that_says_of_itself_that_it_was_seeded_gets_no_certificate(self, held):
         """And what computed it is named in the details."""
         Lab.decided_by(held, Provenance("ab" * 32, {"torch": "2.9"}, {"noise": "failed"}, seeded=True))
-        run = self.audit(held)
+        run = audit(held)
         assert run.exit_code == 8
         assert "training: x: seeded: not private; x: its check of noise failed" in run.stderr
         assert not (held / "certificate.json").exists()
 
     def test_figures_of_public_rows_are_in_it(self, held):
-        run = self.audit(held, "--rows", "public")
+        run = audit(held, "--rows", "public")
         assert "an AUC of" in run.stdout
         content = json.loads((held / "certificate.json").read_text())
         (membership,) = [check for check in content["checks"] if check["name"] == "membership"]
@@ -301,7 +305,7 @@ class TestCommand:
 
     def test_a_model_that_fails_ends_with_8_and_leaves_its_details_alone(self, held, monkeypatch):
         monkeypatch.setattr(*BUGS["half of the noise"])
-        run = self.audit(held)
+        run = audit(held)
         assert run.exit_code == 8
         assert "the model must not leave" in run.stderr
         assert "step bound: at least epsilon" in run.stderr
@@ -313,18 +317,8 @@ class TestCommand:
         ]
         assert failed == ["noise", "step bound"]
 
-    def test_a_private_check_that_fails_tells_no_figure_of_it(self, held):
-        run = self.audit(held, "--attack_auc", "0.0")
-        assert run.exit_code == 8
-        (told,) = [line for line in run.stderr.splitlines() if line.startswith("  - ")]
-        assert told == "  - membership: failed; its figures are of patients' rows and stay in the details"
-        assert "an AUC of" not in run.stderr + run.stdout
-        (private,) = [check for check in json.loads((held / "audit.json").read_text())["checks"]
-                      if check["verdict"] == FAILED]  # fmt: skip
-        assert "an AUC of" in private["reason"]
-
     def test_a_record_of_nothing_and_a_ledger_without_a_key_are_named(self, held):
         (held / "ledger.key").rename(held / "elsewhere.key")
-        assert "its key is not beside it" in self.audit(held).stderr
+        assert "its key is not beside it" in audit(held).stderr
         (held / "federation.json").write_text("{}")
-        assert "not the record of a run" in self.audit(held).stderr
+        assert "not the record of a run" in audit(held).stderr
