@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+
+# Workers share the processors, and so do the processes that they start: a thread that waits for another one
+# spins, and tests took four times as long. Whatever computes reads it as it is imported.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+
+import importlib.util
 import random
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,11 +25,6 @@ from cordon.tables import LABELLED
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
-
-# Workers share the processors, and so do the processes that they start: a thread that waits for another one
-# spins, and tests took four times as long. torch reads it as it is imported.
-WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
