@@ -120,7 +120,7 @@ def test_a_declaration_over_budget_is_quarantined_and_stays_in_the_account(log, 
     decision = judge.judge(SITE, 1, reply(event=event))
     assert decision.decision == QUARANTINED
     assert "over budget" in decision.reason
-    assert judge.spent(SITE)[0] == epsilon_rdp([event], 1e-5) > PLAN.epsilon
+    assert judge.spent(SITE)[0] == epsilon_rdp([PLAN.event, event], 1e-5) > PLAN.epsilon
     assert "over budget" in auditor(log).judge(SITE, 2, reply(2)).reason
 
 
@@ -130,6 +130,26 @@ def test_a_declaration_over_budget_is_quarantined_and_stays_in_the_account(log, 
 def test_another_declaration_than_the_plans_is_quarantined_too(log, event):
     decision = auditor(log).judge(SITE, 1, reply(event=event))
     assert (decision.decision, decision.reason) == (QUARANTINED, "declared events that are not the plan's")
+
+
+@pytest.mark.parametrize("changes", [{}, {"run": "run-0"}, {"round": 7}, {"status": ANSWERED}], ids=str)
+@pytest.mark.parametrize("event", [Event(1e6, 1e-6, 1), Event(3.0, 0.3, 2)])
+def test_a_site_that_was_asked_is_charged_what_it_was_asked_for_whatever_it_declares(log, event, changes):
+    judge = auditor(log)
+    judge.ask(1, [SITE])
+    decision = judge.judge(SITE, 1, reply(event=event, **changes))
+    assert decision.decision != ACCEPTED
+    asked = epsilon_rdp([PLAN.event, event], 1e-5)
+    assert judge.spent(SITE)[0] == decision.epsilon_rdp == asked >= epsilon_rdp([PLAN.event], 1e-5)
+    (account,) = accounts(log)
+    assert account.rounds[-1].epsilon_rdp == asked
+
+
+@pytest.mark.parametrize("changes", [{"run": "run-0"}, {"round": 7}], ids=str)
+def test_a_reply_to_another_round_at_the_plans_cost_is_one_release(log, changes):
+    judge = auditor(log)
+    judge.ask(1, [SITE])
+    assert judge.judge(SITE, 1, reply(**changes)).epsilon_rdp == epsilon_rdp([PLAN.event], 1e-5)
 
 
 @pytest.mark.parametrize("changes", [{"run": "run-0"}, {"round": 1}, {"round": 3}, {"round": -2}], ids=str)
@@ -269,7 +289,7 @@ def test_every_decision_is_one_row_that_still_verifies(log):
         (d.site, n, d.decision, d.reason) for d, n in zip(decisions, (1, 1, 2, 2), strict=True)
     ]
     assert [row["identity"] for row in rows] == [identity(s) for s in (SITE, OTHER, SITE, OTHER)]
-    assert [len(row["events"]) for row in rows] == [1, 0, 1, 1]
+    assert [len(row["events"]) for row in rows] == [1, 0, 2, 1]
     assert {(row["run"], row["delta"], row["unit"]) for row in rows} == {("run-1", 1e-5, "patient")}
 
 
@@ -290,7 +310,8 @@ def test_the_account_goes_on_beyond_the_most_steps_of_one_event(log):
     for number in (1, 2, 3):
         decision = judge.judge(SITE, number, reply(number, event=Event(1000.0, 0.01, MOST_STEPS)))
         assert decision.decision == QUARANTINED
-    assert judge.spent(SITE)[0] == epsilon_rdp([Event(1000.0, 0.01, MOST_STEPS)] * 3, 1e-5)
+    declared = [PLAN.event, Event(1000.0, 0.01, MOST_STEPS)]
+    assert judge.spent(SITE)[0] == epsilon_rdp(declared * 3, 1e-5)
 
 
 EVENTS = st.builds(

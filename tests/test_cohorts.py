@@ -26,6 +26,8 @@ from hypothesis import strategies as st
 from cordon import cli
 from cordon.accountants import Event
 from cordon.errors import BudgetExceeded, UserError
+from cordon.federation.credentials import enrol
+from cordon.federation.plan import Site
 from cordon.ledger import ChainedLog
 from cordon.pseudonyms import FILE, read_salt
 from cordon.site_ledger import SiteLedger
@@ -76,23 +78,27 @@ def test_whatever_happens_each_patient_keeps_to_the_budget_by_an_independent_com
     """A model in five lines plays the rule: by patient, over all ledgers, new to the run or not."""
     with TemporaryDirectory() as folder:
         history = {patient: [] for patient in "pqrs"}
+        last, stopped = {}, set()  # by ledger and run: who is in its last round, and whether it ended
         for number, (name, run, noise, who, after, crash) in enumerate(rounds, start=1):
             event, held = Event(noise, 0.2, 5), ledger(folder, name, budget)
-            expected = set()
-            running = any(row[:2] == (name, run) for rows in history.values() for row in rows)
+            expected, place = set(), (name, run)
+            running = place in last
             for patient in who:
                 mine = [event for *_, event in history[patient]]
-                begun = any(row[:2] == (name, run) for row in history[patient])
                 whole = composed([event] * (1 + after)) <= budget and not running
                 fits = composed([*mine, *[event] * (1 + after * whole)]) <= budget
-                if fits and (begun or not running):
+                if fits and (not running or patient in last[place]):
                     expected.add(patient)
-            if not expected:
+            if not expected or place in stopped:
                 before = list(held._log)
-                with pytest.raises((BudgetExceeded, UserError)):
+                ends = place not in stopped and not (running and who.isdisjoint(last[place]))
+                with pytest.raises(BudgetExceeded if ends or place in stopped else UserError):
                     held.reserve(run, number, event, PATIENTS, sorted(who), after=after)
-                assert list(held._log) == before
+                row = {"kind": "stopped", "run": run, "round": number}
+                assert list(held._log) == [*before, *([row] if ends else [])]
+                stopped |= {place} if ends else set()
                 continue
+            last[place] = expected
             assert held.reserve(run, number, event, PATIENTS, sorted(who), after=after) == expected
             if crash:  # the same round again, by a new process: nobody is charged twice
                 again = ledger(folder, name, budget)
@@ -115,13 +121,99 @@ def test_a_renamed_site_finds_what_its_patients_spent(tmp_path):
         BudgetExceeded, match=r"round 1 would bring epsilon to more than .* by RDP; .* by PLD"
     ):
         renamed.reserve("b", 1, EVENT, PATIENTS, ["p", "q"])
-    assert list(renamed._log) == []
+    assert renamed.events() == []
     # Who is new has a full budget, and those who have spent theirs are left out.
-    assert reserve(renamed, "b", 1, "pqr") == {"r"}
-    assert reserve(renamed, "b", 2, "pqr") == {"r"}
+    assert reserve(renamed, "c", 1, "pqr") == {"r"}
+    assert reserve(renamed, "c", 2, "pqr") == {"r"}
     assert renamed.spent() == pytest.approx(budget)
     with pytest.raises(BudgetExceeded):
-        renamed.reserve("b", 3, EVENT, PATIENTS, ["p", "q", "r"])
+        renamed.reserve("c", 3, EVENT, PATIENTS, ["p", "q", "r"])
+
+
+@pytest.mark.parametrize("others", ["", "q"])
+@pytest.mark.parametrize("raised", [False, True])
+def test_who_was_left_out_does_not_come_back_because_nobody_else_was_there(tmp_path, others, raised):
+    """p has room for two of four rounds: for the last two, had the run not begun before them."""
+    held = ledger(tmp_path, epsilon=composed([EVENT] * 4))
+    for number in (1, 2):
+        reserve(held, "a", number, "p")
+    assert _taking(held, "b", 1, {"p", *others}, after=3) == set(others)
+    held = ledger(tmp_path, epsilon=composed([EVENT] * (9 if raised else 4)))
+    assert _taking(held, "b", 3, {"p", *others}, after=1) == set(others)
+    assert _taking(held, "c", 1, {"p"}, after=1) == {"p"}
+
+
+def test_who_was_left_out_in_the_midst_of_a_run_stays_out(tmp_path):
+    for others in ("", "q"):
+        folder = tmp_path / f"with {others}"
+        held = ledger(folder, epsilon=composed([EVENT] * 3))
+        reserve(held, "a", 1, "p")
+        reserve(held, "b", 1, {"p", *others}, after=1)
+        reserve(held, "c", 1, "p")
+        assert _taking(held, "b", 2, {"p", *others}) == set(others)
+        assert _taking(ledger(folder, epsilon=9.0), "b", 3, {"p", *others}) == set(others)
+
+
+@pytest.mark.parametrize("others", ["", "q"])
+def test_a_reservation_of_a_patient_over_the_budget_in_force_is_not_used_again(tmp_path, others):
+    held = ledger(tmp_path, epsilon=9.0)
+    reserve(held, "a", 1, "p")
+    assert held.reserve("b", 1, EVENT, PATIENTS, sorted({"p", *others})) == {"p", *others}
+    lower, size = ledger(tmp_path, epsilon=composed([EVENT])), len(held._log)
+    assert _taking(lower, "b", 1, {"p", *others}, sent=False) == set(others)
+    assert _taking(ledger(tmp_path, epsilon=9.0), "b", 1, {"p", *others}) == set(others)
+    # Nobody paid twice, and another round at the old budget finds p left out as well.
+    spent = sorted(len(one.reservations) for one in ledger(tmp_path).histories() if one.patients.any())
+    assert spent == ([1, 2] if others else [2])
+    shown = CliRunner().invoke(cli.main, ["ledger", "show", str(tmp_path / "north.sqlite"), "--json"])
+    assert [(row["run"], row["round"]) for row in json.loads(shown.stdout)["accounts"][0]["rounds"]] == [
+        ("a", 1), ("b", 1),
+    ]  # fmt: skip
+    assert len(lower._log) > size
+
+
+def _taking(held, run, number, who, sent=True, **more):
+    try:
+        part = held.reserve(run, number, EVENT, PATIENTS, sorted(who), **more)
+    except BudgetExceeded:
+        return set()
+    if sent:
+        held.mark_sent(run, number)
+    return part
+
+
+@pytest.mark.parametrize("noise", [2.0, 3.0])
+def test_one_patient_at_two_sites_of_a_plan_for_two_takes_part_in_both(tmp_path, noise):
+    """Ledgers of one folder are some of the sites that the plan counts, not as many again."""
+    rounds, event = 4, Event(noise, 0.1, 10, sites=2)
+    one = replace(event, sites=1)
+    budget = composed([one] * 2 * rounds)
+    sites = {"north": "pn", "south": "ps"}
+    for number in range(1, rounds + 1):
+        for name, who in sites.items():
+            held = ledger(tmp_path, name, budget)
+            assert reserve(held, "a", number, who, event, after=rounds - number) == set(who)
+            # p is counted at both in the rounds that one of them has reserved, the others too.
+            assert held.spent() == pytest.approx(composed([one] * 2 * number))
+    for name in sites:
+        held = ledger(tmp_path, name, budget)
+        assert held.epsilons()[0] == held.epsilons("a")[0] == pytest.approx(budget)
+        with pytest.raises(BudgetExceeded):
+            held.reserve("b", 1, event, PATIENTS, [*sites[name]])
+    path = str(tmp_path / "north.sqlite")
+    shown = json.loads(CliRunner().invoke(cli.main, ["ledger", "show", path, "--json"]).stdout)["cohorts"]
+    assert [one["epsilon_rdp"] for one in shown] == pytest.approx([budget] * 2)
+
+
+def test_a_patient_at_more_ledgers_than_the_plan_counts_pays_for_each(tmp_path):
+    budget = composed([EVENT] * 3)
+    event = replace(EVENT, sites=2)
+    for number, name in enumerate(["north", "south", "west"], start=1):
+        held = ledger(tmp_path, name, budget)
+        assert reserve(held, "a", 1, "p", event) == {"p"}
+        assert held.spent() == pytest.approx(composed([EVENT] * max(2, number)))
+    with pytest.raises(BudgetExceeded):
+        ledger(tmp_path, "east", budget).reserve("a", 1, event, PATIENTS, ["p"])
 
 
 def test_disjoint_cohorts_compose_in_parallel_and_overlapping_ones_in_sequence(tmp_path):
@@ -248,6 +340,31 @@ def test_a_ledger_names_no_patient_and_its_export_not_even_how_many(tmp_path):
     assert len(alone) == len(lines)
 
 
+def test_rows_do_not_tell_whether_the_same_patients_took_part_in_two_runs_or_ledgers(tmp_path):
+    held, south = ledger(tmp_path), ledger(tmp_path, "south")
+    for where, run, who in ((held, "a", "pq"), (held, "b", "pq"), (held, "c", "pqr"), (south, "a", "pq")):
+        reserve(where, run, 1, who)
+    rows = [row for one in (held, south) for row in one._log.of_kind("reserved")]
+    assert len({row["cohort"] for row in rows}) == 4
+    alike = ledger(tmp_path / "other")  # of other patients, under another salt
+    reserve(alike, "a", 1, "pq")
+    assert alike._log.of_kind("reserved")[0]["cohort"] not in {row["cohort"] for row in rows}
+
+
+def test_a_cohort_of_an_older_ledger_that_bare_digests_name_is_read(tmp_path):
+    held, salt = ledger(tmp_path, epsilon=composed([EVENT] * 2)), read_salt(tmp_path)
+    with held._log.locked():
+        cohort = held._log.attach(b"".join(sorted(map(salt.digest, "pq"))))
+        row = {"kind": "reserved", "run": "a", "round": 1, "unit": "patient", "declared_units": 40}
+        row |= {"grouping": PATIENTS.digest, "event": EVENT.to_dict(), "cohort": cohort, "salt": salt.name}
+        held._log.append(row)
+    # Not sent yet: the round is asked for again, and costs nobody twice.
+    assert reserve(held, "a", 1, "pqr") == {"p", "q"}
+    assert held.spent() == pytest.approx(composed([EVENT]))
+    assert reserve(held, "b", 1, "pr") == {"p", "r"}
+    assert _taking(held, "c", 1, "pr") == {"r"}
+
+
 @pytest.mark.parametrize(
     "statement",
     ["DELETE FROM attachments", "DROP TABLE attachments", "UPDATE attachments SET content = x'00'"],
@@ -269,6 +386,37 @@ def test_a_ledger_beside_it_that_was_changed_is_refused(tmp_path):
         connection.execute("UPDATE rows SET line = replace(line, '10', '11') WHERE number = 2")
     with pytest.raises(UserError, match=r"north\.sqlite, row 2: the row's signature does not verify"):
         ledger(tmp_path, "south").reserve("b", 1, EVENT, PATIENTS, ["p"])
+
+
+@pytest.mark.parametrize(
+    ("gone", "fault"),
+    [
+        ([".head"], r"north\.sqlite: its head record north\.head is missing"),
+        ([".sqlite"], r"north\.sqlite: missing, but its north\.key is there"),
+        ([".sqlite", ".key"], r"north\.sqlite: missing, but its north\.head is there"),
+        ([".sqlite", ".head"], r"north\.sqlite: missing, but its north\.key is there"),
+        ([".key"], r"north\.key: the key of north\.sqlite is missing"),
+        ([".key", "rows"], r"north\.key: the key of north\.sqlite is missing"),
+        ([".head", "rows"], r"north\.sqlite: its head record north\.head is missing"),
+    ],
+)
+def test_a_ledger_beside_it_that_lacks_a_file_is_refused_as_an_own_one(tmp_path, gone, fault):
+    for number in (1, 2):
+        reserve(ledger(tmp_path), "a", number, "pq")
+    for what in gone:
+        if what == "rows":
+            with closing(sqlite3.connect(tmp_path / "north.sqlite")) as connection, connection:
+                connection.execute(f"DELETE FROM rows WHERE number > {0 if '.key' in gone else 1}")
+        else:
+            (tmp_path / f"north{what}").unlink()
+    with pytest.raises(UserError, match=fault):
+        ledger(tmp_path, "south").reserve("b", 1, EVENT, PATIENTS, ["p"])
+
+
+def test_another_key_in_the_folder_is_no_ledgers(tmp_path):
+    enrol([Site("north", 40, 1.0)], None, state=tmp_path, outdir=tmp_path / "run")
+    assert (tmp_path / "north.key").exists()
+    assert reserve(ledger(tmp_path, "south"), "a", 1, "p") == {"p"}
 
 
 def test_what_one_ledger_counts_by_patient_another_of_the_folder_does_not_by_variant(tmp_path):

@@ -258,7 +258,7 @@ def test_rows_that_are_others_than_the_head_record_saw_are_refused(written, tmp_
 
 
 def test_a_ledger_its_key_or_its_head_record_that_is_gone_is_not_made_anew(written, tmp_path):
-    for suffix, message in ((".sqlite", "missing, but its key"), (".head", "head record .* is missing"),
+    for suffix, message in ((".sqlite", "missing, but its log.key"), (".head", "head record .* is missing"),
                             (".key", "the key of log.sqlite is missing")):  # fmt: skip
         path = shutil.copytree(written[0].parent, tmp_path / suffix) / "log.sqlite"
         path.with_suffix(suffix).unlink()
@@ -628,7 +628,20 @@ def test_a_round_beyond_the_budget_is_refused_and_nothing_is_recorded(tmp_path):
     ) as refusal:
         held.reserve("a", 2, EVENT, PATIENTS)
     assert refusal.value.exit_code == 3
-    assert list(held._log) == before == list(ledger(tmp_path, epsilon=one)._log)
+    stopped = {"kind": "stopped", "run": "a", "round": 2}
+    assert list(held._log) == [*before, stopped] == list(ledger(tmp_path, epsilon=one)._log)
+    # The run ended here, whatever the budget is later; another one may begin.
+    with pytest.raises(BudgetExceeded, match="run a ended here at round 2, for which nobody had room"):
+        ledger(tmp_path).reserve("a", 3, EVENT, PATIENTS)
+    ledger(tmp_path).reserve("b", 1, EVENT, PATIENTS)
+    assert ledger(tmp_path).events() == [EVENT] * 2
+
+
+def test_a_reservation_is_used_again_only_within_the_budget_in_force(tmp_path):
+    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS)
+    with pytest.raises(BudgetExceeded, match="round 1 would bring epsilon to more than the site's budget"):
+        ledger(tmp_path, epsilon=0.99 * epsilon_rdp([EVENT], 1e-5)).reserve("a", 1, EVENT, PATIENTS)
+    assert ledger(tmp_path).events() == [EVENT]
 
 
 def test_spending_composes_over_runs(tmp_path):

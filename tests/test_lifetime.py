@@ -334,5 +334,9 @@ def test_an_operator_plans_by_the_aggregators_ledger(tmp_path):
     done, _ = elsewhere.planned("--ledger", tmp_path / "no.sqlite")
     assert done.exit_code == 2
     assert "its key is not beside it" in done.output
+    (tmp_path / "no.key").write_bytes(ledger.with_suffix(".key").read_bytes())
+    done, _ = elsewhere.planned("--ledger", tmp_path / "no.sqlite")
+    assert done.exit_code == 2
+    assert "its head record no.head is missing" in done.output
     done, _ = elsewhere.planned(run_epsilon=3.5)
     assert "a run of epsilon 3.5 is more than the 3 of a lifetime" in done.output

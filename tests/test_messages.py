@@ -522,7 +522,8 @@ def test_units_are_those_of_each_tasks_own_plan(tmp_path, task_message, monkeypa
         task_message.content.update(content)
         return Reply.from_records(one.handle(task_message)).status
 
-    assert status(1, unit="variant", noise_multiplier=0.3) == STOPPED
+    assert status(1, run="by-variant", unit="variant", noise_multiplier=0.3) == STOPPED
+    assert status(2, run="by-variant", unit="variant") == STOPPED  # the run ended here
     assert status(1) == TRAINED
     assert status(2) == TRAINED
     assert status(3, model="mlp") == TRAINED

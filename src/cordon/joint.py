@@ -15,16 +15,53 @@ SIGNS = (
     (re.compile(rb"##GATKCommandLine.*\b(CombineGVCFs|GenomicsDBImport)\b"), "GATK's {}"),
     (re.compile(rb"##GATKCommandLine.*(gendb:|name=variant2\b)"), "GATK's GenotypeGVCFs of several samples"),
     (
-        re.compile(rb"##GATKCommandLine.*\bSelectVariants\b.*(--?sample-name|-sn\b|sample_name=\[[^\]])"),
+        re.compile(
+            rb"##GATKCommandLine.*\bSelectVariants\b.*(?:--?sample-name|-sn\b|--sample-expressions|-se\b|"
+            rb"sample_(?:name|file|expressions)=\[[^\]])"
+        ),
         "GATK's SelectVariants of a sample",
+    ),
+    (
+        re.compile(rb"##GATKCommandLine.*(?:--input |-I |input_file=\[)[^\s\],]+\.list\b"),
+        "a caller of GATK's with a list of alignment files",
     ),
     (re.compile(rb"##bcftools_mergeCommand="), "bcftools merge"),
     (
-        re.compile(rb"##bcftools_viewCommand=view\b.*\s(-s|-S|--samples|--samples-file)\b"),
+        # The letters are view's options without a value, which may stand before -s in one word; getopt takes
+        # a long option by its first letters, and a value in the same word.
+        re.compile(rb"##bcftools_viewCommand=view\b.*\s(?:-[AaGhHIknpPuUxX]*[sS]|--sam)"),
         "bcftools view of a sample",
+    ),
+    (re.compile(rb"##bcftools_convertCommand=convert\b.*\s(?:-[sS]|--sam)"), "bcftools convert of a sample"),
+    (
+        re.compile(rb"##bcftools_pluginCommand=plugin (?:\S*/)?\+?split(?:\.so)?(?:[\s;]|$)"),
+        "bcftools' plugin split",
+    ),
+    (
+        re.compile(rb"##bcftools(?:_mpileup)?Command=mpileup\b.*\s(?:-[ABDEIpux]*b|--bam-l)"),
+        "bcftools mpileup of a list of alignment files",
+    ),
+    (
+        re.compile(rb'##commandline="?\S*freebayes.*\s(?:-L\b|--bam-list\b)'),
+        "freebayes with a list of alignment files",
+    ),
+    (
+        re.compile(rb"##SentieonCommandLine.*\bGVCFtyper\b(?:.*\s-v\s*\S.*\s-v\s|(?:.*\.g\.?vcf\b){2})"),
+        "Sentieon's GVCFtyper of several samples",
+    ),
+    (
+        re.compile(
+            rb"##DRAGENCommandLine.*--enable-"
+            rb"(?:joint-genotyping|gvcf-genotyper|multi-sample-gvcf|combinegvcfs)[ =]+true"
+        ),
+        "DRAGEN's joint genotyping",
     ),
     (re.compile(rb"##GLnexus"), "GLnexus"),
 )
+# A line that holds a command, the alignment files in it, and where a caller writes one itself.
+COMMAND = re.compile(rb"##[^=\s]*(?:command|cmd|options)[^=\s]*=", re.IGNORECASE)
+ALIGNMENTS = re.compile(rb"[^\s\"'=,;()\[\]{}<>]+\.(?:bam|cram|sam)(?![\w.])", re.IGNORECASE)
+WRITTEN = re.compile(rb"--?bam[-_]?out(?:put)?[ =]+\S+|\bbamOutput=\S+", re.IGNORECASE)
 COUNTS = re.compile(rb"(?:^|;)(AN|AC|NS)=([0-9,]+)")
 INFO_HEADER = (
     b'##INFO=<ID=AC,Number=A,Type=Integer,Description="Allele count in this sample\'s genotype">\n'
@@ -35,7 +72,8 @@ INFO_HEADER = (
 
 REMEDY = (
     "Its QUAL and INFO tell of other patients, who must not reach a row that is trained on. Call this sample "
-    "alone (its gVCF by itself, too), or write role score or test, for which they are taken as missing."
+    "alone (its gVCF by itself, too; its reads in one file), or write role score or test, for which they are "
+    "taken as missing."
 )
 
 
@@ -52,6 +90,8 @@ def of_header(line: bytes) -> str:
     for sign, name in SIGNS:
         if found := sign.match(line):
             return name.format(found[1].decode() if found.groups() else "")
+    if COMMAND.match(line) and len(set(ALIGNMENTS.findall(WRITTEN.sub(b"", line)))) > 1:
+        return "a caller with several alignment files"
     return ""
 
 

@@ -48,11 +48,8 @@ class ChainedLog:
         self.path = path
         self._connection: sqlite3.Connection | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
-        if key_path(path).exists() and not path.exists():
-            raise UserError(
-                f"{path}: missing, but its key {key_path(path).name} is there. Restore the ledger from a "
-                "backup: without it, what was spent would be forgotten."
-            )
+        if key_path(path).exists():
+            refuse_without_file(path)
         if (kind := database.file_system(path)) not in database.LOCAL:
             logging.getLogger(__name__).warning(
                 "%s: on a file system of %s SQLite's write-ahead log cannot be used; a rollback journal is, "
@@ -234,17 +231,39 @@ def _check_schema(name: object, connection: sqlite3.Connection) -> None:
 def _key(path: Path, connection: sqlite3.Connection) -> Ed25519PrivateKey:
     """The key of the ledger at ``path``; for a new ledger it is made, after the head record of no rows."""
     if key_path(path).exists():
-        if not head_path(path).exists():
-            raise UserError(f"{path}: its head record {head_path(path).name} is missing. {RESTORE}")
+        head_of(path)
         return read_private_key(key_path(path))
     _check_schema(path, connection)
-    head = _head(path)
-    if connection.execute("SELECT 1 FROM rows").fetchone() or (head is not None and b'"rows": 0' not in head):
-        raise UserError(f"{key_path(path)}: the key of {path.name} is missing. Restore the ledger's own key.")
+    refuse_without_key(path, connection)
     key, pem = new_key()
     write_durably(head_path(path), Chain(path, key.public_key()).head_record(key))
     write_durably(key_path(path), pem)
     return key
+
+
+def refuse_without_key(path: Path, connection: sqlite3.Connection) -> None:
+    """UserError where the ledger at ``path``, whose key is not there, holds rows, or held some."""
+    head = _head(path)
+    rows = database.schema(connection) and connection.execute("SELECT 1 FROM rows").fetchone()
+    if rows or (head is not None and b'"rows": 0' not in head):
+        raise UserError(f"{key_path(path)}: the key of {path.name} is missing. Restore the ledger's own key.")
+
+
+def refuse_without_file(path: Path) -> None:
+    """UserError where the ledger at ``path``, whose key or head record is there, is not."""
+    if not path.exists():
+        beside = next(file.name for file in (key_path(path), head_path(path)) if file.exists())
+        raise UserError(
+            f"{path}: missing, but its {beside} is there. Restore the ledger from a backup: without it, what "
+            "was spent would be forgotten."
+        )
+
+
+def head_of(path: Path) -> bytes:
+    """The head record of the ledger at ``path``, whose key is there; UserError where it is missing."""
+    if (head := _head(path)) is None:
+        raise UserError(f"{path}: its head record {head_path(path).name} is missing. {RESTORE}")
+    return head
 
 
 def _head(path: Path) -> bytes | None:

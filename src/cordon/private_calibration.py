@@ -115,8 +115,7 @@ def calibrate_privately(
         except BudgetExceeded as error:
             raise BudgetExceeded(
                 f"site {site} has no room for a private calibration of epsilon {settings.epsilon:g}. {error} "
-                "Give --calibration none, or a smaller --calibration_epsilon, or a larger --epsilon if the "
-                "patients' budget allows it."
+                "Give --calibration none, or a smaller --calibration_epsilon."
             ) from error
         taking = None if patients is None else part
         total = sums(*_labelled(model, tables(), settings, taking), settings)

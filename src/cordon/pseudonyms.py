@@ -25,6 +25,8 @@ _BYTES = 32
 _DIGITS = 16
 # Bytes of a patient's digest in a ledger. Were two the same, each would be charged for the other as well.
 DIGEST = 16
+# Bytes of the key before a cohort's digests; no multiple of DIGEST, so that cohorts without one are told.
+COHORT_KEY = 24
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class Salt:
     def digest(self, patient: str) -> bytes:
         """What a ledger knows a patient of a table (by the name that is there) by, DIGEST bytes."""
         return hmac.digest(self.key, b"ledger\0" + patient.encode(), "sha256")[:DIGEST]
+
+    def cohort_key(self, ledger: str, run: str) -> bytes:
+        """What hides cohorts behind their hashes in the rows of ``run`` in ``ledger``, COHORT_KEY bytes."""
+        return hmac.digest(self.key, "\0".join(("cohort", ledger, run)).encode(), "sha256")[:COHORT_KEY]
 
     def _pseudonym(self, *parts: str) -> str:
         """HMAC-SHA256 (RFC 2104): without the key no list of names can be tried against it."""

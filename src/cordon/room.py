@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cordon.accountants import Event, epsilon_by, epsilons, stated
-from cordon.cohorts import History
-from cordon.errors import BudgetExceeded, UserError
+from cordon.cohorts import History, Reservation, counted
+from cordon.errors import BudgetExceeded
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Round:
     """What is to be reserved in the ledger called ``ledger``: a round of a run, at the cost of ``event``.
 
     ``after`` rounds of that cost are to come behind it; ``begun`` says whether earlier ones are reserved
-    there. ``unit`` is whose contribution the cost is of.
+    there. ``unit`` is whose contribution the cost is of, ``grouping`` the digest of how rows are grouped.
     """
 
     ledger: str
@@ -28,6 +28,13 @@ class Round:
     after: int
     begun: bool
     unit: str
+    grouping: str
+
+    def first(self, rounds: int) -> list[Reservation]:
+        """It and those behind it, so many in all, as they will be reserved."""
+        numbers = range(self.number, self.number + rounds)
+        about = self.unit, self.event, self.grouping
+        return [Reservation(self.ledger, self.run, number, *about) for number in numbers]
 
 
 @dataclass(frozen=True)
@@ -44,20 +51,13 @@ class Budget:
     def room_for(self, asked: Round, histories: Sequence[History]) -> NDArray[np.bool_]:
         """Who of those that have the ``histories`` takes part [n], as `SiteLedger.reserve` tells.
 
-        BudgetExceeded, with the least that is too much, where nobody has room; UserError where of a run that
-        was begun nobody is here.
+        BudgetExceeded, with the least that is too much, where nobody has room.
         """
-        rest = [asked.event] * (1 + asked.after)
-        if asked.begun or self.cost(rest) > self.epsilon:
+        rest = asked.first(1 + asked.after)
+        if asked.begun or self.cost(counted(rest)) > self.epsilon:
             rest = rest[:1]
-        here = [held for held in histories if not asked.begun or held.begun(asked.ledger, asked.run)]
-        if not here:
-            raise UserError(
-                f"there is nobody to reserve round {asked.number} of run {asked.run} for: of these patients "
-                "none took part in it before. Start a new run."
-            )
-        after = [[*held.events, *rest] for held in here]
-        able = [held.patients for held, events in zip(here, after, strict=True) if self._fits(events)]
+        after = [counted([*held.reservations, *rest]) for held in histories]
+        able = [held.patients for held, events in zip(histories, after, strict=True) if self._fits(events)]
         if able:
             part: NDArray[np.bool_] = np.any(able, axis=0)
             return part
@@ -71,7 +71,7 @@ class Budget:
         )  # fmt: skip
         raise BudgetExceeded(
             f"{some} would bring epsilon to more than the site's budget of {self.epsilon:.4g}"
-            f"{', for those who spent least' if len(here) > 1 else ''}: {reached}. The budget is held "
+            f"{', for those who spent least' if len(histories) > 1 else ''}: {reached}. The budget is held "
             f"against {self.accountant.upper()}. Nothing was spent."
         )
 

@@ -18,6 +18,7 @@ from cordon.cohorts import (
     Beside,
     History,
     Ids,
+    counted,
     everybody,
     histories,
     members,
@@ -25,16 +26,17 @@ from cordon.cohorts import (
     salts_named,
     written,
 )
-from cordon.errors import FederationError, UserError
+from cordon.errors import BudgetExceeded, FederationError, UserError
 from cordon.ledger import ChainedLog, Tip
 from cordon.provenance import FAILED, UNTRIED
 from cordon.pseudonyms import Salt, read_salt
 from cordon.room import Budget, Round
 from cordon.units import Grouping
 
-# Kinds of a site's rows beside RESERVED: its budget, a round's answer before it leaves, how far the
-# aggregator's ledger was, and what checks of the training code found before a run reserved anything.
-BUDGET, SENT, FOLLOWED, TESTED = "budget", "sent", "followed", "tested"
+# Kinds of a site's rows beside RESERVED: its budget, a round's answer before it leaves, that a run ended here
+# because nobody had room, how far the aggregator's ledger was, and what checks of the training code found
+# before a run reserved anything.
+BUDGET, SENT, STOPPED, FOLLOWED, TESTED = "budget", "sent", "stopped", "followed", "tested"
 # What the rows of a private calibration have as their run begins so; no run's name may hold a colon.
 CALIBRATION = "calibration:"
 # Held while a round is reserved for patients, who may stand in other ledgers of the folder too.
@@ -67,7 +69,7 @@ class SiteLedger:
 
     def events(self) -> list[Event]:
         """Every event reserved so far, sent or not, whoever took part."""
-        return [Event(**row["event"]) for row in self._log.of_kind(RESERVED)]
+        return [held.event for held in of_all(self._log.chain).reservations]
 
     def histories(self) -> list[History]:
         """The histories of all patients that took part here, over all ledgers of the folder."""
@@ -82,7 +84,7 @@ class SiteLedger:
     def epsilons(self, run: str | None = None) -> tuple[float, float | None]:
         """`spent`, by RDP and by PLD; in ``run`` alone, where it is named."""
         spent = [
-            [held.event for held in history.reservations if run in (None, held.run)]
+            counted(held for held in history.reservations if run in (None, held.run))
             for history in self.histories()
         ]
         return epsilons(max(spent, key=lambda events: epsilon_rdp(events, self.delta)), self.delta)
@@ -133,17 +135,19 @@ class SiteLedger:
 
         A patient takes part where the budget, by ``accountant``, has room for all that it spent before and
         the event. When the run begins here, there must be room for the ``after`` rounds behind this one as
-        well, and who is left out then stays out, lest one spends on half a model. (Where not even somebody
-        who spent nothing has so much, as plan and budget alone say, the event decides.) So whether one does
-        depends on nobody else. ``also`` has the other ids of patients who go by several, who spent what each
-        of them did. Without ``patients`` the row counts for everybody, and all that this ledger holds is
-        taken for one history.
+        well, lest one spends on half a model. (Where not even somebody who spent nothing has so much, as plan
+        and budget alone say, the event decides.) Who is left out of a round stays out of the run. So whether
+        one takes part depends on nobody else. ``also`` has the other ids of patients who go by several, who
+        spent what each of them did. Without ``patients`` the row counts for everybody, and all that this
+        ledger holds is taken for one history.
 
         ``grouping`` is what will be trained on: its digest, and the units that the site's owner declared,
-        stand in the row. A reservation of the same round, event and grouping is used again, for those who
-        are in it, if nothing was sent on it. BudgetExceeded (nothing recorded) where nobody has room.
-        UserError where the ledgers hold the spending of another privacy unit: the two do not compose into
-        one epsilon.
+        stand in the row. Event and grouping that are reserved again for the same round cost those nothing
+        who are in it, since at most one answer is sent; but the budget in force must have room for what they
+        spent. BudgetExceeded (nothing spent) where nobody has room: a row then ends the run here, and later
+        rounds of it are refused like this one, for whoever had no room must not come back because nobody else
+        was there. UserError where the ledgers hold the spending of another privacy unit: the two do not
+        compose into one epsilon.
         """
         about = {"unit": grouping.unit, "declared_units": grouping.declared, "grouping": grouping.digest}
         # What that reads, computes and imports takes longer than all the rest.
@@ -155,27 +159,33 @@ class SiteLedger:
             chains = self._chains() if patients is not None else [self._log.chain]
             self._refuse_other_units(chains, grouping.unit)
             self._refuse_if_sent(run, round_number)
+            self._refuse_if_stopped(run)
             if patients is not None:
                 self._identify(names, salt := self._salt(chains))
-            held = self._rows(RESERVED, run, round_number)[-1:]
-            if held and about.items() <= held[0].items() and Event(**held[0]["event"]) == event:
-                again = self._again(held[0], patients)
-                if again is not None:
-                    return again
-            begun = any(row["run"] == run for row in self._log.of_kind(RESERVED))
+            last = [row for row in self._log.of_kind(RESERVED) if row["run"] == run][-1:]
+            here = self._going_on(last) if names else []
             name = self._log.path.stem
-            asked = Round(name, run, round_number, event, after, begun, grouping.unit)
-            held_by = histories(chains, self._digests) if patients is not None else [of_all(self._log.chain)]
-            part = Budget(self.epsilon, self.delta, accountant).room_for(asked, held_by)
-            self._note_budget(accountant)
-            row = {"kind": RESERVED, "run": run, "round": round_number, **about, "event": event.to_dict()}
-            if patients is None:
-                self._log.append(row)
-                return frozenset()
-            taking = [ids for ids, takes in zip(self._digests, part, strict=True) if takes]
-            cohort = written(digest for ids in taking for digest in ids)
-            self._log.append(row | {"cohort": self._log.attach(cohort), "salt": salt.name})
-            return frozenset(name for name, takes in zip(patients, part, strict=True) if takes)
+            asked = Round(name, run, round_number, event, after, bool(last), grouping.unit, grouping.digest)
+            held_by = [of_all(self._log.chain)]
+            if patients is not None:
+                held_by = histories(chains, [self._digests[place] for place in here])
+            try:
+                part = Budget(self.epsilon, self.delta, accountant).room_for(asked, held_by)
+            except BudgetExceeded as error:
+                self._log.append({"kind": STOPPED, "run": run, "round": round_number})
+                refusal = error  # raised when the row is on disk
+            else:
+                self._note_budget(accountant)
+                row = {"kind": RESERVED, "run": run, "round": round_number, **about, "event": event.to_dict()}
+                taking = [place for place, takes in zip(here, part, strict=True) if takes]
+                if patients is not None:
+                    digests = (digest for place in taking for digest in self._digests[place])
+                    cohort = written(digests, salt.cohort_key(name, run))
+                    row |= {"cohort": self._log.attach(cohort), "salt": salt.name}
+                if last != [row]:
+                    self._log.append(row)
+                return frozenset(names[place][0] for place in taking)
+        raise refusal
 
     def passed_test(self, settings: str, provenance: Mapping[str, Any]) -> dict[str, str] | None:
         """The verdicts of the same code and software for a plan of the same ``settings``, if none failed.
@@ -218,15 +228,21 @@ class SiteLedger:
                 | ({} if released is None else {"released": dict(released)})
             )
 
-    def _again(self, held: dict[str, Any], patients: Sequence[str] | None) -> frozenset[str] | None:
-        """Who takes part by a reservation of the same round; None where it was for others."""
-        cohort = members(self._log.chain, held)
+    def _going_on(self, last: Sequence[dict[str, Any]]) -> list[int]:
+        """The places of the patients who are in the run's ``last`` reservation; of all where it begins.
+
+        UserError where that is nobody.
+        """
+        cohort = members(self._log.chain, last[0]) if last else None
         if cohort is None:
-            return frozenset(patients or ())
-        if patients is None:
-            return None
-        known = zip(patients, self._digests, strict=True)
-        return frozenset(name for name, ids in known if not cohort.isdisjoint(ids)) or None
+            return [*range(len(self._digests))]
+        here = [place for place, ids in enumerate(self._digests) if not cohort.isdisjoint(ids)]
+        if not here:
+            raise UserError(
+                f"there is nobody to reserve a round of run {last[0]['run']} for: of these patients none "
+                "took part in its last one. Start a new run."
+            )
+        return here
 
     def _chains(self) -> list[Chain]:
         """This ledger and those beside it."""
@@ -263,6 +279,14 @@ class SiteLedger:
                 raise UserError(
                     f"{chain.name} holds what was spent per {others.pop()}; this run counts per {unit}. "
                     "Use the same --privacy_unit, or another --state_dir for other patients."
+                )
+
+    def _refuse_if_stopped(self, run: str) -> None:
+        for row in self._log.of_kind(STOPPED):
+            if row["run"] == run:
+                raise BudgetExceeded(
+                    f"run {run} ended here at round {row['round']}, for which nobody had room. Nothing was "
+                    "spent. Start a new run."
                 )
 
     def _refuse_if_sent(self, run: str, round_number: int) -> None:

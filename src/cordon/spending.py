@@ -14,7 +14,7 @@ from cordon.chain import Chain
 from cordon.cohorts import RESERVED, everybody, histories
 from cordon.errors import UserError
 from cordon.several_sites import at_more_sites
-from cordon.site_ledger import BUDGET, FOLLOWED, SENT, TESTED
+from cordon.site_ledger import BUDGET, FOLLOWED, SENT, STOPPED, TESTED
 from cordon.steps import Steps, Tick, silent
 
 MOST_FURTHER_ROUNDS = 10_000
@@ -28,7 +28,8 @@ AUDIT, AUDITED = "audit", "audited"
 ACCEPTED, QUARANTINED, MISSING = "accepted", "quarantined", "missing"
 # All kinds of rows, a site's and an aggregator's.
 KINDS = (
-    BUDGET, RESERVED, SENT, FOLLOWED, TESTED, ASKED, DECISION, ENROLLED, BANNED, RELEASED, AUDIT, AUDITED,
+    BUDGET, RESERVED, SENT, STOPPED, FOLLOWED, TESTED, ASKED, DECISION, ENROLLED, BANNED, RELEASED, AUDIT,
+    AUDITED,
 )  # fmt: skip
 
 
@@ -225,16 +226,17 @@ def _entries(rows: list[Mapping[str, Any]]) -> Iterable[_Entry]:
                 "Read the ledger with the version of Cordon that wrote it."
             )
     sent = {(row["run"], row["round"]) for row in rows if row.get("kind") == SENT}
-    # A round that was asked again at another cost has several reservations; the last one was sent.
-    last = {
-        (row["run"], row["round"]): number
-        for number, row in enumerate(rows) if row.get("kind") == RESERVED
-    }  # fmt: skip
-    for number, row in enumerate(rows):
-        if row["kind"] == RESERVED:
-            place = (row["run"], row["round"])
-            state = SENT if place in sent and last[place] == number else RESERVED
-            yield _Entry("this site", *place, state, row["unit"], (Event(**row["event"]),))
+    # A round that was asked again at another cost has several reservations; the last one was sent. Equal ones
+    # are one release, at most (`cordon.cohorts`).
+    reserved = [
+        (row["run"], row["round"], row["unit"], row.get("grouping", ""), Event(**row["event"]))
+        for row in rows if row["kind"] == RESERVED
+    ]  # fmt: skip
+    last = {one[:2]: one for one in reserved}
+    for one in dict.fromkeys(reserved):
+        run, number, unit, _, event = one
+        state = SENT if (run, number) in sent and last[run, number] == one else RESERVED
+        yield _Entry("this site", run, number, state, unit, (event,))
     for row, events in charged(rows):
         holder = f"{row['site']} (key {row['identity'][:12]})"
         yield _Entry(holder, row["run"], row["round"], row.get("decision", ASKED), row["unit"], events)

@@ -64,8 +64,9 @@ class Auditor:
     """Judges replies against the plan and against what each identity has spent before.
 
     A site that was asked may have trained and answered, whatever arrives: its release may be anywhere. So it
-    is charged the round's event unless it says itself that it stopped, which only its own patients would pay
-    for were it a lie. That is an upper bound of what the site's own ledger holds of the run.
+    is charged the round's event, whatever it declares, unless it says itself that it stopped, which only its
+    own patients would pay for were it a lie; another event that it declares is charged beside it. That is an
+    upper bound of what the site's own ledger holds of the run.
 
     UserError where the ledger holds spending for another privacy unit: the two do not compose.
     """
@@ -162,16 +163,21 @@ class Auditor:
         return replace(decision, decision=verdict, reason=reason[:LONGEST_REASON])
 
     def _charge(self, site: Site, round_number: int, reply: Reply | None, fault: str) -> list[Event]:
-        """What the round costs the site: what it declares, or what it was asked for; not both, nor twice."""
-        if reply is not None and reply.event is not None:
-            return [reply.event]
+        """What the round costs the site: what it was asked for, once, and what else it declares.
+
+        What it declares never takes the place of what it was asked for: a release at that cost may be
+        anywhere, whatever the reply says. An honest site declares the same, which then is one release.
+        """
+        declared = [] if reply is None or reply.event is None else [reply.event]
         place = (self._plan.run, round_number)
         if reply is not None and (reply.status, reply.run, reply.round) == (STOPPED, *place):
-            return []
+            return declared
         # Without a fault there may be no answer because nothing was asked.
         silent = reply is None and not fault and not self._asked(site, round_number)
         earlier = any(row["events"] for row in self._decisions(site) if (row["run"], row["round"]) == place)
-        return [] if silent or earlier else [self._plan.event]
+        if silent or earlier or declared == [self._plan.event]:
+            return declared
+        return [self._plan.event, *declared]
 
     def _note(
         self, site: Site, round_number: int, decision: Decision, events: Sequence[Event], reply: Reply | None

@@ -13,10 +13,10 @@ from typing import Any
 
 from cordon.accountants import Event, at_sites, epsilon_by, epsilons
 from cordon.chain import Chain, read_private_key
-from cordon.cohorts import RESERVED, SUFFIX
+from cordon.cohorts import SUFFIX, of_all
 from cordon.errors import BudgetExceeded, UserError
 from cordon.federation.plan import Plan, Site
-from cordon.ledger import key_path, read_log
+from cordon.ledger import head_of, key_path, read_log
 from cordon.spending import ENROLLED, charged
 
 # A site that has less than this share of its budget left has spent it: a calibration that aims at the whole
@@ -41,11 +41,11 @@ def accounts(sites: Sequence[Site], ledgers: Sequence[Path]) -> Accounts:
     for path in ledgers:
         if not key_path(path).exists():
             raise UserError(f"{path}: its key is not beside it. Plan where the ledger is kept.")
+        head_of(path)
         chain, _ = read_log(path, read_private_key(key_path(path)).public_key())
-        if any(row["kind"] == RESERVED for row in chain.rows):
+        if held := of_all(chain).reservations:
             if path.stem in found:
-                held = [Event(**row["event"]) for row in chain.rows if row["kind"] == RESERVED]
-                found[path.stem].append(tuple(held))
+                found[path.stem].append(tuple(one.event for one in held))
         else:
             for name, events in _by_site(chain).items():
                 if name in found:
