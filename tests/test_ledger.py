@@ -624,7 +624,8 @@ def test_a_round_beyond_the_budget_is_refused_and_nothing_is_recorded(tmp_path):
     held.reserve("a", 1, EVENT, PATIENTS, accountant="rdp")  # exactly the budget is allowed
     before = list(held._log)
     with pytest.raises(
-        BudgetExceeded, match=r"round 2 would bring what is spent over all runs to epsilon .* Nothing was spent"
+        BudgetExceeded,
+        match=r"round 2 would bring what is spent over all runs to epsilon .* Nothing was spent",
     ) as refusal:
         held.reserve("a", 2, EVENT, PATIENTS, accountant="rdp")
     assert refusal.value.exit_code == 3

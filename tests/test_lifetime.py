@@ -204,7 +204,9 @@ def test_a_plan_that_looked_at_no_ledger_is_stopped_by_the_sites_before_anything
     ):
         house.run(fresh, epsilon=2.5)
     assert house.reserved("north") == [plan.event] * ROUNDS
-    assert any("4 rounds from round 1 on would bring what is spent over all runs" in line for line in house.said)
+    assert any(
+        "4 rounds from round 1 on would bring what is spent over all runs" in line for line in house.said
+    )
 
 
 def _settings(plan):
