@@ -44,6 +44,7 @@ workflow CORDON {
         FEDERATE.out.ledger,
         FEDERATE.out.certificate,
         FEDERATE.out.spent,
+        AGREE_ON_INPUTS.out.sites,
         versions,
         parameters,
     )

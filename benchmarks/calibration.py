@@ -84,7 +84,7 @@ def main(
         exact = [calibrate(*cohort, "a") for cohort in cohorts]
         made[f"{count} patients, exact"] = judged(exact, *held_out, sensitivity)
         for epsilon in map(float, epsilons.split(",")):
-            settings = Settings(unit, epsilon, delta, sensitivity, rows)
+            settings = Settings(unit, epsilon, delta, "rdp", 1, "warn", sensitivity, rows)
             name = f"{count} patients, {statement(epsilon, unit=unit, delta=delta)}"
             found = [private(*cohort, rows, settings) for cohort in cohorts]
             made[name] = judged(found, *held_out, sensitivity)

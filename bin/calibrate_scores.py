@@ -8,10 +8,12 @@ from pathlib import Path
 import click
 import pyarrow as pa
 
+from cordon.accountants import ACCOUNTANTS
 from cordon.calibration import MODES, NONE, SITE, calibrate_tables, uncalibrated, write_calibration
 from cordon.commands import EXISTING, FOLDER, OUTPUT, Facts, command
 from cordon.errors import UserError
-from cordon.progress import shown
+from cordon.progress import shown, telling
+from cordon.same_person import MERGE, WARN, same_people
 from cordon.tables import LABELLED, VARIANTS, for_model, inputs, read_batches, rows_of
 from cordon.units import UNITS
 
@@ -34,11 +36,34 @@ from cordon.units import UNITS
 @click.option("--epsilon", type=float, help="private: this site's own budget, over all runs.")
 @click.option("--delta", type=float, help="private: of that budget.")
 @click.option(
+    "--accountant", type=click.Choice(ACCOUNTANTS), help="private: what that budget is held against."
+)
+@click.option(
+    "--sites",
+    type=EXISTING,
+    help="private: sites sheet: site, declared_patients, weight; how many are declared bounds delta.",
+)
+@click.option(
     "--privacy_unit",
     type=click.Choice(UNITS),
     default="patient",
     show_default=True,
     help="private: what it protects.",
+)
+@click.option(
+    "--sites_per_patient",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="private: sites that one person may be a patient at; what it costs is of them all.",
+)
+@click.option(
+    "--same_person",
+    type=click.Choice((WARN, MERGE)),
+    default=WARN,
+    show_default=True,
+    help="private: what to do where two patients seem to be one person: say so, or make their rows one "
+    "unit, too.",
 )
 @click.option("--calibration_epsilon", type=float, help="private: what the calibration may cost of it.")
 @click.option(
@@ -54,7 +79,8 @@ from cordon.units import UNITS
 @click.option("--output", type=OUTPUT, required=True, help="Calibration (JSON) to write.")
 def main(
     model_path: str, variants: tuple[str, ...], site: str, mode: str, state: str | None,
-    epsilon: float | None, delta: float | None, privacy_unit: str, calibration_epsilon: float | None,
+    epsilon: float | None, delta: float | None, accountant: str | None, sites: str | None,
+    privacy_unit: str, sites_per_patient: int, same_person: str, calibration_epsilon: float | None,
     truth_sensitivity: float, max_variants_per_patient: int, output: str,
 ) -> Facts:  # fmt: skip
     """Calibrate a released model's scores to a site's own alleles: exactly, privately, or not at all."""
@@ -75,21 +101,38 @@ def main(
     elif mode == SITE:
         calibration = calibrate_tables(scorer, (table[:2] for table in tables()), site)
     else:
+        from cordon.federation.plan import find_site
         from cordon.private_calibration import Settings, calibrate_privately, without_samples
         from cordon.site_ledger import SiteLedger
 
-        if state is None or epsilon is None or delta is None or calibration_epsilon is None:
+        if (
+            state is None or epsilon is None or delta is None or accountant is None or sites is None
+            or calibration_epsilon is None
+        ):  # fmt: skip
             raise UserError(
-                "a private calibration is paid for. Give --state, --epsilon, --delta, --calibration_epsilon."
+                "a private calibration is paid for. Give --state, --epsilon, --delta, --accountant, --sites, "
+                "--calibration_epsilon."
             )
-        sensitivity = f"{truth_sensitivity:g}"
-        settings = Settings(privacy_unit, calibration_epsilon, delta, sensitivity, max_variants_per_patient)
+        one_person = same_person if privacy_unit == "patient" else WARN
+        settings = Settings(
+            privacy_unit, calibration_epsilon, delta, accountant, sites_per_patient, one_person,
+            f"{truth_sensitivity:g}", max_variants_per_patient,
+        )  # fmt: skip
         if variants:
+            declared = find_site(Path(sites), site).declared_patients
             ledger = SiteLedger(Path(state) / f"{site}.sqlite", epsilon=epsilon, delta=delta)
-            named = pa.schema([VARIANTS.field("patient")], metadata=VARIANTS.metadata)
-            batches = (batch for path in variants for batch in read_batches(path, named))
-            patients = sorted({name for batch in batches for name in batch["patient"].to_pylist()})
-            calibration = calibrate_privately(scorer, tables, site, settings, ledger, patients)
+            with telling(None) as tell:
+                ids: dict[str, str] = {}
+                if privacy_unit == "patient":
+                    paths = [Path(path) for path in variants]
+                    ids = same_people(paths, merge=same_person == MERGE, say=tell.say, steps=tell.steps)
+                named = pa.schema([VARIANTS.field("patient")], metadata=VARIANTS.metadata)
+                batches = (batch for path in variants for batch in read_batches(path, named))
+                patients = {name for batch in batches for name in batch["patient"].to_pylist()}
+                calibration = calibrate_privately(
+                    scorer, tables, site, settings, ledger, sorted(patients), declared_patients=declared,
+                    one_id=ids, say=tell.say,
+                )  # fmt: skip
         else:
             calibration = without_samples(site)
     write_calibration(calibration, output)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cordon.accountants import ACCOUNTANTS, GAUSSIAN, LAPLACE
+from cordon.accountants import ACCOUNTANTS, GAUSSIAN, LAPLACE, stated_budget
 from cordon.commands import EXISTING, FOLDER, Facts, command
 from cordon.federation.averaging import MEAN, RULES, check_rule
 from cordon.model import ARCHITECTURES
@@ -145,13 +145,18 @@ def main(
     if pretrained:
         settings |= public_start(Path(pretrained))
     spent = accounts(declared, [*ledgers_in(Path(state)), *map(Path, ledgers)])
-    beside = [calibration_event(calibration_epsilon, settings["delta"])] if calibration_epsilon else []
+    beside = []
+    if calibration_epsilon:
+        terms = {name: settings[name] for name in ("delta", "accountant", "unit")}
+        sites_of_one = settings["sites_per_patient"]
+        beside = [calibration_event(epsilon=calibration_epsilon, sites_per_patient=sites_of_one, **terms)]
     plan, unable = plan_within(spent, mechanism=NOISES[mechanism], beside=beside, **settings)
     check_rule(plan.aggregation, plan.malicious_sites, len(declared))
+    about = {"unit": plan.unit, "delta": plan.delta, "mechanism": plan.mechanism}
     warnings = [plan.check_delta(site.name, site.declared_patients) for site in declared]
     warnings += [
-        f"site {name}: what it was charged before leaves no room for this run in the budget of "
-        f"{plan.budget:g}; it takes no part"
+        f"site {name}: what it was charged before leaves no room for this run in a lifetime's budget of "
+        f"{stated_budget(plan.budget, **about)}, by {plan.accountant.upper()}; it takes no part"
         for name in unable
     ]
     for warning in filter(None, warnings):
@@ -170,9 +175,7 @@ def main(
         f"{plan.accountant.upper()}"
     )
     names = [site.name for site in declared]
-    more = at_more_sites(
-        [plan.event] * plan.rounds, unit=plan.unit, delta=plan.delta, mechanism=plan.mechanism
-    )
+    more = at_more_sites([plan.event] * plan.rounds, **about)
     found = {"sites": names, "address": address, "plan": plan.to_dict(), "at_more_sites": more}
     return Facts(found, [told, several_sites(more)])
 

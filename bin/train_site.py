@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cordon.accountants import ACCOUNTANTS
 from cordon.commands import EXISTING, FOLDER, OUTPUT, Facts, GivenPath, command
 from cordon.progress import telling
 
@@ -25,6 +26,11 @@ SHARED = GivenPath(file_okay=False, path_type=Path)
 @click.option("--epsilon", required=True, type=float, help="A patient's budget here, over all runs.")
 @click.option("--run_epsilon", type=float, help="The most that a run may cost; a plan above it is refused.")
 @click.option("--delta", required=True, type=float, help="Of that budget.")
+@click.option(
+    "--accountant",
+    type=click.Choice(ACCOUNTANTS),
+    help="What that budget is held against; a plan by another is refused.  [default: the plan's]",
+)
 @click.option(
     "--privacy_unit",
     type=click.Choice(("patient", "variant")),
@@ -56,6 +62,7 @@ SHARED = GivenPath(file_okay=False, path_type=Path)
 @click.option("--status", required=True, type=OUTPUT, help="What this site spent (JSON).")
 def main(site: str, sites: str, variants: tuple[str, ...], address: str, certificate: str | None,
          policy: str | None, key: str, epsilon: float, run_epsilon: float | None, delta: float,
+         accountant: str | None,
          privacy_unit: str, sites_per_patient: int, same_person: str, state: str, plan_file: str | None,
          join_deadline: float, walltime: float, transport_dir: Path | None,
          progress_file: str | None, output: str, status: str) -> Facts:  # fmt: skip
@@ -96,6 +103,7 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
             agreed=read_plan(Path(plan_file)) if plan_file else None, unit=privacy_unit,
             run_epsilon=run_epsilon,
             sites_per_patient=sites_per_patient,
+            accountant=accountant,
             test=SelfTest(ledger, tell.say),
         )  # fmt: skip
         model = join(

@@ -22,6 +22,7 @@ workflow SCORE {
     ledger // the aggregator's decisions or []
     certificate // of the model or []
     spent // spent.json of every site here, or []
+    sites // sites sheet, or []
     versions // versions.yml of the stages before
     parameters // of the run
 
@@ -32,7 +33,8 @@ workflow SCORE {
         .map { meta, table -> [meta.site, meta.role == 'train' && meta.labelled && !uncalibrated ? [table] : []] }
         .groupTuple()
         .map { site, groups -> [site, groups.collectMany { group -> group }.sort { table -> table.name }] }
-    CALIBRATE_SCORES(calibrating, model, file(parameters.state_dir).toAbsolutePath().toString())
+    declared = "${parameters.calibration}" == 'private' ? sites : []
+    CALIBRATE_SCORES(calibrating, model, file(parameters.state_dir).toAbsolutePath().toString(), declared)
 
     // [part, names, calls, parquets, vcfs, indices, calibration]: a site's samples, scored_together() in a task
     scoring = variants

@@ -325,8 +325,11 @@ def test_calibration_gives_the_least_noise_where_even_that_costs_less():
 
 
 def test_calibration_refuses_a_budget_that_no_noise_keeps():
-    with pytest.raises(UserError, match=r"no noise keeps 1000000 steps within epsilon 0\.0001"):
-        calibrate_noise(epsilon=1e-4, delta=1e-12, sampling_rate=1.0, steps=MOST_STEPS)
+    about = r"\(unit: one patient; delta 1e-12; Poisson-sampled Gaussian; adjacency: add or remove one unit\)"
+    with pytest.raises(
+        UserError, match=rf"no noise keeps 1000000 steps within epsilon 0\.0001 {about}, by RDP\. Raise"
+    ):
+        calibrate_noise(epsilon=1e-4, delta=1e-12, sampling_rate=1.0, steps=MOST_STEPS, unit="patient")
 
 
 @pytest.mark.parametrize(

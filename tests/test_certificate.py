@@ -114,7 +114,7 @@ class TestClaims:
         path = tmp_path / "site.sqlite"
         held = SiteLedger(path, epsilon=50.0, delta=1e-5)
         held.follow(PLAN.run, Tip(**lab.model.privacy["ledger"]))
-        held.reserve(PLAN.run, 1, PLAN.event, replace(PLAN.grouping(20), **changes))
+        held.reserve(PLAN.run, 1, PLAN.event, replace(PLAN.grouping(20), **changes), accountant="rdp")
         held.mark_sent(PLAN.run, 1)
         own, _ = read_log(path, read_private_key(key_path(path)).public_key())
         found = check_claims(lab.model, PLAN, own)

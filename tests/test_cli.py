@@ -40,12 +40,12 @@ def site(tmp_path_factory):
     path = tmp_path_factory.mktemp("site") / "north.sqlite"
     held = SiteLedger(path, epsilon=4.0, delta=1e-5)
     for number in (1, 2):
-        held.reserve("a", number, EVENT, PATIENTS)
+        held.reserve("a", number, EVENT, PATIENTS, accountant="rdp")
         held.mark_sent("a", number)
-    held.reserve("b", 1, EVENT, PATIENTS)
-    held.reserve("b", 1, OTHER, PATIENTS)
+    held.reserve("b", 1, EVENT, PATIENTS, accountant="rdp")
+    held.reserve("b", 1, OTHER, PATIENTS, accountant="rdp")
     held.mark_sent("b", 1)
-    held.reserve("b", 2, OTHER, PATIENTS)
+    held.reserve("b", 2, OTHER, PATIENTS, accountant="rdp")
     return path
 
 
@@ -161,7 +161,7 @@ def test_the_same_events_are_more_epsilon_at_a_smaller_delta(site):
 
 def test_a_cost_beyond_what_pld_can_bear_is_shown_by_rdp_alone(tmp_path):
     SiteLedger(tmp_path / "a.sqlite", epsilon=1e6, delta=1e-5).reserve(
-        "a", 1, Event(0.1, 1.0, 100), Grouping("variant", "mlp", 1, 256)
+        "a", 1, Event(0.1, 1.0, 100), Grouping("variant", "mlp", 1, 256), accountant="rdp"
     )
     lines = cordon("ledger", "show", tmp_path / "a.sqlite").stdout.splitlines()
     assert lines[4].endswith(" -")

@@ -58,7 +58,7 @@ def ledger(folder, name="north", epsilon=8.0):
 
 
 def reserve(held, run, number, who, event=EVENT, **more):
-    part = held.reserve(run, number, event, PATIENTS, sorted(who), **more)
+    part = held.reserve(run, number, event, PATIENTS, sorted(who), accountant="rdp", **more)
     held.mark_sent(run, number)
     return part
 
@@ -93,16 +93,22 @@ def test_whatever_happens_each_patient_keeps_to_the_budget_by_an_independent_com
                 before = list(held._log)
                 ends = place not in stopped and not (running and who.isdisjoint(last[place]))
                 with pytest.raises(BudgetExceeded if ends or place in stopped else UserError):
-                    held.reserve(run, number, event, PATIENTS, sorted(who), after=after)
+                    held.reserve(run, number, event, PATIENTS, sorted(who), after=after, accountant="rdp")
                 row = {"kind": "stopped", "run": run, "round": number}
                 assert list(held._log) == [*before, *([row] if ends else [])]
                 stopped |= {place} if ends else set()
                 continue
             last[place] = expected
-            assert held.reserve(run, number, event, PATIENTS, sorted(who), after=after) == expected
+            assert (
+                held.reserve(run, number, event, PATIENTS, sorted(who), after=after, accountant="rdp")
+                == expected
+            )
             if crash:  # the same round again, by a new process: nobody is charged twice
                 again = ledger(folder, name, budget)
-                assert again.reserve(run, number, event, PATIENTS, sorted(who), after=after) == expected
+                assert (
+                    again.reserve(run, number, event, PATIENTS, sorted(who), after=after, accountant="rdp")
+                    == expected
+                )
             for patient in expected:
                 history[patient].append((name, run, event))
         for name in {name for name, *_ in rounds}:
@@ -118,16 +124,18 @@ def test_a_renamed_site_finds_what_its_patients_spent(tmp_path):
     assert reserve(north, "a", 1, "pq") == reserve(north, "a", 2, "pq") == {"p", "q"}
     renamed = ledger(tmp_path, "north2", budget)
     with pytest.raises(
-        BudgetExceeded, match=r"round 1 would bring epsilon to more than .* by RDP; .* by PLD"
+        BudgetExceeded,
+        match=r"round 1 would bring what is spent over all runs to epsilon .* by RDP; .* by PLD, which is "
+        r"more than the site's budget for a lifetime, epsilon .* \(unit: one patient; delta ",
     ):
-        renamed.reserve("b", 1, EVENT, PATIENTS, ["p", "q"])
+        renamed.reserve("b", 1, EVENT, PATIENTS, ["p", "q"], accountant="rdp")
     assert renamed.events() == []
     # Who is new has a full budget, and those who have spent theirs are left out.
     assert reserve(renamed, "c", 1, "pqr") == {"r"}
     assert reserve(renamed, "c", 2, "pqr") == {"r"}
     assert renamed.spent() == pytest.approx(budget)
     with pytest.raises(BudgetExceeded):
-        renamed.reserve("c", 3, EVENT, PATIENTS, ["p", "q", "r"])
+        renamed.reserve("c", 3, EVENT, PATIENTS, ["p", "q", "r"], accountant="rdp")
 
 
 @pytest.mark.parametrize("others", ["", "q"])
@@ -158,7 +166,7 @@ def test_who_was_left_out_in_the_midst_of_a_run_stays_out(tmp_path):
 def test_a_reservation_of_a_patient_over_the_budget_in_force_is_not_used_again(tmp_path, others):
     held = ledger(tmp_path, epsilon=9.0)
     reserve(held, "a", 1, "p")
-    assert held.reserve("b", 1, EVENT, PATIENTS, sorted({"p", *others})) == {"p", *others}
+    assert held.reserve("b", 1, EVENT, PATIENTS, sorted({"p", *others}), accountant="rdp") == {"p", *others}
     lower, size = ledger(tmp_path, epsilon=composed([EVENT])), len(held._log)
     assert _taking(lower, "b", 1, {"p", *others}, sent=False) == set(others)
     assert _taking(ledger(tmp_path, epsilon=9.0), "b", 1, {"p", *others}) == set(others)
@@ -174,7 +182,7 @@ def test_a_reservation_of_a_patient_over_the_budget_in_force_is_not_used_again(t
 
 def _taking(held, run, number, who, sent=True, **more):
     try:
-        part = held.reserve(run, number, EVENT, PATIENTS, sorted(who), **more)
+        part = held.reserve(run, number, EVENT, PATIENTS, sorted(who), **more, accountant="rdp")
     except BudgetExceeded:
         return set()
     if sent:
@@ -199,7 +207,7 @@ def test_one_patient_at_two_sites_of_a_plan_for_two_takes_part_in_both(tmp_path,
         held = ledger(tmp_path, name, budget)
         assert held.epsilons()[0] == held.epsilons("a")[0] == pytest.approx(budget)
         with pytest.raises(BudgetExceeded):
-            held.reserve("b", 1, event, PATIENTS, [*sites[name]])
+            held.reserve("b", 1, event, PATIENTS, [*sites[name]], accountant="rdp")
     path = str(tmp_path / "north.sqlite")
     shown = json.loads(CliRunner().invoke(cli.main, ["ledger", "show", path, "--json"]).stdout)["cohorts"]
     assert [one["epsilon_rdp"] for one in shown] == pytest.approx([budget] * 2)
@@ -213,7 +221,7 @@ def test_a_patient_at_more_ledgers_than_the_plan_counts_pays_for_each(tmp_path):
         assert reserve(held, "a", 1, "p", event) == {"p"}
         assert held.spent() == pytest.approx(composed([EVENT] * max(2, number)))
     with pytest.raises(BudgetExceeded):
-        ledger(tmp_path, "east", budget).reserve("a", 1, event, PATIENTS, ["p"])
+        ledger(tmp_path, "east", budget).reserve("a", 1, event, PATIENTS, ["p"], accountant="rdp")
 
 
 def test_disjoint_cohorts_compose_in_parallel_and_overlapping_ones_in_sequence(tmp_path):
@@ -221,7 +229,7 @@ def test_disjoint_cohorts_compose_in_parallel_and_overlapping_ones_in_sequence(t
     for run, number, who in (("a", 1, "pq"), ("a", 2, "pq"), ("b", 1, "rs"), ("b", 2, "rs"), ("c", 1, "qr")):
         reserve(held, run, number, who)
     with pytest.raises(BudgetExceeded):
-        held.reserve("c", 2, EVENT, PATIENTS, ["q", "r"])
+        held.reserve("c", 2, EVENT, PATIENTS, ["q", "r"], accountant="rdp")
     spent = {tuple(row.run + str(row.round) for row in history.reservations): int(history.patients.sum())
              for history in held.histories()}  # fmt: skip
     assert spent == {("a1", "a2"): 1, ("a1", "a2", "c1"): 1, ("b1", "b2", "c1"): 1, ("b1", "b2"): 1}
@@ -237,7 +245,7 @@ def test_whether_a_patient_takes_part_depends_on_nobody_else(tmp_path):
                 reserve(ledger(folder, name, budget), f"of {name} {who}", 1, present)
         try:
             found[more] = "a" in ledger(folder, "east", budget).reserve(
-                "new", 1, EVENT, PATIENTS, ["a", *more], after=1
+                "new", 1, EVENT, PATIENTS, ["a", *more], after=1, accountant="rdp"
             )
         except BudgetExceeded:
             found[more] = False
@@ -247,7 +255,9 @@ def test_whether_a_patient_takes_part_depends_on_nobody_else(tmp_path):
 
 def _or_nobody(folder, budget, more):
     try:
-        return ledger(folder, "west", budget).reserve("newer", 1, EVENT, PATIENTS, ["a", *more], after=2)
+        return ledger(folder, "west", budget).reserve(
+            "newer", 1, EVENT, PATIENTS, ["a", *more], after=2, accountant="rdp"
+        )
     except BudgetExceeded:
         return frozenset()
 
@@ -258,7 +268,9 @@ def test_who_has_no_room_for_a_whole_run_is_left_out_from_its_first_round(tmp_pa
     for number in (1, 2, 3, 4):  # p could bear three of four rounds
         assert reserve(held, "b", number, "pq", after=4 - number) == {"q"}
     with pytest.raises(BudgetExceeded, match=r"2 rounds from round 1 on would .* for those who spent least"):
-        ledger(tmp_path, epsilon=composed([EVENT] * 2)).reserve("c", 1, EVENT, PATIENTS, ["p", "q"], after=1)
+        ledger(tmp_path, epsilon=composed([EVENT] * 2)).reserve(
+            "c", 1, EVENT, PATIENTS, ["p", "q"], after=1, accountant="rdp"
+        )
 
 
 def test_where_nobody_new_could_bear_the_run_everybody_takes_part_as_long_as_there_is_room(tmp_path):
@@ -266,17 +278,17 @@ def test_where_nobody_new_could_bear_the_run_everybody_takes_part_as_long_as_the
     held = ledger(tmp_path, epsilon=composed([EVENT] * 2))
     assert [reserve(held, "a", number, "pq", after=3 - number) for number in (1, 2)] == [{"p", "q"}] * 2
     with pytest.raises(BudgetExceeded):
-        held.reserve("a", 3, EVENT, PATIENTS, ["p", "q"])
+        held.reserve("a", 3, EVENT, PATIENTS, ["p", "q"], accountant="rdp")
 
 
 def test_rows_without_a_cohort_count_for_every_patient_of_the_folder(tmp_path):
     """As those of ledgers that are older than cohorts."""
-    ledger(tmp_path, "north").reserve("a", 1, EVENT, PATIENTS)
+    ledger(tmp_path, "north").reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
     south = ledger(tmp_path, "south", composed([EVENT] * 2))
     assert reserve(south, "b", 1, "p") == {"p"}
     assert south.spent() == pytest.approx(composed([EVENT] * 2))
     with pytest.raises(BudgetExceeded):
-        south.reserve("b", 2, EVENT, PATIENTS, ["p"])
+        south.reserve("b", 2, EVENT, PATIENTS, ["p"], accountant="rdp")
 
 
 def test_whoever_is_told_from_nobody_has_taken_part_in_all_that_the_ledger_holds(tmp_path):
@@ -284,7 +296,7 @@ def test_whoever_is_told_from_nobody_has_taken_part_in_all_that_the_ledger_holds
     reserve(held, "a", 1, "p")
     reserve(held, "b", 1, "q")
     with pytest.raises(BudgetExceeded):
-        held.reserve("c", 1, EVENT, PATIENTS)
+        held.reserve("c", 1, EVENT, PATIENTS, accountant="rdp")
 
 
 def test_a_budget_held_against_pld_has_room_for_more(tmp_path):
@@ -294,7 +306,7 @@ def test_a_budget_held_against_pld_has_room_for_more(tmp_path):
         event = Event(2.0, 0.1, 310)  # a thirtieth more than the budget by RDP
         if accountant == "rdp":
             with pytest.raises(BudgetExceeded, match="The budget is held against RDP"):
-                held.reserve("a", 1, event, PATIENTS, ["p"])
+                held.reserve("a", 1, event, PATIENTS, ["p"], accountant="rdp")
             continue
         assert held.reserve("a", 1, event, PATIENTS, ["p"], accountant="pld") == {"p"}
         rdp, pld = held.epsilons()
@@ -314,7 +326,7 @@ def test_a_salt_that_ledgers_name_is_not_made_anew(tmp_path, lost):
     left = (tmp_path / FILE).exists()
     for name in ("north", "south"):
         with pytest.raises(UserError, match=r"pseudonym\.salt: .*Bring back the file that was there"):
-            ledger(tmp_path, name).reserve("b", 1, EVENT, PATIENTS, ["p"])
+            ledger(tmp_path, name).reserve("b", 1, EVENT, PATIENTS, ["p"], accountant="rdp")
     assert (tmp_path / FILE).exists() == left
 
 
@@ -322,7 +334,7 @@ def test_a_ledger_names_no_patient_and_its_export_not_even_how_many(tmp_path):
     who = [f"secret-patient-{number}" for number in range(7)]
     held = ledger(tmp_path)
     reserve(held, "a", 1, who)
-    held.reserve("a", 2, EVENT, PATIENTS, who)
+    held.reserve("a", 2, EVENT, PATIENTS, who, accountant="rdp")
     content = (tmp_path / "north.sqlite").read_bytes()
     salt = read_salt(tmp_path)
     assert b"secret" not in content
@@ -333,7 +345,7 @@ def test_a_ledger_names_no_patient_and_its_export_not_even_how_many(tmp_path):
     assert not any(salt.digest(one).hex() in lines for one in who)
     another = ledger(tmp_path / "other")  # as long as that of a single patient
     reserve(another, "a", 1, who[:1])
-    another.reserve("a", 2, EVENT, PATIENTS, who[:1])
+    another.reserve("a", 2, EVENT, PATIENTS, who[:1], accountant="rdp")
     alone = (
         CliRunner().invoke(cli.main, ["ledger", "export", str(tmp_path / "other" / "north.sqlite")]).stdout
     )
@@ -377,7 +389,7 @@ def test_a_cohort_that_is_gone_or_was_changed_is_refused(tmp_path, statement):
         with pytest.raises(
             UserError, match=r"north\.sqlite: the cohort .* is not in it\. Restore the ledger"
         ):
-            ledger(tmp_path, name).reserve("b", 1, EVENT, PATIENTS, ["p"])
+            ledger(tmp_path, name).reserve("b", 1, EVENT, PATIENTS, ["p"], accountant="rdp")
 
 
 def test_a_ledger_beside_it_that_was_changed_is_refused(tmp_path):
@@ -385,7 +397,7 @@ def test_a_ledger_beside_it_that_was_changed_is_refused(tmp_path):
     with closing(sqlite3.connect(tmp_path / "north.sqlite")) as connection, connection:
         connection.execute("UPDATE rows SET line = replace(line, '10', '11') WHERE number = 2")
     with pytest.raises(UserError, match=r"north\.sqlite, row 2: the row's signature does not verify"):
-        ledger(tmp_path, "south").reserve("b", 1, EVENT, PATIENTS, ["p"])
+        ledger(tmp_path, "south").reserve("b", 1, EVENT, PATIENTS, ["p"], accountant="rdp")
 
 
 @pytest.mark.parametrize(
@@ -410,7 +422,7 @@ def test_a_ledger_beside_it_that_lacks_a_file_is_refused_as_an_own_one(tmp_path,
         else:
             (tmp_path / f"north{what}").unlink()
     with pytest.raises(UserError, match=fault):
-        ledger(tmp_path, "south").reserve("b", 1, EVENT, PATIENTS, ["p"])
+        ledger(tmp_path, "south").reserve("b", 1, EVENT, PATIENTS, ["p"], accountant="rdp")
 
 
 def test_another_key_in_the_folder_is_no_ledgers(tmp_path):
@@ -422,7 +434,9 @@ def test_another_key_in_the_folder_is_no_ledgers(tmp_path):
 def test_what_one_ledger_counts_by_patient_another_of_the_folder_does_not_by_variant(tmp_path):
     reserve(ledger(tmp_path), "a", 1, "p")
     with pytest.raises(UserError, match=r"north\.sqlite holds what was spent per patient"):
-        ledger(tmp_path, "south").reserve("b", 1, EVENT, replace(PATIENTS, unit="variant"), ["p"])
+        ledger(tmp_path, "south").reserve(
+            "b", 1, EVENT, replace(PATIENTS, unit="variant"), ["p"], accountant="rdp"
+        )
 
 
 def test_what_was_not_written_after_all_attaches_nothing(tmp_path, monkeypatch):
@@ -430,7 +444,7 @@ def test_what_was_not_written_after_all_attaches_nothing(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ChainedLog, "append", lambda self, row: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            held.reserve("a", 1, EVENT, PATIENTS, ["p"])
+            held.reserve("a", 1, EVENT, PATIENTS, ["p"], accountant="rdp")
     assert held._log.chain.attached == {}
     assert reserve(held, "a", 1, "p") == {"p"}
     assert ledger(tmp_path)._log.chain.attached.keys() == {
@@ -460,12 +474,12 @@ def test_one_patient_at_two_ledgers_at_once_is_charged_in_turn(tmp_path):
 def test_a_hundred_thousand_patients_are_reserved_for_quickly(tmp_path):
     who = [f"p{number:06}" for number in range(100_000)]
     held = ledger(tmp_path, epsilon=50.0)
-    held.reserve("a", 1, EVENT, PATIENTS, who[:60_000])
-    ledger(tmp_path, "south", 50.0).reserve("a", 1, EVENT, PATIENTS, who[50_000:])
+    held.reserve("a", 1, EVENT, PATIENTS, who[:60_000], accountant="rdp")
+    ledger(tmp_path, "south", 50.0).reserve("a", 1, EVENT, PATIENTS, who[50_000:], accountant="rdp")
     began = time.process_time()
-    assert len(held.reserve("b", 1, EVENT, PATIENTS, who, after=9)) == 100_000
+    assert len(held.reserve("b", 1, EVENT, PATIENTS, who, after=9, accountant="rdp")) == 100_000
     first, began = time.process_time() - began, time.process_time()
-    assert len(held.reserve("b", 2, EVENT, PATIENTS, who, after=8)) == 100_000
+    assert len(held.reserve("b", 2, EVENT, PATIENTS, who, after=8, accountant="rdp")) == 100_000
     assert first < 5.0
     assert time.process_time() - began < 2.0
     assert sorted(int(history.patients.sum()) for history in held.histories()) == [10_000, 40_000, 50_000]

@@ -199,7 +199,7 @@ def consortium(tmp_path_factory) -> Path:
     for number in range(1, 11):
         ledger.reserve(
             "2026-11-26-54ed4f10", number, Event(3.33, 0.5, 10), Grouping("patient", "mlp", 256, 40),
-            [f"p{patient}" for patient in range(6)],
+            [f"p{patient}" for patient in range(6)], accountant="rdp",
         )  # fmt: skip
         ledger.mark_sent("2026-11-26-54ed4f10", number)
     lab = Lab(tmp_path_factory.mktemp("aggregator"))

@@ -332,7 +332,7 @@ number = len(held.events())
 print("ready", flush=True)
 while True:
     number += 1
-    held.reserve("a", number, site_ledger.Event(2.0, 0.1, 10), PATIENTS)
+    held.reserve("a", number, site_ledger.Event(2.0, 0.1, 10), PATIENTS, accountant="rdp")
     print("reserved", number, flush=True)
     held.mark_sent("a", number)
     print("sent", number, flush=True)
@@ -587,75 +587,78 @@ def ledger(folder, *, epsilon=8.0, delta=1e-5):
 
 
 def test_a_reservation_is_on_disk_before_reserve_returns(tmp_path):
-    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS)
+    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
     assert ledger(tmp_path).events() == [EVENT]
     assert ledger(tmp_path).spent() == epsilon_rdp([EVENT], 1e-5)
 
 
 def test_after_a_crash_the_same_round_uses_its_reservation_again(tmp_path):
-    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS)
-    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS)
+    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
+    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
     assert ledger(tmp_path).events() == [EVENT]
 
 
 def test_a_round_that_was_answered_is_never_answered_again(tmp_path):
     first = ledger(tmp_path)
-    first.reserve("a", 1, EVENT, PATIENTS)
+    first.reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
     first.mark_sent("a", 1)
     for again in (first, ledger(tmp_path)):
         assert again.sent("a", 1)
         with pytest.raises(UserError, match="round 1 of run a was answered before"):
-            again.reserve("a", 1, EVENT, PATIENTS)
+            again.reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
         with pytest.raises(UserError, match="round 1 of run a was answered before"):
-            again.reserve("a", 1, Event(9.0, 0.1, 1), PATIENTS)
+            again.reserve("a", 1, Event(9.0, 0.1, 1), PATIENTS, accountant="rdp")
     assert ledger(tmp_path).events() == [EVENT]
 
 
 def test_a_round_asked_again_at_another_cost_is_reserved_again(tmp_path):
     held = ledger(tmp_path)
-    held.reserve("a", 1, EVENT, PATIENTS)
-    held.reserve("a", 1, Event(4.0, 0.1, 10), PATIENTS)
+    held.reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
+    held.reserve("a", 1, Event(4.0, 0.1, 10), PATIENTS, accountant="rdp")
     assert held.events() == [EVENT, Event(4.0, 0.1, 10)]
 
 
 def test_a_round_beyond_the_budget_is_refused_and_nothing_is_recorded(tmp_path):
     one = epsilon_rdp([EVENT], 1e-5)
     held = ledger(tmp_path, epsilon=one)
-    held.reserve("a", 1, EVENT, PATIENTS)  # exactly the budget is allowed
+    held.reserve("a", 1, EVENT, PATIENTS, accountant="rdp")  # exactly the budget is allowed
     before = list(held._log)
     with pytest.raises(
-        BudgetExceeded, match=r"round 2 would bring epsilon to .* Nothing was spent"
+        BudgetExceeded,
+        match=r"round 2 would bring what is spent over all runs to epsilon .* Nothing was spent",
     ) as refusal:
-        held.reserve("a", 2, EVENT, PATIENTS)
+        held.reserve("a", 2, EVENT, PATIENTS, accountant="rdp")
     assert refusal.value.exit_code == 3
     stopped = {"kind": "stopped", "run": "a", "round": 2}
     assert list(held._log) == [*before, stopped] == list(ledger(tmp_path, epsilon=one)._log)
     # The run ended here, whatever the budget is later; another one may begin.
     with pytest.raises(BudgetExceeded, match="run a ended here at round 2, for which nobody had room"):
-        ledger(tmp_path).reserve("a", 3, EVENT, PATIENTS)
-    ledger(tmp_path).reserve("b", 1, EVENT, PATIENTS)
+        ledger(tmp_path).reserve("a", 3, EVENT, PATIENTS, accountant="rdp")
+    ledger(tmp_path).reserve("b", 1, EVENT, PATIENTS, accountant="rdp")
     assert ledger(tmp_path).events() == [EVENT] * 2
 
 
 def test_a_reservation_is_used_again_only_within_the_budget_in_force(tmp_path):
-    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS)
+    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
     with pytest.raises(BudgetExceeded, match="round 1 would bring epsilon to more than the site's budget"):
-        ledger(tmp_path, epsilon=0.99 * epsilon_rdp([EVENT], 1e-5)).reserve("a", 1, EVENT, PATIENTS)
+        ledger(tmp_path, epsilon=0.99 * epsilon_rdp([EVENT], 1e-5)).reserve(
+            "a", 1, EVENT, PATIENTS, accountant="rdp"
+        )
     assert ledger(tmp_path).events() == [EVENT]
 
 
 def test_spending_composes_over_runs(tmp_path):
     for run in "ab":
         held = ledger(tmp_path)
-        held.reserve(run, 1, EVENT, PATIENTS)
+        held.reserve(run, 1, EVENT, PATIENTS, accountant="rdp")
         held.mark_sent(run, 1)
     assert ledger(tmp_path).spent() == epsilon_rdp([Event(2.0, 0.1, 20)], 1e-5)
     with pytest.raises(BudgetExceeded):
-        ledger(tmp_path, epsilon=ledger(tmp_path).spent()).reserve("c", 1, EVENT, PATIENTS)
+        ledger(tmp_path, epsilon=ledger(tmp_path).spent()).reserve("c", 1, EVENT, PATIENTS, accountant="rdp")
 
 
 def test_the_same_spending_is_more_epsilon_at_a_smaller_delta(tmp_path):
-    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS)
+    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
     assert ledger(tmp_path, delta=1e-8).spent() == epsilon_rdp([EVENT], 1e-8)
     assert ledger(tmp_path, delta=1e-8).spent() > ledger(tmp_path, delta=1e-5).spent()
 
@@ -674,7 +677,7 @@ def test_whatever_is_asked_the_budget_holds_and_what_is_sent_was_reserved(asked,
         for run, number, noise, crash in asked:  # a new object for each: as after a restart
             held, event = ledger(Path(folder), epsilon=budget), Event(noise, 0.2, 5)
             try:
-                held.reserve(run, number, event, PATIENTS)
+                held.reserve(run, number, event, PATIENTS, accountant="rdp")
             except UserError:
                 continue
             if not crash:
@@ -688,23 +691,29 @@ def test_whatever_is_asked_the_budget_holds_and_what_is_sent_was_reserved(asked,
 
 @pytest.mark.parametrize(
     ("epsilon", "delta"),
-    [(0.0, 1e-5), (-1.0, 1e-5), (float("nan"), 1e-5), (float("inf"), 1e-5), (1.0, 0.0), (1.0, float("nan"))],
-)
+    [(0.0, 1e-5), (-1.0, 1e-5), (float("nan"), 1e-5), (float("inf"), 1e-5), (1.0, 0.0), (1.0, float("nan")),
+     (1.0, 0.11), (1.0, 0.5)],
+)  # fmt: skip
 def test_what_is_no_budget_is_refused(tmp_path, epsilon, delta):
     with pytest.raises(UserError, match="no budget"):
         ledger(tmp_path, epsilon=epsilon, delta=delta)
 
 
+def test_nothing_is_reserved_by_an_accountant_that_nobody_named(tmp_path):
+    with pytest.raises(TypeError, match="accountant"):
+        ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
+
+
 def test_a_reservation_says_what_was_grouped_how_and_counts_anew_for_another_grouping(tmp_path):
     """The declared number of units, never that of the rows at hand; the grouping by its digest."""
     held = ledger(tmp_path, epsilon=50.0)
-    held.reserve("a", 1, EVENT, PATIENTS)
-    held.reserve("a", 1, EVENT, PATIENTS)
+    held.reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
+    held.reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
     others = [
         replace(PATIENTS, model="logistic"), replace(PATIENTS, most_rows=16), replace(PATIENTS, declared=41),
     ]  # fmt: skip
     for other in others:
-        held.reserve("a", 1, EVENT, other)
+        held.reserve("a", 1, EVENT, other, accountant="rdp")
     rows = ChainedLog(tmp_path / "site.sqlite").of_kind("reserved")
     assert [row["declared_units"] for row in rows] == [40, 40, 40, 41]
     assert [row["grouping"] for row in rows] == [one.digest for one in (PATIENTS, *others)]
@@ -714,9 +723,9 @@ def test_a_reservation_says_what_was_grouped_how_and_counts_anew_for_another_gro
 
 
 def test_spending_per_patient_and_per_variant_are_not_mixed(tmp_path):
-    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS)
+    ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
     with pytest.raises(UserError, match="per patient; this run counts per variant"):
-        ledger(tmp_path).reserve("b", 1, EVENT, replace(PATIENTS, unit="variant"))
+        ledger(tmp_path).reserve("b", 1, EVENT, replace(PATIENTS, unit="variant"), accountant="rdp")
     assert len(ledger(tmp_path).events()) == 1
 
 
@@ -732,7 +741,7 @@ _, path, run, epsilon = sys.argv
 held = SiteLedger(Path(path), epsilon=float(epsilon), delta=1e-5)
 for number in range(1, 7):
     try:
-        held.reserve(run, number, Event(2.0, 0.1, 10), PATIENTS)
+        held.reserve(run, number, Event(2.0, 0.1, 10), PATIENTS, accountant="rdp")
     except BudgetExceeded as error:
         sys.exit(error.exit_code)
     held.mark_sent(run, number)
@@ -755,8 +764,8 @@ def test_two_processes_at_once_share_one_budget(tmp_path):
 
 def test_a_round_reserved_by_two_processes_is_answered_by_one(tmp_path):
     first, second = ledger(tmp_path), ledger(tmp_path)
-    first.reserve("a", 1, EVENT, PATIENTS)
-    second.reserve("a", 1, EVENT, PATIENTS)
+    first.reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
+    second.reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
     second.mark_sent("a", 1)
     with pytest.raises(UserError, match="round 1 of run a was answered before"):
         first.mark_sent("a", 1)
@@ -770,7 +779,7 @@ def test_what_was_not_reserved_is_not_marked_as_sent(tmp_path):
 
 def test_the_budget_and_each_change_of_it_are_on_record(tmp_path):
     for number, (epsilon, delta) in enumerate([(8, 1e-5), (8.0, 1e-5), (9.0, 1e-5), (9.0, 1e-6)]):
-        ledger(tmp_path, epsilon=epsilon, delta=delta).reserve("a", number, EVENT, PATIENTS)
+        ledger(tmp_path, epsilon=epsilon, delta=delta).reserve("a", number, EVENT, PATIENTS, accountant="rdp")
     budgets = [row for row in ledger(tmp_path)._log if row["kind"] == "budget"]
     assert [(row["epsilon"], row["delta"]) for row in budgets] == [(8.0, 1e-5), (9.0, 1e-5), (9.0, 1e-6)]
 
@@ -816,7 +825,7 @@ def test_the_same_tip_again_is_no_new_row_and_what_was_followed_costs_nothing(tm
 def test_the_last_round_that_was_answered_is_known_by_run(tmp_path):
     held = ledger(tmp_path, epsilon=99.0)
     for run, number in (("a", 1), ("a", 3), ("b", 2)):
-        held.reserve(run, number, EVENT, PATIENTS)
+        held.reserve(run, number, EVENT, PATIENTS, accountant="rdp")
         assert held.answered(run) < number  # reserved is not answered
         held.mark_sent(run, number)
     assert [ledger(tmp_path).answered(run) for run in ("a", "b", "c")] == [3, 2, 0]
@@ -824,13 +833,13 @@ def test_the_last_round_that_was_answered_is_known_by_run(tmp_path):
 
 def test_rows_of_before_sites_were_counted_are_of_one_and_their_reservation_is_used_again(tmp_path):
     held = ledger(tmp_path)
-    held.reserve("a", 1, EVENT, PATIENTS)
+    held.reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
     (row,) = [dict(row) for row in held._log if row["kind"] == "reserved"]
     old = {name: value for name, value in row["event"].items() if name != "sites"}
     named = {name: row[name] for name in ("kind", "run", "unit", "declared_units", "grouping")}
     held._log.append(named | {"round": 2, "event": old})
     assert held.events() == [EVENT, EVENT]
-    held.reserve("a", 2, EVENT, PATIENTS)
+    held.reserve("a", 2, EVENT, PATIENTS, accountant="rdp")
     assert len(held.events()) == 2
 
 
@@ -839,8 +848,8 @@ def test_a_site_whose_patients_may_be_at_two_sites_stops_where_both_reach_its_bu
     budget = epsilon_rdp([EVENT] * 3, 1e-5)
     alone, together = ledger(tmp_path / "one", epsilon=budget), ledger(tmp_path / "two", epsilon=budget)
     for number in (1, 2, 3):
-        alone.reserve("a", number, EVENT, PATIENTS)
-    together.reserve("a", 1, both, PATIENTS)
+        alone.reserve("a", number, EVENT, PATIENTS, accountant="rdp")
+    together.reserve("a", 1, both, PATIENTS, accountant="rdp")
     assert together.spent() == epsilon_rdp([EVENT] * 2, 1e-5)
     with pytest.raises(BudgetExceeded):
-        together.reserve("a", 2, both, PATIENTS)
+        together.reserve("a", 2, both, PATIENTS, accountant="rdp")

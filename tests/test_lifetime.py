@@ -204,7 +204,9 @@ def test_a_plan_that_looked_at_no_ledger_is_stopped_by_the_sites_before_anything
     ):
         house.run(fresh, epsilon=2.5)
     assert house.reserved("north") == [plan.event] * ROUNDS
-    assert any("4 rounds from round 1 on would bring epsilon to more than" in line for line in house.said)
+    assert any(
+        "4 rounds from round 1 on would bring what is spent over all runs" in line for line in house.said
+    )
 
 
 def _settings(plan):
@@ -247,7 +249,8 @@ def test_a_site_that_was_charged_more_than_others_decides_what_is_left(tmp_path)
     assert done.exit_code == 0
     assert composed([dear.event] * ROUNDS) > 0.999 * 3.0
     assert (
-        "site north: what it was charged before leaves no room for this run in the budget of 3" in done.stderr
+        "site north: what it was charged before leaves no room for this run in a lifetime's budget of "
+        "epsilon 3 (unit: one patient; delta 1e-05; " in done.stderr
     )
     assert "site west" not in done.stderr
 
@@ -339,4 +342,8 @@ def test_an_operator_plans_by_the_aggregators_ledger(tmp_path):
     assert done.exit_code == 2
     assert "its head record no.head is missing" in done.output
     done, _ = elsewhere.planned(run_epsilon=3.5)
-    assert "a run of epsilon 3.5 is more than the 3 of a lifetime" in done.output
+    about = "(unit: one patient; delta 1e-05; Poisson-sampled Gaussian; adjacency: add or remove one unit)"
+    assert (
+        f"a run of epsilon 3.5 {about} is more than what all runs may cost, a lifetime's epsilon 3 {about}"
+        in (done.output)
+    )

@@ -419,12 +419,13 @@ def asked(participant, task_message, number, tip):
     ("agreed", "message"),
     [
         ({"agreed": replace(PLAN, unit="variant")}, "plan is not the one that was agreed"),
+        ({"accountant": "pld"}, "budget is held against RDP, and s's against PLD"),
         ({"unit": "variant"}, "unit of privacy is one patient, and s's is one variant"),
         ({"agreed": replace(PLAN, noise_multiplier=9.0)}, "plan is not the one that was agreed"),
         ({"sites_per_patient": 2}, "counts a person at 1 sites, and s's may be at 2"),
         ({"declared_patients": 5}, "holds 4 declared patients for s, the site declared 5"),
     ],
-    ids=["unit", "the site's own unit", "noise", "sites of a person", "declared patients"],
+    ids=["unit", "accountant", "the site's own unit", "noise", "sites of a person", "declared patients"],
 )
 def test_a_plan_or_a_declaration_that_was_not_agreed_is_refused_and_spends_nothing(
     agreed, message, tmp_path, task_message
@@ -432,6 +433,14 @@ def test_a_plan_or_a_declaration_that_was_not_agreed_is_refused_and_spends_nothi
     with pytest.raises(FederationError, match=message):
         asked(participant_of(tmp_path, **agreed), task_message, 1, TIP)
     assert SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events() == []
+
+
+def test_a_sites_own_delta_is_held_against_the_patients_that_it_declared(tmp_path, task_message):
+    """The budget is held at it, whatever less the plan has."""
+    lax = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=0.05)
+    with pytest.raises(UserError, match=r"delta 0\.05 is above 0\.1 over its 4 declared units"):
+        asked(participant_of(tmp_path, ledger=lax), task_message, 1, TIP)
+    assert lax.events() == []
 
 
 @pytest.mark.parametrize("number", [0, PLAN.rounds + 1, 2**40])

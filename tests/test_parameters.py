@@ -37,7 +37,7 @@ def test_values_are_read_as_the_type_of_the_schema(name, value, typed):
         ("epsilon", "-1", "must be above 0"),
         ("epsilon", "lots", "is no number"),
         ("epsilon", "nan", "is no number"),
-        ("delta", 1, "must be above 0 and below 1"),
+        ("delta", 0.2, "must be above 0 and at most 0.1"),
         ("rounds", 2.5, "is no whole number"),
         ("rounds", True, "is no whole number"),
         ("sampling_rate", 0, "must be above 0 and at most 1"),
@@ -81,7 +81,18 @@ def test_values_that_are_wrong(name, value, expected):
         ),
         ({"calibration": "private", "epsilon": 3}, []),
         ({"calibration": "site", "calibration_epsilon": 3, "epsilon": 3}, []),
-        ({"calibration": "private", "epsilon": 1, "scoring_model": "m.safetensors"}, []),
+        (
+            {"calibration": "private", "epsilon": 1, "scoring_model": "m.safetensors"},
+            ["--calibration private: needs the patients that each site declares: they bound --delta."],
+        ),
+        (
+            {"calibration": "private", "epsilon": 1, "scoring_model": "m.safetensors", "sites": "s.csv"},
+            [],
+        ),
+        (
+            {"calibration": "private", "epsilon": 1, "scoring_model": "m.safetensors", "simulate_sites": 2},
+            [],
+        ),
         ({"transport": "files"}, []),
         ({"transport": "files", "transport_dir": "/shared/cordon"}, []),
         (

@@ -13,11 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pysam
 import pytest
 from pysam import bcftools
 
-from cordon.tables import LABELLED, read_table
+from conftest import table_row
+from cordon.features import FEATURES
+from cordon.ledger import ChainedLog
+from cordon.model import Model, initial_parameters
+from cordon.tables import LABELLED, read_table, write_table
 from report_lab import Page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -550,3 +555,37 @@ def test_a_resumed_run_keeps_its_plan_and_a_new_one_looks_at_the_ledgers_anew(tm
     run, _ = planned("--run_epsilon", "6")
     assert run.returncode != 0
     assert "no site has room for a run of epsilon" in run.stdout
+
+
+CALIBRATING = """
+include {{ CALIBRATE_SCORES }} from '{root}/modules/calibrate_scores/main'
+
+workflow {{
+    table = channel.of(['north', file('north.parquet')])
+    CALIBRATE_SCORES(table, file('model.safetensors'), "${{params.state_dir}}", file('sites.csv'))
+    CALIBRATE_SCORES.out.calibration.subscribe {{ _site, made -> made.copyTo('made.json') }}
+}}
+"""
+
+
+def test_a_private_calibration_is_told_all_that_bounds_the_sites_budget(tmp_path):
+    """The real process, with the arguments that the pipeline gives it."""
+    (tmp_path / "sites.csv").write_text("site,declared_patients,weight\nnorth,20,1\n")
+    rows = [table_row(position=place + 1, label=place % 2) for place in range(8)]
+    write_table(pa.Table.from_pylist(rows, schema=LABELLED), tmp_path / "north.parquet")
+    parameters = initial_parameters("logistic", len(FEATURES))
+    Model("logistic", FEATURES, parameters, {}).save(tmp_path / "model.safetensors")
+    (tmp_path / "calibrate.nf").write_text(CALIBRATING.format(root=ROOT))
+    (tmp_path / "bin").symlink_to(ROOT / "bin")
+    given = ["--calibration", "private", "--calibration_epsilon", "2", "--accountant", "pld"]
+    given += ["--sites_per_patient", "3", "--same_person", "merge", "-c", str(ROOT / "nextflow.config")]
+    command = nextflow_command(*given, pipeline=tmp_path / "calibrate.nf")
+    run = subprocess.run(
+        command, cwd=tmp_path, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert run.returncode == 0, run.stdout
+    cost = json.loads((tmp_path / "made.json").read_text())["cost"]
+    assert (cost["epsilon"], cost["accountant"], cost["sites_per_patient"]) == (2, "PLD", 3)
+    chain = ChainedLog(tmp_path / "cordon_state" / "sites" / "north.sqlite")
+    assert [(row["declared_units"], row["event"]["sites"]) for row in chain.of_kind("reserved")] == [(20, 3)]
+    assert [row["accountant"] for row in chain.of_kind("budget")] == ["pld"]

@@ -24,6 +24,7 @@ from cordon.federation.plan import (
 )
 from cordon.model import width
 from cordon.training import block_shape
+from cordon.units import MOST_DELTA, USUAL_DELTA, check_delta
 
 PLAN = Plan(
     run="r", model="mlp", unit="patient", epsilon=8.0, delta=1e-5, rounds=10, local_steps=2,
@@ -188,16 +189,27 @@ def test_one_round_costs_its_local_steps():
 def test_a_delta_above_a_tenth_of_one_over_the_units_is_refused_and_above_a_thousandth_told():
     plan = replace(PLAN, delta=1e-5)
     assert [plan.check_delta("h1", patients) for patients in (1, 99)] == ["", ""]
-    for patients in (101, 9_999):
+    for patients, most in ((101, "9.9e-06"), (150, "6.6e-06"), (9_999, "1e-07")):
         assert plan.check_delta("h1", patients) == (
             f"site h1: delta 1e-05 is above 0.001 over its {patients} declared units: with that probability "
-            f"a whole unit may be released. Use at most {1e-3 / patients:.2g}."
+            f"a whole unit may be released. Use at most {most}."
         )
+        assert replace(plan, delta=float(most)).check_delta("h1", patients) == ""
     for patients in (10_001, 200_000):
         with pytest.raises(UserError, match=r"site h1: delta 1e-05 is above 0\.1 over its"):
             plan.check_delta("h1", patients)
     with pytest.raises(UserError, match=r"delta 0\.09 is above 0\.1 over its 11 declared units"):
         replace(PLAN, delta=0.09).check_delta("h1", 11)
+
+
+@pytest.mark.parametrize("units", [1, 7, 100, 519, 1038, 33153])
+def test_a_delta_at_a_limit_exactly_is_not_above_it(units):
+    # 1e-3 / 519 * 519 is above 1e-3, as numbers are rounded.
+    assert check_delta("h1", USUAL_DELTA / units, units) == ""
+    assert "is above 0.001" in check_delta("h1", MOST_DELTA / units, units)
+    assert "is above 0.001" in check_delta("h1", USUAL_DELTA * (1 + 1e-6) / units, units)
+    with pytest.raises(UserError, match=r"is above 0\.1"):
+        check_delta("h1", MOST_DELTA * (1 + 1e-6) / units, units)
 
 
 def test_by_variant_the_units_are_the_variants_that_patients_may_bring():

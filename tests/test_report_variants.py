@@ -126,7 +126,8 @@ def calibration(**changes: Any) -> dict[str, Any]:
     """A site's calibration as calibrate_scores writes it."""
     cost = {
         "unit": "patient", "epsilon": 0.5, "delta": 1e-5, "mechanism": "Poisson-sampled Gaussian",
-        "adjacency": "add or remove one unit", "spent_by_site": 4.125,
+        "adjacency": "add or remove one unit", "accountant": "PLD", "sites_per_patient": 2,
+        "spent_by_site": 4.125,
     }  # fmt: skip
     whole = Calibration(0.75, 0.125, {"0.99": -1.5}, "private", "north", margin=0.0123, cost=cost)
     return asdict(whole) | changes
@@ -134,6 +135,7 @@ def calibration(**changes: Any) -> dict[str, Any]:
 
 SCORED = {"truth_sensitivity": 0.99, "epsilon": 8}
 STATED = "unit: one patient; delta 1e-05; Poisson-sampled Gaussian; adjacency: add or remove one unit"
+BY_PLD = "by PLD, of a person at up to 2 sites"
 
 
 def test_exact_calibrations_are_told_to_be_not_private(tmp_path: Path) -> None:
@@ -152,10 +154,10 @@ def test_exact_calibrations_are_told_to_be_not_private(tmp_path: Path) -> None:
 def test_private_calibrations_are_told_with_cost_noise_and_what_the_ledger_holds(tmp_path: Path) -> None:
     told = page(tmp_path, parameters=SCORED, calibration=calibration())
     row = told.table("Calibration of each site")["north"]
-    assert row[0] == f"private figures of site north's labelled samples, at epsilon 0.5 ({STATED})"
+    assert row[0] == f"private figures of site north's labelled samples, at epsilon 0.5 ({STATED}), {BY_PLD}"
     assert "keeps 0.99 of the real alleles, give or take 0.012 by its noise" in row[3]
     assert told.table("Private calibrations")["north"] == [
-        f"epsilon 0.5 ({STATED})", f"epsilon 4.13 ({STATED})",
+        f"epsilon 0.5 ({STATED}), {BY_PLD}", f"epsilon 4.13 ({STATED}), {BY_PLD.replace('PLD', 'RDP')}",
     ]  # fmt: skip
     assert "so it spent no privacy" not in told.text
     assert "so no site spent any privacy" not in told.text

@@ -179,13 +179,13 @@ def test_scores_that_are_not_calibrated_promise_nothing(lab, called, reason):
 def test_private_figures_are_told_with_their_cost_and_noise(lab, called):
     cost = {
         "unit": "patient", "epsilon": 0.5, "delta": 1e-5, "mechanism": "Poisson-sampled Gaussian",
-        "adjacency": "add or remove one unit", "accountant": "RDP",
+        "adjacency": "add or remove one unit", "accountant": "RDP", "sites_per_patient": 1,
     }  # fmt: skip
     private = Calibration(1.5, -0.25, {"0.9": -0.5}, "private", "a", margin=0.0123, cost=cost)
     model, filtered, score = words_of(lab, called, private)
     stated = (
         "epsilon 0.5 (unit: one patient; delta 1e-05; Poisson-sampled Gaussian; adjacency: add or remove one "
-        "unit)"
+        "unit), by RDP"
     )
     assert filtered == (
         "CORDON below -0.5, the threshold that keeps 0.9 of the real alleles, give or take 0.012 by its "
@@ -195,6 +195,7 @@ def test_private_figures_are_told_with_their_cost_and_noise(lab, called):
     assert {name: model[f"Calibration{name}"] for name in ("Mode", "Epsilon", "Delta", "Unit")} == {
         "Mode": '"private"', "Epsilon": "0.5", "Delta": "1e-05", "Unit": '"patient"',
     }  # fmt: skip
+    assert (model["CalibrationAccountant"], model["CalibrationSitesPerPatient"]) == ('"RDP"', "1")
     assert model["CalibrationAdjacency"] == '"add or remove one unit"'
     assert model["CalibrationMechanism"] == '"Poisson-sampled Gaussian"'
     assert (model["TruthSensitivity"], model["TruthSensitivityMargin"]) == ('"0.9"', '"0.012"')
@@ -322,12 +323,13 @@ def test_dense_models_are_calibrated_applied_and_judged_where_there_is_no_torch(
     parameters = initial_parameters(architecture, len(FEATURES))
     Model(architecture, FEATURES, parameters, dict(Fake.privacy)).save(model)
     sheet = lab.text("s.csv", f"sample,variants,calls\ns1,{table},bcftools={vcf}\n")
+    lab.text("sites.csv", "site,declared_patients,weight\na,40,1\n")
     for name, words in (
         ("calibrate_scores", f"--model {model} --variants {table} --site a --output c.json"),
         (
             "calibrate_scores",
             f"--model {model} --variants {table} --site a --mode private --state sites --epsilon 8 "
-            "--delta 1e-5 --calibration_epsilon 1 --output private.json",
+            "--delta 1e-5 --accountant rdp --sites sites.csv --calibration_epsilon 1 --output private.json",
         ),
         (
             "score_variants",

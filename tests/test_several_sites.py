@@ -76,7 +76,7 @@ def test_answers_without_figures_say_nothing_of_them():
 def test_a_ledgers_account_has_it_for_people_and_machines(tmp_path, demos):
     ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8.0, delta=1e-5)
     for number, event in enumerate(demos, start=1):
-        ledger.reserve("run", number, event, Grouping("patient", "mlp", 256, 40))
+        ledger.reserve("run", number, event, Grouping("patient", "mlp", 256, 40), accountant="rdp")
     rows = [json.loads(line) for line in (json.dumps(row) for row in ledger._log)]
     (account,) = accounts(rows)
     said = account.to_dict()["at_more_sites"]

@@ -8,6 +8,7 @@ process CALIBRATE_SCORES {
     tuple val(site), path(variants)
     path model
     val state
+    path sites // sites sheet, or [] where nothing is paid for
 
     output:
     tuple val(site), path("${site}.calibration.json"), emit: calibration
@@ -15,10 +16,11 @@ process CALIBRATE_SCORES {
 
     script:
     def args = task.ext.args ?: ''
+    def sheet = sites ? "--sites ${sites}" : ''
     def tables = (variants instanceof List ? variants : [variants]).collect { table -> "--variants ${table}" }.join(' ')
     """
     calibrate_scores.py \\
-        --model ${model} --site ${site} ${tables} --state '${state}/sites' ${args} --output ${site}.calibration.json
+        --model ${model} --site ${site} ${tables} --state '${state}/sites' ${sheet} ${args} --output ${site}.calibration.json
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
 from functools import lru_cache
 from typing import Any
 
@@ -121,6 +121,11 @@ def statement(
     return f"epsilon {shown} (unit: one {unit}; delta {delta:g}; {mechanism}; adjacency: {ADJACENCY})"
 
 
+def stated_budget(epsilon: float, *, unit: str, delta: float, mechanism: str = GAUSSIAN) -> str:
+    """`statement` of an epsilon that somebody set, to the nearest three digits: nothing was spent of it."""
+    return statement(epsilon, unit=unit, delta=delta, mechanism=mechanism, rounding=ROUND_HALF_EVEN)
+
+
 def stated(rdp: float, pld: float | None, *, unit: str, delta: float, mechanism: str) -> str:
     """`statement` by RDP, and beside it the figure by PLD, where there is one."""
     beside = "" if pld is None else f"; {three_digits(pld, ROUND_CEILING)} by PLD"
@@ -186,13 +191,14 @@ def calibrate_noise(
     spent: Iterable[Sequence[Event]] = (),
     budget: float | None = None,
     besides: Iterable[Event] = (),
+    unit: str = "unit",
 ) -> float:
     """The smallest noise multiplier, from LEAST_NOISE on, whose ``steps`` at ``sites`` cost ``epsilon``.
 
     And with each of ``spent``, events that were composed before, at most ``budget`` (None: ``epsilon``). With
     the events ``besides`` they do. Never above by ``accountant``, and within 1 % of what is left but where
-    even LEAST_NOISE costs less, or where epsilon jumps to 0 because delta alone covers the loss. UserError
-    where no noise can do that.
+    even LEAST_NOISE costs less, or where epsilon jumps to 0 because delta alone covers the loss. UserError,
+    which names what one ``unit`` is, where no noise can do that.
     """
     if not epsilon > 0:
         raise UserError(f"epsilon {epsilon} leaves nothing to spend. Give a budget above 0.")
@@ -218,9 +224,10 @@ def calibrate_noise(
     while spends > room:
         if above == MOST_NOISE:
             raise UserError(
-                f"no noise keeps {steps} steps within epsilon {epsilon} at delta {delta}"
-                f"{' beside what was spent before' if held else ''}. Raise epsilon, or lower the number "
-                "of steps."
+                f"no noise keeps {steps} steps{'' if sites == 1 else f', at each of {sites} sites,'} within "
+                f"{stated_budget(epsilon, unit=unit, delta=delta, mechanism=mechanism)}, by "
+                f"{accountant.upper()}{', beside what was spent before' if held else ''}. Raise epsilon, or "
+                "lower the number of steps."
             )
         below, most, above = above, spends, min(2.0 * above, MOST_NOISE)
         spends = cost(above)

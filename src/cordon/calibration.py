@@ -116,16 +116,12 @@ class Calibration:
     @property
     def stated(self) -> str:
         """The epsilon of a private calibration, with all that must stand beside it."""
-        return self._statement("epsilon")
+        return stated_cost(self.cost)
 
     @property
     def reserved(self) -> str:
         """What the site's ledger held after it, likewise."""
-        return self._statement("spent_by_site")
-
-    def _statement(self, name: str) -> str:
-        about = {part: self.cost[part] for part in ("unit", "delta", "mechanism")}
-        return statement(self.cost[name], **about)
+        return stated_cost({**self.cost, "epsilon": self.cost["spent_by_site"], "accountant": "RDP"})
 
     @property
     def origin(self) -> str:
@@ -150,6 +146,14 @@ class Calibration:
             f"{threshold:.6g}, odds of {share:.3g} to {float(sensitivity):g}: a fixed number, fitted to no "
             "sample, which promises no share of the real alleles"
         )
+
+
+def stated_cost(cost: Mapping[str, Any]) -> str:
+    """The epsilon of a private calibration's ``cost``, with all that must stand beside it."""
+    said = statement(cost["epsilon"], unit=cost["unit"], delta=cost["delta"], mechanism=cost["mechanism"])
+    sites = cost.get("sites_per_patient", 1)
+    at = "" if sites == 1 else f", of a person at up to {sites} sites"
+    return f"{said}, by {cost['accountant']}{at}"
 
 
 def calibrate(scores: Floats, labels: NDArray[np.int8], site: str) -> Calibration:

@@ -28,7 +28,7 @@ from cordon.reference import read_contigs
 from cordon.samplesheet import CALLS, COLUMNS, FILES, Row, check_rows, check_sites, read_sheet
 from cordon.steps import Steps, silent
 from cordon.tables import written_beside
-from cordon.units import MOST_DELTA, USUAL_DELTA
+from cordon.units import MOST_DELTA, declared_units, passed_limit, usual_delta
 
 StrPath = str | os.PathLike[str]
 
@@ -201,13 +201,13 @@ def _delta_problems(declared: Iterable[Row], values: Mapping[str, Any]) -> Itera
     """A delta that makes it likely that a site releases a whole unit."""
     if "delta" not in values:
         return
-    rows = values.get("max_variants_per_patient", 1) if values.get("privacy_unit") == "variant" else 1
+    unit, rows = values.get("privacy_unit", "patient"), values.get("max_variants_per_patient", 1)
     for row in declared:
         patients = row["declared_patients"]
-        units = int(patients) * rows if patients.isdecimal() else 0
-        if units and values["delta"] * units > MOST_DELTA:
+        units = declared_units(unit, int(patients), rows) if patients.isdecimal() else 0
+        if passed_limit(values["delta"], units) == MOST_DELTA:
             what = f"is above {MOST_DELTA:g} over the {units} units that site {row['site']} declares."
-            remedy = f"Use at most {USUAL_DELTA / units:.2g}."
+            remedy = f"Use at most {usual_delta(units)}."
             yield Problem(f"--delta {values['delta']:g}", what, remedy)
 
 

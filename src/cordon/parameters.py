@@ -141,12 +141,19 @@ def combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _calibration_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
-    """What a private calibration costs: less than the budget, of which training takes the rest."""
+    """What a private calibration costs: less than the budget, of which training takes the rest.
+
+    And how many patients are declared, which its delta is held against.
+    """
     cost, budget = values.get("calibration_epsilon", 0), values.get("epsilon", math.inf)
     trains = not values.get("scoring_model")
     if values.get("calibration") == "private" and trains and cost >= budget:
         what = f"leaves nothing of --epsilon {budget:g} to train with."
         yield Problem(f"--calibration_epsilon {cost:g}", what, "Use a smaller one, or --calibration none.")
+    declared = values.get("sites") or values.get("simulate_sites")
+    if values.get("calibration") == "private" and not trains and not declared:
+        what = "needs the patients that each site declares: they bound --delta."
+        yield Problem("--calibration private", what, "Give --sites, or use --calibration none.")
 
 
 def _trust_problems(values: Mapping[str, Any]) -> Iterator[Problem]:

@@ -15,19 +15,28 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cordon.accountants import ADJACENCY, Event, calibrate_noise
-from cordon.calibration import PRIVATE, Calibration, Scorer, fixed_threshold, raw_scores, uncalibrated
+from cordon.calibration import (
+    PRIVATE,
+    Calibration,
+    Scorer,
+    fixed_threshold,
+    raw_scores,
+    stated_cost,
+    uncalibrated,
+)
 from cordon.errors import BudgetExceeded, UserError
 from cordon.mechanisms import Randomness, on_grid
 from cordon.site_ledger import CALIBRATION, SiteLedger
-from cordon.units import Grouping
+from cordon.units import Grouping, check_delta, declared_units, other_ids
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int8]
@@ -60,12 +69,17 @@ TOGETHER = 4096
 class Settings:
     """A calibration's public settings: ``epsilon`` at ``delta`` for one ``unit``, for one truth sensitivity.
 
-    ``most_rows`` bounds what a unit's rows weigh together, in rows; a variant is one.
+    Epsilon is by ``accountant``, and of a person who is a patient at ``sites_per_patient`` sites, each of
+    which calibrates so. ``same_person`` says whether patients who seem to be one person are one unit
+    (`cordon.same_person`). ``most_rows`` bounds what a unit's rows weigh together, in rows; a variant is one.
     """
 
     unit: str
     epsilon: float
     delta: float
+    accountant: str
+    sites_per_patient: int
+    same_person: str
     sensitivity: str
     most_rows: int
 
@@ -83,7 +97,21 @@ class Settings:
     @property
     def event(self) -> Event:
         """What the release costs: one step in which every unit takes part."""
-        return calibration_event(self.epsilon, self.delta)
+        return calibration_event(
+            epsilon=self.epsilon, delta=self.delta, accountant=self.accountant,
+            sites_per_patient=self.sites_per_patient, unit=self.unit,
+        )  # fmt: skip
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """What the release costs, with all that must stand beside an epsilon."""
+        event = self.event
+        return {
+            "unit": self.unit, "epsilon": self.epsilon, "delta": self.delta,
+            "accountant": self.accountant.upper(), "mechanism": event.mechanism, "adjacency": ADJACENCY,
+            "sites_per_patient": event.sites, "noise_multiplier": event.noise_multiplier,
+            "sampling_rate": event.sampling_rate, "steps": event.steps,
+        }  # fmt: skip
 
     def name(self, model: Scorer) -> str:
         """What the calibration is called in the ledger: the same for the same model and settings."""
@@ -91,41 +119,55 @@ class Settings:
         return CALIBRATION + hashlib.sha256(about.encode()).hexdigest()[:16]
 
 
-def calibration_event(epsilon: float, delta: float) -> Event:
-    """One Gaussian release to all units, with the least noise that keeps it within ``epsilon``, by RDP."""
-    return Event(calibrate_noise(epsilon=epsilon, delta=delta, sampling_rate=1.0, steps=1), 1.0, 1)
+def calibration_event(
+    *, epsilon: float, delta: float, accountant: str, sites_per_patient: int, unit: str
+) -> Event:
+    """One Gaussian release to all units, with the least noise that keeps it within ``epsilon``.
+
+    By ``accountant``, and for a person at so many sites, each of which makes such a release.
+    """
+    noise = calibrate_noise(
+        epsilon=epsilon, delta=delta, sampling_rate=1.0, steps=1, accountant=accountant,
+        sites=sites_per_patient, unit=unit,
+    )  # fmt: skip
+    return Event(noise, 1.0, 1, sites=sites_per_patient)
 
 
 def calibrate_privately(
     model: Scorer, tables: Callable[[], Iterable[Rows]], site: str, settings: Settings, ledger: SiteLedger,
-    patients: Sequence[str] | None = None,
+    patients: Sequence[str] | None = None, *, declared_patients: int,
+    one_id: Mapping[str, str] = MappingProxyType({}), say: Callable[[str], None],
 ) -> Calibration:  # fmt: skip
     """The calibration that the ledger holds for this model and these settings, or else a new one, paid for.
 
     ``tables`` is called where there is something to compute. Of ``patients``, by their names there, those
     whose budget has room for it take part; without them it is paid for by everybody whom the ledger knows.
-    BudgetExceeded, and nothing is computed, where nobody has room.
+    ``one_id`` has the id that patients go by who are one person, who is then one unit. What is to be warned
+    of is told to ``say``. BudgetExceeded, and nothing is computed, where nobody has room; UserError where
+    delta, the ledger's or the calibration's, is too large for the patients that the site declared.
     """
+    declared = declared_units(settings.unit, declared_patients, settings.most_rows)
+    if warning := check_delta(site, max(settings.delta, ledger.delta), declared):
+        say(warning)
     name, event = settings.name(model), settings.event
     found = ledger.released(name, 1)
     if found is None:
+        units = None if patients is None else sorted({one_id.get(patient, patient) for patient in patients})
         try:
-            grouping = Grouping(settings.unit, model.architecture, settings.rows, 0)
-            part = ledger.reserve(name, 1, event, grouping, patients)
+            part = ledger.reserve(
+                name, 1, event, Grouping(settings.unit, model.architecture, settings.rows, declared), units,
+                accountant=settings.accountant, also=other_ids(one_id),
+            )  # fmt: skip
         except BudgetExceeded as error:
             raise BudgetExceeded(
-                f"site {site} has no room for a private calibration of epsilon {settings.epsilon:g}. {error} "
-                "Give --calibration none, or a smaller --calibration_epsilon."
+                f"site {site} has no room for a private calibration, of {stated_cost(settings.cost)}, paid "
+                f"once. {error} Give --calibration none, or a smaller --calibration_epsilon."
             ) from error
-        taking = None if patients is None else part
-        total = sums(*_labelled(model, tables(), settings, taking), settings)
+        taking = None if units is None else part
+        total = sums(*_labelled(model, tables(), settings, taking, one_id), settings)
         found = estimate(noisy(total, event.noise_multiplier, Randomness()), event.noise_multiplier, settings)
         ledger.mark_sent(name, 1, found)
-    cost = {
-        "unit": settings.unit, "epsilon": settings.epsilon, "delta": settings.delta, "accountant": "RDP",
-        "mechanism": event.mechanism, "adjacency": ADJACENCY, "noise_multiplier": event.noise_multiplier,
-        "sampling_rate": event.sampling_rate, "steps": event.steps, "spent_by_site": ledger.spent(),
-    }  # fmt: skip
+    cost = settings.cost | {"spent_by_site": ledger.spent()}
     thresholds = {settings.sensitivity: found["threshold"]}
     slope, intercept, margin = found["slope"], found["intercept"], found["margin"]
     return Calibration(slope, intercept, thresholds, PRIVATE, site, found["reason"], margin=margin, cost=cost)
@@ -137,11 +179,13 @@ def without_samples(site: str) -> Calibration:
 
 
 def _labelled(
-    model: Scorer, tables: Iterable[Rows], settings: Settings, taking: frozenset[str] | None
-) -> tuple[Floats, Labels, Owners]:
+    model: Scorer, tables: Iterable[Rows], settings: Settings, taking: frozenset[str] | None,
+    one_id: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Floats, Labels, Owners]:  # fmt: skip
     """Raw scores, labels and units [n] of the labelled rows, of the patients ``taking`` part (None: all)."""
     scores, labels, patients = [np.empty(0)], [np.empty(0, dtype=np.int8)], list[str]()
-    for features, given, names in tables:
+    for features, given, ids in tables:
+        names = [one_id.get(name, name) for name in ids]
         known = np.array(
             [
                 value is not None and (taking is None or name in taking)

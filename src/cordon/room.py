@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cordon.accountants import Event, epsilon_by, epsilons, stated
+from cordon.accountants import Event, epsilon_by, epsilons, stated, stated_budget
 from cordon.cohorts import History, Reservation, counted
 from cordon.errors import BudgetExceeded
 
@@ -65,14 +66,14 @@ class Budget:
         some = (
             f"{len(rest)} rounds from round {asked.number} on" if len(rest) > 1 else f"round {asked.number}"
         )
-        reached = stated(
-            *epsilons(least, self.delta), unit=asked.unit, delta=self.delta,
-            mechanism=" and ".join(sorted({event.mechanism for event in least})),
-        )  # fmt: skip
+        mechanisms = " and ".join(sorted({event.mechanism for event in least}))
+        about: dict[str, Any] = {"unit": asked.unit, "delta": self.delta, "mechanism": mechanisms}
         raise BudgetExceeded(
-            f"{some} would bring epsilon to more than the site's budget of {self.epsilon:.4g}"
-            f"{', for those who spent least' if len(histories) > 1 else ''}: {reached}. The budget is held "
-            f"against {self.accountant.upper()}. Nothing was spent."
+            f"{some} would bring what is spent over all runs"
+            f"{', by those who spent least,' if len(histories) > 1 else ''} to "
+            f"{stated(*epsilons(least, self.delta), **about)}, which is more than the site's budget for a "
+            f"lifetime, {stated_budget(self.epsilon, **about)}. The budget is held against "
+            f"{self.accountant.upper()}. Nothing was spent."
         )
 
     def _fits(self, events: Sequence[Event]) -> bool:

@@ -190,6 +190,8 @@ def _own_header(model: Scorer, calibration: Calibration, truth_sensitivity: str)
         f"Calibration{name.capitalize()}": calibration.cost[name]
         for name in costs if name in calibration.cost
     }  # fmt: skip
+    if "sites_per_patient" in calibration.cost:
+        facts["CalibrationSitesPerPatient"] = calibration.cost["sites_per_patient"]
     facts["Threshold"] = f"{calibration.threshold(truth_sensitivity):.6g}"
     if calibration.fitted:
         facts["TruthSensitivity"] = truth_sensitivity

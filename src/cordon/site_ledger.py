@@ -31,7 +31,7 @@ from cordon.ledger import ChainedLog, Tip
 from cordon.provenance import FAILED, UNTRIED
 from cordon.pseudonyms import Salt, read_salt
 from cordon.room import Budget, Round
-from cordon.units import Grouping
+from cordon.units import MOST_DELTA, Grouping
 
 # Kinds of a site's rows beside RESERVED: its budget, a round's answer before it leaves, that a run ended here
 # because nobody had room, how far the aggregator's ledger was, and what checks of the training code found
@@ -55,9 +55,10 @@ class SiteLedger:
     """
 
     def __init__(self, path: Path, *, epsilon: float, delta: float) -> None:
-        if not (0 < epsilon < math.inf and 0 < delta < 1):
+        if not (0 < epsilon < math.inf and 0 < delta <= MOST_DELTA):
             raise UserError(
-                f"no budget: epsilon {epsilon}, delta {delta}. Give epsilon above 0 and delta in (0, 1)."
+                f"no budget: epsilon {epsilon}, delta {delta}. Give epsilon above 0 and delta above 0 and at "
+                f"most {MOST_DELTA:g}: with that probability a whole unit may be released."
             )
         self._log = ChainedLog(path)
         self._beside = Beside(path)
@@ -128,7 +129,7 @@ class SiteLedger:
 
     def reserve(
         self, run: str, round_number: int, event: Event, grouping: Grouping,
-        patients: Sequence[str] | None = None, *, after: int = 0, accountant: str = "rdp",
+        patients: Sequence[str] | None = None, *, accountant: str, after: int = 0,
         also: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> frozenset[str]:  # fmt: skip
         """Record that ``event`` will be spent, and return which of ``patients`` take part.

@@ -37,13 +37,13 @@ from cordon.features import FEATURES
 from cordon.federation.averaging import MEAN, RULES
 from cordon.model import ARCHITECTURES, MOST_NUMBERS, width
 from cordon.training import CLIPPINGS, DPSGD, LANES, OPTIMISERS, least_block
-from cordon.units import MOST_DELTA, UNITS, USUAL_DELTA, Grouping
+from cordon.units import MOST_DELTA, UNITS, Grouping, check_delta, declared_units
 
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # What a site takes from an aggregator that it does not trust: wide enough for every use, and narrow enough
 # that no product of them leaves what float32 holds, no run takes for ever, and all epsilons can be computed.
 RANGES: dict[str, tuple[float, float]] = {
-    "epsilon": (1e-9, 1e3), "delta": (1e-30, 0.1), "rounds": (1, 10_000), "local_steps": (1, 10_000),
+    "epsilon": (1e-9, 1e3), "delta": (1e-30, MOST_DELTA), "rounds": (1, 10_000), "local_steps": (1, 10_000),
     "sampling_rate": (1e-6, 1.0), "noise_multiplier": (LEAST_NOISE, MOST_NOISE), "clip_norm": (1e-9, 1e6),
     "learning_rate": (1e-9, 1e6), "max_variants_per_patient": (1, 100_000), "clip_quantile": (1e-3, 0.999),
     "clip_rate": (1e-6, 1.0), "quantile_share": (1e-3, 0.999), "momentum": (0.0, 0.999),
@@ -151,6 +151,7 @@ class Plan:
             accountant=settings.get("accountant", "rdp"),
             spent=spent,
             budget=settings.get("lifetime_epsilon") or settings["epsilon"],
+            unit=settings["unit"],
         )
         plan = cls(noise_multiplier=noise, **{"run": "", **settings})
         if not (any(spent) or beside):
@@ -189,22 +190,11 @@ class Plan:
 
     def declared_units(self, declared_patients: int) -> int:
         """The public number of units at a site that declared ``declared_patients``."""
-        return declared_patients * (self.max_variants_per_patient if self.unit == "variant" else 1)
+        return declared_units(self.unit, declared_patients, self.max_variants_per_patient)
 
     def check_delta(self, site: str, declared_patients: int) -> str:
-        """What to warn of at a site that declared so many patients; UserError where delta is refused."""
-        units = self.declared_units(declared_patients)
-        if self.delta * units <= USUAL_DELTA:
-            return ""
-        refused = self.delta * units > MOST_DELTA
-        said = (
-            f"site {site}: delta {self.delta:g} is above {MOST_DELTA if refused else USUAL_DELTA:g} over its "
-            f"{units} declared units: with that probability a whole unit may be released. Use at most "
-            f"{USUAL_DELTA / units:.2g}."
-        )
-        if refused:
-            raise UserError(said)
-        return said
+        """`cordon.units.check_delta` of the plan's delta at a site that declared so many patients."""
+        return check_delta(site, self.delta, self.declared_units(declared_patients))
 
     def settings_for(self, declared_patients: int) -> DPSGD:
         """One round's training at a site; its normaliser is public."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cordon.accountants import Event, at_sites, epsilon_by, epsilons
+from cordon.accountants import Event, at_sites, epsilon_by, epsilons, stated_budget
 from cordon.chain import Chain, read_private_key
 from cordon.cohorts import SUFFIX, of_all
 from cordon.errors import BudgetExceeded, UserError
@@ -81,9 +81,11 @@ def plan_within(
     histories = [events for held in spent.values() for events in held if events]
     if run_epsilon is not None:
         if run_epsilon > epsilon:
+            about = {name: settings[name] for name in ("unit", "delta", "mechanism") if name in settings}
             raise UserError(
-                f"a run of epsilon {run_epsilon:g} is more than the {epsilon:g} of a lifetime. Give a lower "
-                "--run_epsilon, or a higher --epsilon."
+                f"a run of {stated_budget(run_epsilon, **about)} is more than what all runs may cost, a "
+                f"lifetime's {stated_budget(epsilon, **about)}. Give a lower --run_epsilon, or a "
+                "higher --epsilon."
             )
         plan = Plan.calibrated(epsilon=run_epsilon, lifetime_epsilon=epsilon, beside=beside, **settings)
         whole = [*plan.events(), *beside]
@@ -121,5 +123,8 @@ def _left(plan: Plan, spent: Accounts) -> list[str]:
     told = []
     for name, held in spent.items():
         most = max(held, key=lambda events: _cost(plan, events), default=())
-        told.append(f"{name} was charged {plan.stated_as(*epsilons(most, plan.delta))}, of {plan.budget:g}")
+        told.append(
+            f"{name} was charged {plan.stated_as(*epsilons(most, plan.delta))}, over all runs, of a "
+            f"lifetime's {plan.budget:g}"
+        )
     return told

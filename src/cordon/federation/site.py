@@ -23,7 +23,7 @@ from cordon.provenance import Provenance, installed
 from cordon.site_ledger import SiteLedger
 from cordon.steps import duration
 from cordon.training import train
-from cordon.units import Grouping, Units
+from cordon.units import Grouping, Units, check_delta
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
@@ -48,22 +48,23 @@ class Participant:
 
     ``load_units`` makes the privacy units for a plan's model and kind of unit, and is asked again where a
     task's plan has others: rows grouped by one unit are never trained on under the name of another.
-    Its own terms bound every plan: the kind of ``unit`` that its budget is counted in and ``run_epsilon``,
-    the most that a run may cost, if they are named; the sites that a person is counted at
-    (``sites_per_patient`` or more); and where the site agreed on a plan beforehand (``agreed``), it trains by
-    no other. Before a plan's first reservation ``test`` is asked what trains here, and raises where that must
-    not: at once where a plan was agreed on. ``outcome`` is the aggregator's last word, when it came.
-    ``answer_grid`` is for audits, which answer nobody.
+    Its own terms bound every plan: the kind of ``unit`` that its budget is counted in, the ``accountant``
+    that it is held against and ``run_epsilon``, the most that a run may cost, if they are named; the sites
+    that a person is counted at (``sites_per_patient`` or more); and where the site agreed on a plan
+    beforehand (``agreed``), it trains by no other. Before a plan's first reservation ``test`` is asked what
+    trains here, and raises where that must not: at once where a plan was agreed on. ``outcome`` is the
+    aggregator's last word, when it came. ``answer_grid`` is for audits, which answer nobody.
     """
 
     def __init__(
         self, name: str, load_units: Callable[[Plan], Units], features: tuple[str, ...], *,
         declared_patients: int, ledger: SiteLedger, say: Say, agreed: Plan | None = None,
-        unit: str | None = None, run_epsilon: float | None = None, sites_per_patient: int = 1,
-        test: Callable[[Plan], Provenance] | None = None, answer_grid: float | None = None,
+        unit: str | None = None, accountant: str | None = None, run_epsilon: float | None = None,
+        sites_per_patient: int = 1, test: Callable[[Plan], Provenance] | None = None,
+        answer_grid: float | None = None,
     ) -> None:  # fmt: skip
         self.name, self._unit, self._sites_per_patient = name, unit, sites_per_patient
-        self._run_epsilon = run_epsilon
+        self._run_epsilon, self._accountant = run_epsilon, accountant
         self._load_units = load_units
         # The units of the last task, and what they were made for.
         self._units: tuple[Grouping, Units] | None = None
@@ -122,6 +123,12 @@ class Participant:
                 f"the plan's unit of privacy is one {plan.unit}, and {self.name}'s is one {self._unit}. "
                 "Agree on one (--privacy_unit). Nothing was reserved and nothing was sent."
             )
+        if self._accountant is not None and plan.accountant != self._accountant:
+            raise FederationError(
+                f"the plan's budget is held against {plan.accountant.upper()}, and {self.name}'s against "
+                f"{self._accountant.upper()}. Agree on one (--accountant). Nothing was reserved and nothing "
+                "was sent."
+            )
         if self._run_epsilon is not None and plan.cost(self._ledger.delta) > self._run_epsilon:
             raise FederationError(
                 f"the plan's {plan.rounds} rounds cost {plan.stated(self._ledger.delta)} as a run, and "
@@ -143,7 +150,9 @@ class Participant:
             raise FederationError(
                 f"the plan's delta {plan.delta:g} is above the site's {self._ledger.delta:g}. Agree on one."
             )
-        warning = plan.check_delta(self.name, self._declared_patients)
+        # The budget is held at the site's own delta, which is no less than the plan's.
+        declared = plan.declared_units(self._declared_patients)
+        warning = check_delta(self.name, self._ledger.delta, declared)
         self._ledger.follow(plan.run, task.tip)
         answered = self._ledger.answered(plan.run)
         if task.round < answered:
