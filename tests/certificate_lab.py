@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cordon.accountants import GAUSSIAN, epsilon_rdp
+from cordon.accountants import GAUSSIAN, LIFETIME, epsilon_rdp
 from cordon.auditing import certificate
 from cordon.auditing.attempts import Attempt
 from cordon.auditing.certificate import Subject
@@ -43,6 +43,7 @@ class Lab:
             {
                 "unit": "patient", "epsilon": epsilon_rdp([PLAN.event] * 3, 1e-5), "delta": 1e-5,
                 "mechanism": GAUSSIAN, "adjacency": PLAN.adjacency, "accountant": "RDP", "rounds": 3,
+                "scope": LIFETIME,
                 "sites": 2, "run": PLAN.run, "plan": PLAN.digest,
                 "ledger": {"key": log.tip.key, "rows": log.tip.rows, "digest": log.tip.digest},
             },

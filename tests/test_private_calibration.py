@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import table_row
-from cordon.accountants import ADJACENCY, GAUSSIAN, epsilon_rdp
+from cordon.accountants import ADJACENCY, GAUSSIAN, LIFETIME, RUN, epsilon_rdp
 from cordon.auditing.claims import risks, spent
 from cordon.errors import BudgetExceeded, UserError
 from cordon.features import FEATURES
@@ -32,7 +32,7 @@ from cordon.private_calibration import (
 from cordon.site_ledger import CALIBRATION, SiteLedger
 from cordon.spending import accounts
 from cordon.tables import LABELLED, write_table
-from cordon.tradeoff import LIFETIME, RUN, risk
+from cordon.tradeoff import risk
 from cordon.units import Grouping
 
 ASKED = Settings(unit="patient", epsilon=1.0, delta=1e-5, sensitivity="0.99", most_rows=256)

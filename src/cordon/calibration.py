@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cordon.accountants import statement
+from cordon.accountants import LIFETIME, statement
 from cordon.errors import UserError
 from cordon.features import FEATURES
 from cordon.tables import written_beside
@@ -28,6 +28,8 @@ Floats = NDArray[np.float64]
 
 SENSITIVITIES = ("0.9", "0.95", "0.99", "0.995")
 MODES = SITE, PRIVATE, NONE = "site", "private", "none"
+# The scope of what one private calibration costs.
+ONE_CALIBRATION = "this calibration"
 
 
 class Scorer(Protocol):
@@ -116,16 +118,16 @@ class Calibration:
     @property
     def stated(self) -> str:
         """The epsilon of a private calibration, with all that must stand beside it."""
-        return self._statement("epsilon")
+        return self._statement("epsilon", ONE_CALIBRATION)
 
     @property
     def reserved(self) -> str:
         """What the site's ledger held after it, likewise."""
-        return self._statement("spent_by_site")
+        return self._statement("spent_by_site", LIFETIME)
 
-    def _statement(self, name: str) -> str:
+    def _statement(self, name: str, scope: str) -> str:
         about = {part: self.cost[part] for part in ("unit", "delta", "mechanism")}
-        return statement(self.cost[name], **about)
+        return statement(self.cost[name], scope=scope, **about)
 
     @property
     def origin(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cordon.accountants import Event, at_sites, epsilon_by, epsilons
+from cordon.accountants import Event, at_sites, epsilon_by
 from cordon.chain import Chain, read_private_key
 from cordon.cohorts import RESERVED, SUFFIX
 from cordon.errors import BudgetExceeded, UserError
@@ -121,5 +121,5 @@ def _left(plan: Plan, spent: Accounts) -> list[str]:
     told = []
     for name, held in spent.items():
         most = max(held, key=lambda events: _cost(plan, events), default=())
-        told.append(f"{name} was charged {plan.stated_as(*epsilons(most, plan.delta))}, of {plan.budget:g}")
+        told.append(f"{name} was charged {plan.stated_of(most)}, of {plan.budget:g}")
     return told
