@@ -59,7 +59,7 @@ def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...],
          transport_dir: Path | None, pretrained: str | None, public_variants: tuple[str, ...],
          progress_file: str | None, output: str, record: str) -> Facts:  # fmt: skip
     """Wait for the enrolled sites, train the model with them and write it."""
-    from cordon.accountants import stated
+    from cordon.accountants import LIFETIME, RUN, stated
     from cordon.features import FEATURES
     from cordon.federation.aggregator import Limits
     from cordon.federation.plan import read_enrolment, read_plan
@@ -97,11 +97,12 @@ def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...],
         )  # fmt: skip
         tell.say(f"model {model.hash[:12]} after {model.privacy['rounds']} rounds")
     said = model.privacy
-    about = {name: said[name] for name in ("unit", "delta", "mechanism")}
+    about = {name: said[name] for name in ("unit", "delta")}
     told = f"{output}: model {model.hash}, " + "; ".join(
-        f"{scope} {stated(said[f'{name}_rdp'], said[f'{name}_pld'], **about)}"
-        for scope, name in (("over all runs", "epsilon"), ("in this run", "run_epsilon"))
-    )
+        stated(said[f"{of}epsilon_rdp"], said[f"{of}epsilon_pld"], mechanism=said[f"{of}mechanism"],
+               scope=scope, **about)
+        for scope, of in ((LIFETIME, ""), (RUN, "run_"))
+    )  # fmt: skip
     return Facts({"model": output, "record": record, "model_hash": model.hash, **said}, [told])
 
 

@@ -67,15 +67,15 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
          join_deadline: float, walltime: float, transport_dir: Path | None,
          progress_file: str | None, output: str, status: str) -> Facts:  # fmt: skip
     """Train on this site's variants under its own ledger, and write the model that comes of it."""
-    from cordon.accountants import stated
+    from cordon.accountants import LIFETIME, RUN, stated
     from cordon.auditing.self_test import SelfTest
     from cordon.errors import UserError
     from cordon.features import FEATURES
     from cordon.federation.plan import Plan, find_site, read_plan
+    from cordon.federation.record import spent_by
     from cordon.federation.site import Participant, join
     from cordon.federation.stay import Stay
     from cordon.same_person import MERGE, same_people
-    from cordon.several_sites import at_more_sites
     from cordon.several_sites import told as several_sites
     from cordon.site_ledger import SiteLedger
     from cordon.units import Units
@@ -113,21 +113,15 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
         )  # fmt: skip
     model.save(Path(output))
     assert participant.outcome is not None
-    plan, lifetime = participant.outcome.plan, ledger.epsilons()
-    in_run = ledger.epsilons(participant.outcome.run)
-    spent = {
-        "site": site, "epsilon_rdp": lifetime[0], "epsilon_pld": lifetime[1], "run_epsilon_rdp": in_run[0],
-        "run_epsilon_pld": in_run[1], "accountant": plan.accountant.upper(), "budget": epsilon,
-        "unit": plan.unit, "delta": delta, "mechanism": plan.mechanism, "adjacency": plan.adjacency,
-    }  # fmt: skip
-    spent["at_more_sites"] = at_more_sites(
-        ledger.events(), unit=plan.unit, delta=delta, mechanism=plan.mechanism
-    )
+    plan = participant.outcome.plan
+    spent = spent_by(site, ledger, plan)
     about = {"privacy": model.privacy, "model_hash": model.hash, "plan": plan.to_dict()}
     Path(status).write_text(json.dumps(spent | about, indent=2) + "\n")
     of_all, of_run = (
-        stated(*both, unit=plan.unit, delta=delta, mechanism=plan.mechanism) for both in (lifetime, in_run)
-    )
+        stated(spent[f"{of}epsilon_rdp"], spent[f"{of}epsilon_pld"], mechanism=spent[f"{of}mechanism"],
+               unit=plan.unit, delta=delta, scope=scope)
+        for scope, of in ((LIFETIME, ""), (RUN, "run_"))
+    )  # fmt: skip
     told = (
         f"{output}: model {model.hash}; of {site}'s patients, whoever spent most spent {of_all}, of a "
         f"lifetime's {epsilon:g}; in this run {of_run}"

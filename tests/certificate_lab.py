@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from conftest import table_row
-from cordon.accountants import GAUSSIAN, epsilon_rdp
+from cordon.accountants import GAUSSIAN, LIFETIME, epsilon_rdp
 from cordon.auditing import certificate
 from cordon.auditing.attempts import Attempt
 from cordon.auditing.certificate import Subject
@@ -49,6 +49,7 @@ class Lab:
             {
                 "unit": "patient", "epsilon": epsilon_rdp([PLAN.event] * 3, 1e-5), "delta": 1e-5,
                 "mechanism": GAUSSIAN, "adjacency": PLAN.adjacency, "accountant": "RDP", "rounds": 3,
+                "scope": LIFETIME,
                 "sites": 2, "run": PLAN.run, "plan": PLAN.digest,
                 "ledger": {"key": log.tip.key, "rows": log.tip.rows, "digest": log.tip.digest},
             },

@@ -52,6 +52,7 @@ def site(name: str, status: str, spent: float, reason: str = "") -> dict[str, An
         "reason": reason,
         "epsilon_rdp": spent,
         "epsilon_pld": spent - 0.25,
+        "mechanism": GUARANTEE["mechanism"],
         "run_epsilon_rdp": spent / 2,
         "run_epsilon_pld": spent / 2 - 0.125,
         "delta": 1e-5,
@@ -99,7 +100,8 @@ def spent(name: str) -> dict[str, Any]:
         "run_epsilon_rdp": 1.875,
         "run_epsilon_pld": 1.75,
         "budget": 4.0,
-        "delta": 1e-5,
+        **GUARANTEE,
+        "run_mechanism": GUARANTEE["mechanism"],
         "plan": {**plan, "run": "run <7>"},
     }
 
@@ -295,9 +297,12 @@ def certificate() -> dict[str, Any]:
         },
     ]  # fmt: skip
     return {
-        "kind": "cordon certificate 2", "issued": "2026-11-25T10:00:00Z", "public_key": "cd" * 32,
+        "kind": "cordon certificate 3", "issued": "2026-11-25T10:00:00Z", "public_key": "cd" * 32,
         "model": {"hash": "ab" * 32, "architecture": "mlp", "run": "run <7>"},
-        "guarantee": {"epsilon": 3.375, "epsilon_pld": 3.125, "accountant": "RDP", **GUARANTEE},
+        "guarantee": {
+            "epsilon": 3.375, "epsilon_pld": 3.125, "accountant": "RDP", **GUARANTEE,
+            "scope": "all runs in the ledger",
+        },
         "plan": federation()["plan"], "risks": [], "checks": checks, "trust": ["Sites <trust> themselves."],
         "questions": [{"question": "How strong?", "answer": "epsilon is small"}],
         "law": [{"term": "GDPR", "bearing": "none claimed"}],

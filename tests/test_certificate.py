@@ -12,14 +12,17 @@ from certificate_lab import PLAN, SITES, Lab
 from cordon.accountants import epsilon_rdp, three_digits
 from cordon.auditing import certificate
 from cordon.auditing.answers import answers
+from cordon.auditing.certificate import Subject
 from cordon.auditing.checks import Check
 from cordon.auditing.claims import check_claims
 from cordon.chain import read_private_key
 from cordon.cli import main
+from cordon.cohorts import Beside
 from cordon.errors import NotReleased, UserError
 from cordon.ledger import ChainedLog, Tip, key_path, read_log
 from cordon.provenance import FAILED, PASSED
 from cordon.site_ledger import SiteLedger
+from cordon.spending import by_cohort
 from cordon.tradeoff import percent, risk
 
 
@@ -134,6 +137,96 @@ class TestClaims:
         assert "holds nothing of run other" in lab.claims(plan=replace(PLAN, run="other")).reason
 
 
+class TestSite:
+    """A certificate that a site signs: nothing in it follows from who of its patients took part."""
+
+    RUN, EARLIER = PLAN.run, "an earlier one"
+
+    def ledger(self, folder, name, **cohorts):
+        """A site's ledger of runs (``cohorts``) of PLAN's cost, each by some of its patients."""
+        held = SiteLedger(folder / f"{name}.sqlite", epsilon=50.0, delta=1e-5)
+        for run, patients in cohorts.items():
+            called = {"run": self.RUN}.get(run, self.EARLIER)
+            for number in (1, 2, 3):
+                grouping, after = PLAN.grouping(20), 3 - number
+                held.reserve(called, number, PLAN.event, grouping, patients, after=after, accountant="rdp")
+                held.mark_sent(called, number)
+        return held
+
+    def content(self, lab, folder, name="n"):
+        """What the site would certify of the lab's model, the check behind it, and the ledger."""
+        path = folder / f"{name}.sqlite"
+        SiteLedger(path, epsilon=50.0, delta=1e-5).follow(self.RUN, Tip(**lab.model.privacy["ledger"]))
+        chain = read_log(path, read_private_key(key_path(path)).public_key())[0]
+        model = lab.saying(epsilon=epsilon_rdp([PLAN.event] * 6, 1e-5))
+        found = check_claims(model, PLAN, chain, beside=Beside(path).chains())
+        subject = Subject(model, PLAN, [], Tip("", 0, ""), [], {})
+        return certificate.certificate(subject, [found], found.figures) | {"issued": ""}, found, chain
+
+    def test_one_patient_more_in_a_run_changes_no_word_of_it(self, lab, tmp_path):
+        """Who is in both runs spent twice as much, and that somebody is stays in the site's own figures."""
+        told = []
+        for name, second in (("apart", ["b1", "b2"]), ("one-more", ["b1", "b2", "a0"])):
+            folder = tmp_path / name
+            self.ledger(folder, "n", earlier=["a0", "a1"], run=second)
+            content, found, chain = self.content(lab, folder)
+            assert found.passed, found.reason
+            told.append((json.dumps(content), [cohort.rounds for cohort in by_cohort(chain, [])]))
+        (public, apart), (same, one_more) = told
+        assert public == same
+        assert (sorted(apart), sorted(one_more)) == ([3, 3], [3, 3, 6])
+
+    def test_it_states_no_less_than_whoever_spent_most_spent(self, lab, tmp_path):
+        for name, second in (("apart", ["b1"]), ("the-same", ["a1"])):
+            held = self.ledger(tmp_path / name, "n", earlier=["a1"], run=second)
+            content, *_ = self.content(lab, tmp_path / name)
+            said = content["guarantee"]
+            assert said["epsilon_rdp"] == epsilon_rdp([PLAN.event] * 6, 1e-5) >= held.spent()
+            assert said["run_epsilon_rdp"] == epsilon_rdp([PLAN.event] * 3, 1e-5)
+            assert [risk["epsilon_rdp"] for risk in content["risks"]] == [
+                said["run_epsilon_rdp"], said["epsilon_rdp"],
+            ]  # fmt: skip
+            questions = {item["question"].split(":")[0]: item["answer"] for item in content["questions"]}
+            assert "More than this run is counted" in questions["Hyperparameters"]
+            assert "so that no patient spent more by them" in questions["Privacy parameters"]
+
+    def test_what_a_site_spent_under_another_name_is_counted(self, lab, tmp_path):
+        """The model tells what this name's key was charged, which is less than its patients spent."""
+        held = self.ledger(tmp_path, "n", earlier=["a0", "a1"])
+        self.ledger(tmp_path, "m", run=["a0", "a1"])
+        content, found, _ = self.content(lab, tmp_path, "m")
+        assert found.passed, found.reason
+        said = content["guarantee"]
+        assert said["epsilon_rdp"] == epsilon_rdp([PLAN.event] * 6, 1e-5)
+        assert SiteLedger(tmp_path / "m.sqlite", epsilon=50.0, delta=1e-5).spent() == said["epsilon_rdp"]
+        assert held.spent() == said["epsilon_rdp"]
+        assert (said["ledgers"], said["lifetime_scope"]) == (2, "all runs in 2 ledgers")
+        assert [risk["scope"] for risk in content["risks"]] == ["this run", "all runs in 2 ledgers"]
+        assert "those of the 2 site ledgers of this folder" in content["questions"][0]["answer"]
+        assert "; with what no model tells of, epsilon " in found.reason
+
+    def test_a_ledger_alone_says_that_other_names_are_not_counted(self, lab, tmp_path):
+        self.ledger(tmp_path, "m", run=["a0", "a1"])
+        content, *_ = self.content(lab, tmp_path, "m")
+        told = {item["question"].split(":")[0]: item["answer"] for item in content["questions"]}
+        alone = (
+            "under this name, holds no other run and no calibration; other names of the site are not counted."
+        )
+        assert alone in told["Hyperparameters"]
+        assert "under this name; other names of the site are not counted" in told["Privacy parameters"]
+        assert [risk["scope"] for risk in content["risks"]] == ["this run"]
+
+    def test_a_round_that_did_not_leave_is_not_counted_and_one_reserved_anew_once(self, lab, tmp_path):
+        held = self.ledger(tmp_path, "n", run=["a0"])
+        held.reserve("later", 1, PLAN.event, PLAN.grouping(20), ["a0"], accountant="rdp")
+        content, *_ = self.content(lab, tmp_path)
+        assert content["guarantee"]["epsilon_rdp"] == epsilon_rdp([PLAN.event] * 3, 1e-5)
+        held.reserve("later", 1, PLAN.event, PLAN.grouping(30), ["a0"], accountant="rdp")
+        held.mark_sent("later", 1)
+        content, *_ = self.content(lab, tmp_path)
+        assert content["guarantee"]["epsilon_rdp"] == epsilon_rdp([PLAN.event] * 4, 1e-5)
+
+
 class TestCertificate:
     def test_it_holds_for_its_model_by_the_key_that_the_model_carries(self, lab, tmp_path):
         content = certificate.verify(lab.issue(tmp_path), lab.model)
@@ -180,10 +273,15 @@ class TestCertificate:
         assert in_all["epsilon_rdp"] == epsilon_rdp([PLAN.event] * 5, 1e-5)
         for name in ("mu", "guess", "tpr"):
             assert in_run[name] < in_all[name]
-        told = {item["question"]: item["answer"] for item in answers(PLAN, 6.0, SITES, [in_run, in_all])}
+        guarantee = {"epsilon": 6.0, **lab.claims().figures}
+        told = {
+            item["question"]: item["answer"] for item in answers(PLAN, guarantee, SITES, [in_run, in_all])
+        }
         strength = next(answer for question, answer in told.items() if question.startswith("Privacy"))
         assert strength.index("In this run, epsilon") < strength.index("In all runs in the ledger, epsilon")
-        assert any("charges these patients for other runs too" in answer for answer in told.values())
+        assert any(
+            "More than this run is counted, and above stands what" in answer for answer in told.values()
+        )
 
     def test_it_answers_what_nist_asks_beside_the_guarantee_from_what_the_run_knows(self, lab, tmp_path):
         told = {
@@ -193,7 +291,7 @@ class TestCertificate:
         assert "calibration" in told["Coverage"]
         assert "scored VCFs" in told["Coverage"]
         assert "logistic by sgd at learning rate 2" in told["Hyperparameters"]
-        assert "The ledger charges these patients for no other run." in told["Hyperparameters"]
+        assert "charges no site behind this model for another run." in told["Hyperparameters"]
         # South declares 30 patients.
         assert "Delta 1e-05" in told["Delta"]
         assert "30 units, so that at worst 0.0003 of them" in told["Delta"]

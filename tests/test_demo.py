@@ -14,6 +14,7 @@ from pysam import bcftools
 
 from browser_lab import chromium, pictures
 from cordon import model as models
+from cordon.accountants import LIFETIME, RUN
 from cordon.federation.plan import Plan
 from cordon.tables import LABELLED, TRUTH_ALLELES_KEY, TRUTH_FOUND_KEY, read_table
 from docs_lab import blocks, played, unlike
@@ -45,7 +46,8 @@ def test_the_demo_ends_by_saying_what_came_of_it(demo):
         assert f" {areas[name]:.3f} (95 % interval " in told
     record = json.loads((demo / "federation" / "federation.json").read_text())
     most = max(site["epsilon_rdp"] for site in record["sites"])
-    assert f"Each spent at most {Plan.from_dict(record['plan']).statement(most)}, by RDP." in told
+    spent = Plan.from_dict(record["plan"]).statement(most).replace(RUN, LIFETIME)
+    assert f"Each spent at most {spent}, by RDP." in told
     assert f"Scored variants: 24 patients in results/demo{os.sep}scored" in told
     assert len(told.splitlines()) < 8
 

@@ -20,7 +20,7 @@ from pysam import bcftools
 from bin_commands import command
 from browser_lab import chromium, npm_package
 from conftest import ROOT
-from cordon.accountants import ADJACENCY
+from cordon.accountants import ADJACENCY, LIFETIME
 from cordon.calibration import calibrate, write_calibration
 from cordon.features import FEATURES
 from cordon.model import Model, initial_parameters
@@ -29,8 +29,9 @@ from cordon.simulation import CohortPlan, simulate_cohort
 pytestmark = pytest.mark.pipeline
 
 PRIVACY = {
-    "unit": "patient", "epsilon": 7.9996, "delta": 1e-5, "mechanism": "Poisson-sampled Gaussian",
-    "adjacency": ADJACENCY, "accountant": "RDP", "rounds": 10, "sites": 3,
+    "unit": "patient", "epsilon": 7.9996, "scope": LIFETIME, "delta": 1e-5,
+    "mechanism": "Poisson-sampled Gaussian", "adjacency": ADJACENCY, "accountant": "RDP",
+    "rounds": 10, "sites": 3,
 }  # fmt: skip
 PAGE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><div id="igv"></div>
 <script src="igv.min.js"></script>"""

@@ -67,12 +67,26 @@ def test_every_epsilon_has_unit_delta_mechanism_and_adjacency_beside_it(tmp_path
     for name in ("sites", "epsilon", "decisions"):
         assert BESIDE in shown[name]["description"].replace("\xa0", " ")
     assert shown["sites"]["data"]["north"] == {
-        "Status": "finished", "Declared patients": 40, "Weight": 0.25, "Epsilon by RDP": 3.375,
-        "Epsilon by PLD": 3.125, "Delta": "1e-05", "Unit": "patient", "Mechanism": "Poisson-sampled Gaussian",
-        "Adjacency": "add or remove one unit",
+        "Status": "finished", "Declared patients": 40, "Weight": 0.25, "Epsilon by RDP": 3.38,
+        "Epsilon by PLD": 3.13, "Scope": "all runs in the ledger", "Delta": "1e-05", "Unit": "patient",
+        "Mechanism": "Poisson-sampled Gaussian", "Adjacency": "add or remove one unit",
     }  # fmt: skip
-    assert shown["epsilon"]["data"]["north"] == [[1, 2.125], [2, 3.375]]
+    assert shown["epsilon"]["data"]["north"] == [[1, 2.13], [2, 3.38]]
     assert shown["epsilon"]["pconfig"]["y_lines"][0]["value"] == 4.0
+
+
+def test_no_epsilon_is_shown_as_less_than_it_is_and_each_has_its_own_mechanism_and_scope(tmp_path):
+    record = federation()
+    record["sites"][0] |= {"epsilon_rdp": 8.0049, "epsilon_pld": 0.0012301}
+    record["sites"][0]["mechanism"] = "Poisson-sampled Gaussian and Poisson-sampled Laplace"
+    assert content(tmp_path, federation=record).exit_code == 0
+    sites = sections(tmp_path)["sites"]
+    shown = sites["data"]["north"]
+    told = [sites["headers"][name]["format"].format(shown[name]) for name in shown if "Epsilon" in name]
+    assert told == ["8.01", "0.00124"]
+    assert shown["Mechanism"] == "Poisson-sampled Gaussian and Poisson-sampled Laplace"
+    assert sites["data"]["south"]["Mechanism"] == "Poisson-sampled Gaussian"
+    assert "scope: all runs in the ledger" in sites["description"]
 
 
 def test_rounds_and_quarantines_are_told_with_their_reasons(tmp_path):
@@ -157,7 +171,7 @@ def test_multiqc_itself_shows_them(lab, tmp_path):
         assert f"cordon_{name}: Found" in said
     data = tmp_path / "report_data"
     spent = (data / "multiqc_cordon_epsilon_plot.txt").read_text()
-    assert "north\t[1, 2.125]\t[2, 3.375]" in spent
+    assert "north\t[1, 2.13]\t[2, 3.38]" in spent
     assert "p1.bcftools" in (data / "multiqc_bcftools_stats.txt").read_text()
     page = (tmp_path / "report.html").read_text()
     assert "Gaussian mechanism" in page

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bin_commands import command_of
 from conftest import ROOT, table_row
-from cordon.accountants import ADJACENCY, GAUSSIAN, epsilon_pld, epsilon_rdp
+from cordon.accountants import ADJACENCY, GAUSSIAN, LIFETIME, RUN, epsilon_pld, epsilon_rdp
 from cordon.auditing.claims import risks, spent
 from cordon.errors import BudgetExceeded, UserError
 from cordon.features import FEATURES
@@ -36,7 +36,7 @@ from cordon.scoring import _own_header
 from cordon.site_ledger import CALIBRATION, SiteLedger
 from cordon.spending import accounts
 from cordon.tables import LABELLED, write_table
-from cordon.tradeoff import LIFETIME, RUN, risk
+from cordon.tradeoff import risk
 from cordon.units import Grouping
 
 ASKED = Settings(

@@ -69,11 +69,11 @@ def test_the_first_screen_says_that_simulated_patients_are_simulated(tmp_path: P
 
 def test_epsilon_by_site_and_round_is_that_of_the_federation(whole: Page) -> None:
     sites = whole.table("ε spent by each site")
-    assert sites["north"] == ["finished", "3.38", "3.12", "1.69", "1.56", "84 %", "40", "0.25"]
-    assert sites["rogue"][:6] == ["quarantined", "9.50", "9.25", "4.75", "4.62", "238 %"]
+    assert sites["north"] == ["finished", "3.38", "3.13", "1.69", "1.57", "84 %", "40", "0.25"]
+    assert sites["rogue"][:6] == ["quarantined", "9.5", "9.25", "4.75", "4.63", "238 %"]
     rounds = whole.table("ε spent so far after each round")
-    assert rounds["late"] == ["2.121.88", "missing"]
-    assert rounds["rogue"] == ["9.509.25quarantined", "–"]
+    assert rounds["late"] == ["2.131.88", "missing"]
+    assert rounds["rogue"] == ["9.59.25quarantined", "–"]
     exact = {attrs["value"] for attrs in whole.values("epsilon")}
     in_run = {"1.0625", "0.9375", "1.6875", "1.5625", "4.75", "4.625"}
     at_stake = {value for found in (PLANNED, CHARGED) for value in epsilons(found)}
@@ -84,11 +84,12 @@ def test_the_run_and_all_runs_stand_side_by_side_in_terms_that_people_decide_by(
     table = whole.table("What an attacker can decide about one patient")
     for scope, events in (("this run", PLANNED), ("all runs in the ledger", CHARGED)):
         found = risk(events, unit="patient", delta=1e-5)
-        together = [three_digits(found.groups[size], ROUND_CEILING) for size in (2, 3)]
-        assert table[scope] == [
-            f"{found.epsilon_rdp:.2f}", f"{found.epsilon_pld:.2f}", three_digits(found.mu, ROUND_CEILING),
-            percent(found.guess), percent(found.tpr), *together,
-        ]  # fmt: skip
+        alone = (found.epsilon_rdp, found.epsilon_pld, found.mu)
+        single, together = (
+            [three_digits(value, ROUND_CEILING) for value in values]
+            for values in (alone, (found.groups[2], found.groups[3]))
+        )
+        assert table[scope] == [*single, percent(found.guess), percent(found.tpr), *together]
         assert 0.5 < found.guess < 0.9 < 1 / (1 + math.exp(-found.epsilon_pld))
     drawn = specs(whole)["tradeoff"]["layer"][1]["data"]["values"]
     curve = tradeoff(PLANNED, 1e-5)
@@ -316,7 +317,7 @@ def test_a_site_whose_aggregator_is_elsewhere_tells_what_its_own_ledger_holds(tm
         in written.text
     )
     assert "on patients of one site here and of others elsewhere" in written.text
-    assert written.table("Sites' own ledgers")["north"] == ["3.88", "3.62", "1.88", "1.75", "4.00"]
+    assert written.table("Sites' own ledgers")["north"] == ["3.88", "3.63", "1.88", "1.75", "4"]
     assert written.table("Training plan")["noise_multiplier"] == ["3.0"]
     assert written.table("Settings")["epsilon"] == ["4"]
     assert "This run sent nothing" not in written.text

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cordon.accountants import ADJACENCY, GAUSSIAN, Event, epsilon_rdp, three_digits
+from cordon.accountants import ADJACENCY, GAUSSIAN, LAPLACE, Event, epsilon_rdp, three_digits
 from cordon.report.figures.privacy import benchmark
 from report_lab import LEDGER, certificate, evaluation, federation, page, specs, spent
 
@@ -43,7 +43,10 @@ def test_the_curves_are_those_of_the_documentation(unit: str) -> None:
 
 def test_the_run_stands_at_its_own_epsilon_and_accuracy(tmp_path: Path) -> None:
     drawn = specs(page(tmp_path, federation=run(), evaluation=evaluation()))["utility"]
-    assert drawn["layer"][1]["data"]["values"] == [{"epsilon": 3.375, "auroc": 0.961234, "name": "this run"}]
+    # What this run cost by itself, and not what all runs did.
+    assert drawn["layer"][1]["data"]["values"] == [
+        {"epsilon": 1.6875, "shown": "1.69", "auroc": 0.961234, "name": "this run"}
+    ]
     points = drawn["layer"][0]["data"]["values"]
     assert {(row["epsilon"], row["auroc"]) for row in points if row["curve"] == "from nothing"} == set(
         measured("patient", "4 sites").items()
@@ -85,3 +88,64 @@ def test_a_certificate_and_a_sites_own_ledger_say_it_where_there_is_no_other(tmp
     held["guarantee"]["at_more_sites"] = more
     assert f"{SEVERAL} sites epsilon 5.5 by RDP" in page(tmp_path, certificate=held).text
     assert "Counted is a person" not in page(tmp_path, certificate=certificate()).text
+
+
+def other(federation: dict[str, Any]) -> dict[str, Any]:
+    """The record of sites that released something by Laplace noise in an earlier run."""
+    for outcome in federation["sites"]:
+        outcome["mechanism"] = BOTH
+    return federation
+
+
+BOTH = f"{GAUSSIAN} and {LAPLACE}"
+
+
+def test_figures_of_all_runs_name_their_mechanisms_and_those_of_the_run_the_plans(tmp_path: Path) -> None:
+    written = page(tmp_path, federation=other(federation()))
+    caption = next(
+        table["caption"] for table in written.tables if table["caption"].startswith("ε spent by each site")
+    )
+    assert f"over all runs: per patient, δ = 10⁻⁵, {BOTH} mechanisms, adjacency: " in caption
+    assert f"in this run: per patient, δ = 10⁻⁵, {GAUSSIAN} mechanism, adjacency: " in caption
+    shown = {attrs["value"]: attrs["data-mechanism"] for attrs in written.values("epsilon")}
+    assert (shown["3.375"], shown["1.6875"]) == (BOTH, GAUSSIAN)
+
+
+def test_an_attackers_table_is_of_the_mechanisms_of_each_scope(tmp_path: Path) -> None:
+    ledger = LEDGER + LEDGER.splitlines()[3].replace(GAUSSIAN, LAPLACE).replace('"r"', '"r2"') + "\n"
+    written = page(tmp_path, federation=other(federation()), ledger=ledger)
+    caption = next(
+        table["caption"] for table in written.tables if table["caption"].startswith("What an attacker")
+    )
+    assert f"this run: per patient, δ = 10⁻⁵, {GAUSSIAN} mechanism, " in caption
+    assert f"all runs in the ledger: per patient, δ = 10⁻⁵, {BOTH} mechanisms, " in caption
+
+
+def test_a_sites_own_figures_are_told_at_the_delta_that_they_were_computed_at(tmp_path: Path) -> None:
+    """Its budget's, which may be above the plan's: at that of the plan epsilon is more."""
+    written = page(tmp_path, spent=spent("north") | {"delta": 0.01, "mechanism": BOTH})
+    caption = next(
+        table["caption"] for table in written.tables if table["caption"].startswith("Sites' own ledgers")
+    )
+    assert f"north, over all runs: per patient, δ = 0.01, {BOTH} mechanisms, adjacency" in caption
+    assert f"north, in this run: per patient, δ = 0.01, {GAUSSIAN} mechanism, adjacency" in caption
+    shown = {
+        attrs["data-delta"] for attrs in written.values("epsilon") if attrs["value"] in ("3.875", "1.875")
+    }
+    assert shown == {"0.01"}
+
+
+def test_no_epsilon_of_the_report_is_shown_as_less_than_it_is(tmp_path: Path) -> None:
+    record = federation()
+    for outcome, epsilon in zip(record["sites"], (8.0049, 0.0049, 1234.5, float("inf")), strict=True):
+        outcome |= {"epsilon_rdp": epsilon, "epsilon_pld": epsilon, "status": "finished"}
+        outcome |= {"run_epsilon_rdp": 1.00001}
+    record["rounds"][0]["sites"][0]["epsilon_rdp"] = 2.1201
+    written = page(tmp_path, federation=record, evaluation=evaluation())
+    rows = written.table("ε spent by each site")
+    assert [row[1] for row in list(rows.values())[1:]] == ["8.01", "0.0049", "1240", "∞"]
+    assert [row[3] for row in list(rows.values())[1:]] == ["1.01"] * 4
+    drawn = specs(written)
+    assert drawn["epsilon"]["layer"][0]["data"]["values"][0]["shown"] == "2.13"
+    assert drawn["utility"]["layer"][1]["data"]["values"][0]["shown"] == "1.01"
+    assert "This run stands at 1.01 with 0.961" in written.html

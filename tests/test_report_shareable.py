@@ -131,7 +131,7 @@ def test_the_record_tells_of_a_site_what_came_over_the_wire() -> None:
     assert set(ORIGIN.values()) <= UPDATE_KEYS | {"registered", "aggregator", "plan"}
     assert {field.name for field in dataclasses.fields(Event)} <= DECLARATION[TRAINED]
     assert {field.name for field in dataclasses.fields(Federation)} == {
-        "run", "plan", "guarantee", "budget", "model_hash", "seconds", "rounds", "sites", "start",
+        "run", "plan", "guarantee", "lifetime", "budget", "model_hash", "seconds", "rounds", "sites", "start",
     }  # fmt: skip
 
 

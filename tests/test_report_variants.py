@@ -154,10 +154,11 @@ def test_exact_calibrations_are_told_to_be_not_private(tmp_path: Path) -> None:
 def test_private_calibrations_are_told_with_cost_noise_and_what_the_ledger_holds(tmp_path: Path) -> None:
     told = page(tmp_path, parameters=SCORED, calibration=calibration())
     row = told.table("Calibration of each site")["north"]
-    assert row[0] == f"private figures of site north's labelled samples, at epsilon 0.5 ({STATED}), {BY_PLD}"
+    alone = f"epsilon 0.5 ({STATED}; scope: this calibration), {BY_PLD}"
+    assert row[0] == f"private figures of site north's labelled samples, at {alone}"
     assert "keeps 0.99 of the real alleles, give or take 0.012 by its noise" in row[3]
     assert told.table("Private calibrations")["north"] == [
-        f"epsilon 0.5 ({STATED}), {BY_PLD}", f"epsilon 4.13 ({STATED}), {BY_PLD.replace('PLD', 'RDP')}",
+        alone, f"epsilon 4.13 ({STATED}; scope: all runs in the ledger), {BY_PLD.replace('PLD', 'RDP')}",
     ]  # fmt: skip
     assert "so it spent no privacy" not in told.text
     assert "so no site spent any privacy" not in told.text

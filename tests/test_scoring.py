@@ -33,6 +33,7 @@ class Fake:
     privacy = {  # noqa: RUF012
         "unit": "patient",
         "epsilon": 8.0,
+        "scope": "all runs in the ledger",
         "delta": 1e-5,
         "mechanism": 'Gaussian, called "DP-SGD"',
         "adjacency": "add or remove",
@@ -130,6 +131,7 @@ def test_the_header_says_what_the_scores_are_and_cost(lab, called):
     for part in (
         'ModelHash="abc123"',
         "Epsilon=8.0",
+        'Scope="all runs in the ledger"',
         "Delta=1e-05",
         'Unit="patient"',
         'Adjacency="add or remove"',
@@ -185,7 +187,7 @@ def test_private_figures_are_told_with_their_cost_and_noise(lab, called):
     model, filtered, score = words_of(lab, called, private)
     stated = (
         "epsilon 0.5 (unit: one patient; delta 1e-05; Poisson-sampled Gaussian; adjacency: add or remove one "
-        "unit), by RDP"
+        "unit; scope: this calibration), by RDP"
     )
     assert filtered == (
         "CORDON below -0.5, the threshold that keeps 0.9 of the real alleles, give or take 0.012 by its "
@@ -196,6 +198,7 @@ def test_private_figures_are_told_with_their_cost_and_noise(lab, called):
         "Mode": '"private"', "Epsilon": "0.5", "Delta": "1e-05", "Unit": '"patient"',
     }  # fmt: skip
     assert (model["CalibrationAccountant"], model["CalibrationSitesPerPatient"]) == ('"RDP"', "1")
+    assert model["CalibrationScope"] == '"this calibration"'
     assert model["CalibrationAdjacency"] == '"add or remove one unit"'
     assert model["CalibrationMechanism"] == '"Poisson-sampled Gaussian"'
     assert (model["TruthSensitivity"], model["TruthSensitivityMargin"]) == ('"0.9"', '"0.012"')

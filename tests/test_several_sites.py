@@ -68,8 +68,9 @@ def test_the_certificate_states_it_from_the_ledgers_events(tmp_path):
     assert told(said["at_more_sites"]) in unit
 
 
-def test_answers_without_figures_say_nothing_of_them():
-    texts = [item["answer"] for item in answers(PLAN, 4.0, SITES, [])]
+def test_answers_without_figures_say_nothing_of_them(tmp_path):
+    guarantee = {"epsilon": 4.0, **Lab(tmp_path).claims().figures, "at_more_sites": []}
+    texts = [item["answer"] for item in answers(PLAN, guarantee, SITES, [])]
     assert not any("Counted is" in text or "{" in text for text in texts)
 
 

@@ -24,6 +24,8 @@ from cordon.groups import mixture_losses
 from cordon.sampled_laplace import renyi_divergence
 
 ADJACENCY = "add or remove one unit"
+# What an epsilon may be about: one training, or all that a ledger holds of a unit.
+RUN, LIFETIME = "this run", "all runs in the ledger"
 GAUSSIAN = "Poisson-sampled Gaussian"
 LAPLACE = "Poisson-sampled Laplace"
 MECHANISMS = (GAUSSIAN, LAPLACE)
@@ -113,12 +115,32 @@ def three_digits(value: float, rounding: str) -> str:
     return f"{float(Context(prec=3, rounding=rounding).create_decimal_from_float(value)):g}"
 
 
+def mechanism_of(events: Iterable[Event]) -> str:
+    """What stands beside an epsilon that composes ``events``: all of their mechanisms."""
+    return all_mechanisms(event.mechanism for event in events)
+
+
+def all_mechanisms(named: Iterable[str]) -> str:
+    """The mechanisms that are ``named`` (one, or several as `mechanism_of` writes them), each once."""
+    return " and ".join(sorted({one for name in named for one in name.split(" and ")})) or "no mechanism"
+
+
 def statement(
-    epsilon: float, *, unit: str, delta: float, mechanism: str = GAUSSIAN, rounding: str = ROUND_CEILING
+    epsilon: float,
+    *,
+    unit: str,
+    delta: float,
+    mechanism: str = GAUSSIAN,
+    scope: str = "",
+    rounding: str = ROUND_CEILING,
 ) -> str:
-    """``epsilon``, to three digits (rounded up; a lower bound: down), with all that must stand beside it."""
+    """``epsilon``, to three digits (rounded up; a lower bound: down), with all that must stand beside it.
+
+    ``scope`` is what was composed (RUN, LIFETIME), where it is not the same for all that is told.
+    """
     shown = three_digits(epsilon, rounding)
-    return f"epsilon {shown} (unit: one {unit}; delta {delta:g}; {mechanism}; adjacency: {ADJACENCY})"
+    about = f"unit: one {unit}; delta {delta:g}; {mechanism}; adjacency: {ADJACENCY}"
+    return f"epsilon {shown} ({about}{f'; scope: {scope}' if scope else ''})"
 
 
 def stated_budget(epsilon: float, *, unit: str, delta: float, mechanism: str = GAUSSIAN) -> str:
@@ -126,10 +148,17 @@ def stated_budget(epsilon: float, *, unit: str, delta: float, mechanism: str = G
     return statement(epsilon, unit=unit, delta=delta, mechanism=mechanism, rounding=ROUND_HALF_EVEN)
 
 
-def stated(rdp: float, pld: float | None, *, unit: str, delta: float, mechanism: str) -> str:
+def stated(rdp: float, pld: float | None, *, unit: str, delta: float, mechanism: str, scope: str = "") -> str:
     """`statement` by RDP, and beside it the figure by PLD, where there is one."""
     beside = "" if pld is None else f"; {three_digits(pld, ROUND_CEILING)} by PLD"
-    return f"{statement(rdp, unit=unit, delta=delta, mechanism=mechanism)}, by RDP{beside}"
+    return f"{statement(rdp, unit=unit, delta=delta, mechanism=mechanism, scope=scope)}, by RDP{beside}"
+
+
+def stated_of(events: Iterable[Event], *, unit: str, delta: float, scope: str) -> str:
+    """`stated` of what ``events`` composed come to, by the mechanisms that they are of."""
+    events = list(events)
+    mechanism = mechanism_of(events)
+    return stated(*epsilons(events, delta), unit=unit, delta=delta, mechanism=mechanism, scope=scope)
 
 
 def at_least(epsilon: float, *, unit: str, delta: float, mechanism: str, confidence: float) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cordon.accountants import statement
+from cordon.accountants import LIFETIME, statement
 from cordon.errors import UserError
 from cordon.features import FEATURES
 from cordon.tables import written_beside
@@ -28,6 +28,8 @@ Floats = NDArray[np.float64]
 
 SENSITIVITIES = ("0.9", "0.95", "0.99", "0.995")
 MODES = SITE, PRIVATE, NONE = "site", "private", "none"
+# The scope of what one private calibration costs.
+ONE_CALIBRATION = "this calibration"
 
 
 class Scorer(Protocol):
@@ -121,7 +123,9 @@ class Calibration:
     @property
     def reserved(self) -> str:
         """What the site's ledger held after it, likewise."""
-        return stated_cost({**self.cost, "epsilon": self.cost["spent_by_site"], "accountant": "RDP"})
+        return stated_cost(
+            {**self.cost, "epsilon": self.cost["spent_by_site"], "accountant": "RDP"}, LIFETIME
+        )
 
     @property
     def origin(self) -> str:
@@ -148,9 +152,10 @@ class Calibration:
         )
 
 
-def stated_cost(cost: Mapping[str, Any]) -> str:
+def stated_cost(cost: Mapping[str, Any], scope: str = ONE_CALIBRATION) -> str:
     """The epsilon of a private calibration's ``cost``, with all that must stand beside it."""
-    said = statement(cost["epsilon"], unit=cost["unit"], delta=cost["delta"], mechanism=cost["mechanism"])
+    about = {part: cost[part] for part in ("unit", "delta", "mechanism")}
+    said = statement(cost["epsilon"], scope=scope, **about)
     sites = cost.get("sites_per_patient", 1)
     at = "" if sites == 1 else f", of a person at up to {sites} sites"
     return f"{said}, by {cost['accountant']}{at}"

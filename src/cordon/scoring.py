@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pysam
 
-from cordon.calibration import Calibration, Scorer, raw_scores
+from cordon.calibration import ONE_CALIBRATION, Calibration, Scorer, raw_scores
 from cordon.calls import parse_calls
 from cordon.errors import InputProblems, Problem, UserError
 from cordon.features import PREFERENCE
@@ -176,7 +176,7 @@ def _contig_lines(path: StrPath, contig: str) -> Lines:
 def _own_header(model: Scorer, calibration: Calibration, truth_sensitivity: str) -> list[str]:
     """The header lines that say what the scores are and what they cost."""
     facts: dict[str, object] = {"ModelHash": model.hash}
-    stated = ("epsilon", "delta", "unit", "mechanism", "adjacency", "accountant", "rounds", "sites")
+    stated = ("epsilon", "scope", "delta", "unit", "mechanism", "adjacency", "accountant", "rounds", "sites")
     facts |= {name.capitalize(): model.privacy[name] for name in stated if name in model.privacy}
     facts["SitesPerPatient"] = model.privacy.get("sites_per_patient", 1)
     facts |= {
@@ -190,6 +190,8 @@ def _own_header(model: Scorer, calibration: Calibration, truth_sensitivity: str)
         f"Calibration{name.capitalize()}": calibration.cost[name]
         for name in costs if name in calibration.cost
     }  # fmt: skip
+    if calibration.cost:
+        facts["CalibrationScope"] = ONE_CALIBRATION
     if "sites_per_patient" in calibration.cost:
         facts["CalibrationSitesPerPatient"] = calibration.cost["sites_per_patient"]
     facts["Threshold"] = f"{calibration.threshold(truth_sensitivity):.6g}"

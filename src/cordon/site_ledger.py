@@ -82,13 +82,17 @@ class SiteLedger:
         """Epsilon reserved so far for whom it is the most, by RDP at the ledger's delta."""
         return max(epsilon_rdp(history.events, self.delta) for history in self.histories())
 
-    def epsilons(self, run: str | None = None) -> tuple[float, float | None]:
-        """`spent`, by RDP and by PLD; in ``run`` alone, where it is named."""
+    def most_spent(self, run: str | None = None) -> list[Event]:
+        """The events of whoever spent most; in ``run`` alone, where it is named."""
         spent = [
             counted(held for held in history.reservations if run in (None, held.run))
             for history in self.histories()
         ]
-        return epsilons(max(spent, key=lambda events: epsilon_rdp(events, self.delta)), self.delta)
+        return max(spent, key=lambda events: epsilon_rdp(events, self.delta))
+
+    def epsilons(self, run: str | None = None) -> tuple[float, float | None]:
+        """`spent`, by RDP and by PLD; in ``run`` alone, where it is named."""
+        return epsilons(self.most_spent(run), self.delta)
 
     def sent(self, run: str, round_number: int) -> bool:
         return bool(self._rows(SENT, run, round_number))

@@ -16,13 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from cordon.accountants import ADJACENCY, MOST_FOR_PLD, Event, epsilon_pld, epsilon_rdp
+from cordon.accountants import ADJACENCY, MOST_FOR_PLD, Event, epsilon_pld, epsilon_rdp, mechanism_of
 from cordon.profiles import epsilon_group, privacy_profile
 
 # Tangents of a curve: with so many, it lies within 0.001 of the true one at epsilon 8.
 TANGENTS = 65
-# What a statement may be about: one training, or all that a ledger holds of a unit.
-RUN, LIFETIME = "this run", "all runs in the ledger"
 # The false-positive rate at which people are told what an attack may find, and the sizes of groups.
 FPR = 0.01
 GROUPS = (2, 3)
@@ -145,5 +143,5 @@ def risk(events: Iterable[Event], *, unit: str, delta: float) -> Risk:
     return Risk(
         rdp, epsilon_pld(events, delta) if known else None, curve.mu, curve.guess, curve.most(FPR),
         {size: found if math.isfinite(found) else None for size, found in groups.items()},
-        unit, delta, " and ".join(sorted({event.mechanism for event in events})),
+        unit, delta, mechanism_of(events),
     )  # fmt: skip

@@ -8,45 +8,45 @@ from decimal import ROUND_CEILING
 from importlib.resources import files
 from typing import Any
 
-from cordon.accountants import LAPLACE, statement, three_digits
+from cordon.accountants import LAPLACE, RUN, statement, three_digits
+from cordon.auditing.claims import AGGREGATOR
 from cordon.federation.plan import Plan
 from cordon.several_sites import told
-from cordon.tradeoff import LIFETIME, percent
+from cordon.tradeoff import percent
 from cordon.units import MOST_DELTA, USUAL_DELTA
 
 NUMERALS = {"2": "two", "3": "three"}
+OTHER_NAMES = "other names of the site are not counted"
 
 
 def answers(
-    plan: Plan, epsilon: float, sites: Sequence[Mapping[str, Any]], risks: Sequence[Mapping[str, Any]],
-    at_more_sites: Sequence[Mapping[str, Any]] = (),
+    plan: Plan, guarantee: Mapping[str, Any], sites: Sequence[Mapping[str, Any]],
+    risks: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, str]]:  # fmt: skip
     """One answer to each question.
 
-    ``sites`` hold the public ``site`` and ``declared_patients``, ``risks`` what
-    `cordon.auditing.claims.risks` says of the run and, where that is more, of all runs, and
-    ``at_more_sites`` what `cordon.several_sites` found of the site that was charged the most.
+    ``guarantee`` is the certificate's, ``sites`` hold the public ``site`` and ``declared_patients``, and
+    ``risks`` what `cordon.auditing.claims.risks` says of the run and, where there are others, of all runs.
     """
     by_row = plan.unit == "variant"
     largest = max((plan.declared_units(int(site["declared_patients"] or 0)) for site in sites), default=0)
     words = {
-        "statement": plan.statement(epsilon), "strength": " ".join(strength(risk) for risk in risks),
+        "statement": stated(guarantee), "counted": counted(guarantee),
+        "strength": " ".join(strength(risk) for risk in risks),
         "groups": " ".join(groups(risk) for risk in risks),
         "accountant": plan.accountant.upper(), "run": plan.stated(), "budget": f"{plan.budget:g}",
         "unit": plan.unit, "adjacency": plan.adjacency,
         "rows": "one row" if by_row else f"at most {plan.max_variants_per_patient} rows of a patient",
         "limit": "A unit is one row of the variant table: what neighbouring rows' features show of it is not "
         "covered." if by_row else "Relatives are other patients to it; what they share is not covered.",
-        "several": told(at_more_sites),
+        "several": told(guarantee["at_more_sites"]),
         "noise": f"{'Laplace noise on L1' if plan.mechanism == LAPLACE else 'Gaussian noise on L2'}-clipped",
         "rate": f"{plan.sampling_rate:g}", "rounds": plan.rounds, "steps": plan.local_steps,
         "multiplier": f"{plan.noise_multiplier:.4g}", "clipping": plan.clipping,
         "clip": f"{plan.clip_norm:g}", "model": plan.model, "optimiser": plan.optimiser,
         "learning": f"{plan.learning_rate:g}",
         "start": f"the public model {plan.start[:12]}" if plan.start else "the architecture's own start",
-        "runs": "The ledger charges these patients for other runs too, and above stands what all come to."
-        if any(risk["scope"] == LIFETIME for risk in risks)
-        else "The ledger charges these patients for no other run.",
+        "runs": other_runs(guarantee, risks),
         "delta": f"{plan.delta:g}",
         "declared": f"The site that declares most declares {largest} units, so that at worst "
         f"{plan.delta * largest:.2g} of them are expected to be exposed by it."
@@ -58,6 +58,38 @@ def answers(
         {"question": item["question"], "answer": item["answer"].format(**words)}
         for item in _texts()["question"]
     ]
+
+
+def stated(guarantee: Mapping[str, Any]) -> str:
+    """What the model itself states, with everything that must stand beside it."""
+    about = {name: guarantee[name] for name in ("unit", "delta", "mechanism", "scope")}
+    return statement(guarantee["epsilon"], **about)
+
+
+def counted(guarantee: Mapping[str, Any]) -> str:
+    """What the figures over all runs are composed of."""
+    if guarantee["ledger"] == AGGREGATOR:
+        return "Composed is all that the aggregator's ledger charges one site's key, whoever took part."
+    held = (
+        f"the {guarantee['ledgers']} site ledgers of this folder, whatever names the sites had"
+        if guarantee["ledgers"] > 1
+        else f"this site's ledger, under this name; {OTHER_NAMES}"
+    )
+    return (
+        "Composed are all rounds and calibrations, whoever took part, so that no patient spent more by them, "
+        f"and most may have spent less: those of {held}."
+    )
+
+
+def other_runs(guarantee: Mapping[str, Any], risks: Sequence[Mapping[str, Any]]) -> str:
+    """Whether more than this run is counted."""
+    if any(risk["scope"] != RUN for risk in risks):
+        return (
+            "More than this run is counted, and above stands what all comes to for whoever took part in it."
+        )
+    if guarantee["ledger"] == AGGREGATOR:
+        return "The ledger charges no site behind this model for another run."
+    return f"This ledger, under this name, holds no other run and no calibration; {OTHER_NAMES}."
 
 
 def strength(risk: Mapping[str, Any]) -> str:

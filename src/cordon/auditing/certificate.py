@@ -15,7 +15,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cordon.accountants import ADJACENCY
+from cordon.accountants import ADJACENCY, all_mechanisms
 from cordon.auditing.answers import answers, law
 from cordon.auditing.checks import Check
 from cordon.auditing.training import TrainedBy
@@ -26,7 +26,7 @@ from cordon.ledger import Tip
 from cordon.model import Model
 from cordon.provenance import FAILED, software
 
-KIND = "cordon certificate 2"
+KIND = "cordon certificate 3"
 # By either accountant: over all runs, and of this one alone.
 EPSILONS = ("epsilon_rdp", "epsilon_pld", "run_epsilon_rdp", "run_epsilon_pld")
 TRUST = (
@@ -56,11 +56,23 @@ class Subject:
 def certificate(subject: Subject, checks: Sequence[Check], claims: Mapping[str, Any]) -> dict[str, Any]:
     """The content, unsigned, of what may leave the site; ``claims`` are the figures of `check_claims`.
 
-    The guarantee's epsilon is over all runs; what begins with ``run_`` is of this run alone.
+    The guarantee's ``epsilon`` is the model's own, of what its key was charged (``scope``, ``mechanism``).
+    Beside it stands what the ledger comes to: ``epsilon_rdp`` and ``epsilon_pld`` over all runs
+    (``lifetime_scope``, ``lifetime_mechanism``), and what begins with ``run_`` of this run alone.
     """
     model, plan = subject.model, subject.plan
     epsilon = float(claims["claimed"])
-    most = {name: _most(claims["recomputed"], name) for name in EPSILONS}
+    recomputed = claims["recomputed"]
+    guarantee = {
+        "epsilon": epsilon, "accountant": plan.accountant.upper(), "delta": plan.delta, "unit": plan.unit,
+        "mechanism": claims["mechanism"], "adjacency": ADJACENCY, "scope": claims["scope"],
+        **{name: _most(recomputed, name) for name in EPSILONS},
+        "lifetime_mechanism": all_mechanisms(item["mechanism"] for item in recomputed),
+        "lifetime_scope": claims["lifetime_scope"], "run_mechanism": plan.mechanism,
+        "ledger": claims["ledger"], "ledgers": claims["ledgers"],
+        "budget": plan.budget, "sites_per_patient": plan.sites_per_patient,
+        "at_more_sites": claims["at_more_sites"],
+    }  # fmt: skip
     sites = [
         {name: site.get(name) for name in ("site", "declared_patients", "weight", "status")}
         for site in subject.sites
@@ -69,12 +81,7 @@ def certificate(subject: Subject, checks: Sequence[Check], claims: Mapping[str, 
         "kind": KIND,
         "issued": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "model": {"hash": model.hash, "architecture": model.architecture, "run": plan.run},
-        "guarantee": {
-            "epsilon": epsilon, "accountant": plan.accountant.upper(), "delta": plan.delta,
-            "unit": plan.unit, "mechanism": plan.mechanism, "adjacency": ADJACENCY, **most,
-            "budget": plan.budget,
-            "sites_per_patient": plan.sites_per_patient, "at_more_sites": claims["at_more_sites"],
-        },
+        "guarantee": guarantee,
         "risks": list(claims["risks"]),
         "plan": plan.to_dict(),
         "sites": sites,
@@ -82,7 +89,7 @@ def certificate(subject: Subject, checks: Sequence[Check], claims: Mapping[str, 
         "audit": dict(subject.audit),
         "trust": list(TRUST),
         "checks": [check.to_dict(shareable=True) for check in checks],
-        "questions": answers(plan, epsilon, sites, claims["risks"], claims["at_more_sites"]),
+        "questions": answers(plan, guarantee, sites, claims["risks"]),
         "law": law(),
         "ledger": {"key": subject.ledger.key, "rows": subject.ledger.rows, "head": subject.ledger.digest},
         "software": software(),

@@ -1,4 +1,10 @@
-"""Whether what a model says of its privacy follows from the ledger: recomputed, nothing taken over."""
+"""Whether what a model says of its privacy follows from the ledger: recomputed, nothing taken over.
+
+What is found leaves the site in its certificate, so it rests on public things alone: which rounds left, and
+what each cost. Who took part in which is known at the site only, and a figure that followed from it would
+tell of single patients (as in `cordon.federation.remaining`). So all rounds are composed, as of somebody who
+took part in everything, and no patient spent more.
+"""
 
 from __future__ import annotations
 
@@ -6,129 +12,162 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cordon.accountants import Event, epsilon_by, epsilons
+from cordon.accountants import (
+    LIFETIME,
+    MECHANISMS,
+    RUN,
+    Event,
+    all_mechanisms,
+    epsilon_by,
+    epsilons,
+    mechanism_of,
+    statement,
+)
 from cordon.auditing.checks import Check
 from cordon.chain import Chain, hexadecimal
-from cordon.cohorts import RESERVED, everybody, histories, members
+from cordon.cohorts import RESERVED
 from cordon.federation.plan import Plan
 from cordon.model import Model
 from cordon.several_sites import at_more_sites
 from cordon.site_ledger import CALIBRATION, FOLLOWED, SENT
 from cordon.spending import ASKED, Charge, behind, charged
-from cordon.tradeoff import LIFETIME, RUN, risk
+from cordon.tradeoff import risk
 
 QUESTION = "Does the ledger bear out what the model says of its privacy?"
 # A statement may be rounded, never down.
 ROUNDING = 1e-9
+# Whose ledger it is.
+AGGREGATOR, SITE = "aggregator", "site"
+Events = tuple[Event, ...]
 
 
 @dataclass(frozen=True)
 class Spent:
-    """All that one identity released, over rounds and runs: its events, and those of the run in question.
+    """What ``holder`` released over rounds and runs: one identity at the aggregator, or the site itself.
 
-    ``beside`` are those of calibrations, which no model tells of and no aggregator knows.
+    ``events`` are those that the model tells of, ``of_run`` those of the run in question among them.
+    ``beside`` are those that no model tells of, and no aggregator of this key knows: of calibrations, and of
+    the other site ledgers in the folder.
     """
 
     holder: str
-    events: tuple[Event, ...]
-    of_run: tuple[Event, ...]
-    beside: tuple[Event, ...] = ()
+    events: Events
+    of_run: Events
+    beside: Events = ()
+
+    @property
+    def lifetime(self) -> Events:
+        return self.events + self.beside
 
     def told(self, delta: float, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Epsilons over all runs and of the run alone, with what stands beside each."""
-        (rdp, pld), (run_rdp, run_pld) = epsilons(self.events, delta), epsilons(self.of_run, delta)
+        """Epsilons of all and of the run alone (``run_``), with what stands beside each."""
+        (rdp, pld), (run_rdp, run_pld) = epsilons(self.lifetime, delta), epsilons(self.of_run, delta)
         return {
             "holder": self.holder, "epsilon_rdp": rdp, "epsilon_pld": pld, "run_epsilon_rdp": run_rdp,
-            "run_epsilon_pld": run_pld, **about,
+            "run_epsilon_pld": run_pld, **about, "mechanism": mechanism_of(self.lifetime),
+            "run_mechanism": mechanism_of(self.of_run),
         }  # fmt: skip
 
 
-def spent(chain: Chain, run: str) -> list[Spent]:
+def spent(chain: Chain, run: str, beside: Sequence[Chain] = ()) -> list[Spent]:
     """What each identity behind a run's model released, from the aggregator's rows or a site's own.
 
     At the aggregator, identities that were charged in ``run``, whether or not an update of theirs arrived;
-    all that they are charged with counts. In a site's ledger, what each history (`cordon.cohorts`) of those
-    who took part in the run has in the rounds that it answered; what a calibration cost is in the site's own
-    VCFs, and in no model.
+    all that they are charged with counts. In a site's ledger all rounds that it answered, whoever took part,
+    and those of the ledgers ``beside`` it.
     """
-    rows = chain.rows
-    costs = list(charged(rows))
+    costs = list(charged(chain.rows))
     if costs:
         return [
             Spent(
                 name, _events(costs, name), _events([cost for cost in costs if cost[0]["run"] == run], name)
             )
-            for name in behind(rows, run)
+            for name in behind(chain.rows, run)
         ]
-    left = {(row["run"], row["round"]) for row in rows if row["kind"] == SENT}
-    took_part = [members(chain, row) for row in rows if row["kind"] == RESERVED and row["run"] == run]
-    # Of a row without a cohort nobody knows whose it is.
-    patients = everybody(chain, run if None not in took_part else None)
-    found = []
-    for history in histories([chain], patients):
-        answered = [held for held in history.reservations if (held.run, held.round) in left]
-        events = tuple(held.event for held in answered if not held.run.startswith(CALIBRATION))
-        of_run = tuple(held.event for held in answered if held.run == run)
-        beside = tuple(held.event for held in answered if held.run.startswith(CALIBRATION))
-        if events:
-            found.append(Spent("this site", events, of_run, beside))
-    return found
+    own, others = _answered(chain), [event for other in beside for _, event in _answered(other)]
+    of_run = tuple(event for name, event in own if name == run)
+    trained = tuple(event for name, event in own if not name.startswith(CALIBRATION))
+    calibrated = tuple(event for name, event in own if name.startswith(CALIBRATION))
+    return [Spent("this site", trained, of_run, (*calibrated, *others))] if of_run else []
 
 
-def risks(holders: Sequence[Spent], plan: Plan) -> list[dict[str, Any]]:
-    """What the events of whoever spent most come to, in the run and, where that is more, in all runs."""
+def _answered(chain: Chain) -> list[tuple[str, Event]]:
+    """Run and event of each round that a site's ledger answered.
 
-    def most(events: Sequence[tuple[Event, ...]]) -> tuple[Event, ...]:
-        return max(events, key=lambda own: epsilon_by("rdp", own, plan.delta))
+    Of a round that was reserved anew, the last reservation is the one that was trained.
+    """
+    left = {(row["run"], row["round"]) for row in chain.rows if row["kind"] == SENT}
+    last = {(row["run"], row["round"]): row["event"] for row in chain.rows if row["kind"] == RESERVED}
+    return [(place[0], Event(**event)) for place, event in last.items() if place in left]
 
-    scopes = {RUN: most([holder.of_run for holder in holders])}
-    lifetime = most([holder.events + holder.beside for holder in holders])
-    if epsilon_by("rdp", lifetime, plan.delta) > epsilon_by("rdp", scopes[RUN], plan.delta):
-        scopes[LIFETIME] = lifetime
+
+def risks(holders: Sequence[Spent], plan: Plan, lifetime: str = LIFETIME) -> list[dict[str, Any]]:
+    """What the events of whoever spent most come to, in the run and, where there are others, in all runs.
+
+    ``lifetime`` is what the latter is called.
+    """
+    scopes = {RUN: _most([holder.of_run for holder in holders], plan)}
+    if any(len(holder.lifetime) > len(holder.of_run) for holder in holders):
+        scopes[lifetime] = _most([holder.lifetime for holder in holders], plan)
     return [
         {"scope": scope, **risk(events, unit=plan.unit, delta=plan.delta).to_dict()}
         for scope, events in scopes.items()
     ]
 
 
-def _events(costs: Sequence[Charge], identity: str) -> tuple[Event, ...]:
+def _most(found: Sequence[Events], plan: Plan) -> Events:
+    return max(found, key=lambda events: epsilon_by("rdp", events, plan.delta), default=())
+
+
+def _events(costs: Sequence[Charge], identity: str) -> Events:
     return tuple(event for row, events in costs if row["identity"] == identity for event in events)
 
 
-def check_claims(model: Model, plan: Plan, chain: Chain, *, model_hash: str | None = None) -> Check:
-    """Hold the model's statement against plan and ledger; ``model_hash`` is the record's, if there is one."""
-    holders = spent(chain, plan.run)
+def check_claims(
+    model: Model, plan: Plan, chain: Chain, *, beside: Sequence[Chain] = (), model_hash: str | None = None
+) -> Check:
+    """Hold the model's statement against plan and ledger; ``model_hash`` is the record's, if there is one.
+
+    A model tells what one key was charged, so it is held against the ledger of that name alone. The figures
+    over all runs count the site ledgers ``beside`` it as well.
+    """
+    beside = [other for other in beside if _answered(other)]
+    holders = spent(chain, plan.run, beside)
     faults = list(_faults(model, plan, chain, holders, model_hash))
-    about = {
-        "unit": plan.unit, "delta": plan.delta, "mechanism": plan.mechanism, "adjacency": plan.adjacency,
-    }  # fmt: skip
-    most: dict[str, Spent] = {}  # of a site's histories, the one that cost the most
-    for holder in sorted(holders, key=lambda held: epsilon_by("rdp", held.events, plan.delta)):
-        most[holder.holder] = holder
-    recomputed = [most[name].told(plan.delta, about) for name in dict.fromkeys(h.holder for h in holders)]
+    about = {"unit": plan.unit, "delta": plan.delta, "adjacency": plan.adjacency}
+    lifetime = f"all runs in {1 + len(beside)} ledgers" if beside else LIFETIME
+    in_all = _most([holder.lifetime for holder in holders], plan)
+    known = _most([holder.events for holder in holders], plan)
+    in_run = _most([holder.of_run for holder in holders], plan)
     figures = {
         "claimed": model.privacy.get("epsilon"), "accountant": plan.accountant.upper(), **about,
-        "recomputed": recomputed,
-        # Of the identity that was charged the most.
+        "mechanism": model.privacy.get("mechanism"), "scope": LIFETIME,
+        "ledger": SITE if any(row["kind"] == RESERVED for row in chain.rows) else AGGREGATOR,
+        "ledgers": 1 + len(beside), "lifetime_scope": lifetime,
+        "recomputed": [holder.told(plan.delta, about) for holder in holders],
+        # Of whoever was charged the most.
         "at_more_sites": at_more_sites(
-            max((h.events for h in holders), key=lambda own: epsilon_by("rdp", own, plan.delta), default=()),
-            unit=plan.unit, delta=plan.delta, mechanism=plan.mechanism,
+            in_all, unit=plan.unit, delta=plan.delta, mechanism=mechanism_of(in_all)
         ),
-        "risks": risks(holders, plan) if holders else [],
+        "risks": risks(holders, plan, lifetime) if holders else [],
     }  # fmt: skip
-    in_all, in_run = (
-        max(((told[f"{name}_rdp"], told[f"{name}_pld"]) for told in recomputed), default=(0.0, None),
-            key=lambda both: float(both[0]))
-        for name in ("epsilon", "run_epsilon")
-    )  # fmt: skip
     decides = max((epsilon_by(plan.accountant, held.events, plan.delta) for held in holders), default=0.0)
+    more = ""
+    if in_all != known:
+        more = f"; with what no model tells of, {plan.stated_of(in_all, lifetime)}"
     return Check.of(
         "claims", QUESTION, faults,
-        f"over all runs the ledger's events come to {plan.stated_as(*in_all)}, in this one to "
-        f"{plan.stated_as(*in_run)}, and the model states no less", figures,
-        most=f"any epsilon below {plan.statement(decides)} would have failed it, and any other word or plan; "
-        "a ledger that lacks events would not",
+        f"over all runs the ledger's events come to {plan.stated_of(known)}, in this one to "
+        f"{plan.stated_of(in_run, RUN)}, and the model states no less{more}", figures,
+        most=f"any epsilon below {_stated(decides, known, plan)} would have failed it, and any other word or "
+        "plan; a ledger that lacks events would not",
     )  # fmt: skip
+
+
+def _stated(epsilon: float, events: Events, plan: Plan) -> str:
+    """``epsilon`` of ``events``, over all runs."""
+    mechanism = mechanism_of(events)
+    return statement(epsilon, unit=plan.unit, delta=plan.delta, mechanism=mechanism, scope=LIFETIME)
 
 
 def _faults(
@@ -137,9 +176,18 @@ def _faults(
     said = model.privacy
     if model_hash is not None and model_hash != model.hash:
         yield f"the model has hash {model.hash[:12]}, the run's record tells of {model_hash[:12]}"
-    for name in ("unit", "delta", "mechanism", "adjacency", "run"):
+    for name in ("unit", "delta", "adjacency", "run"):
         if said.get(name) != getattr(plan, name):
             yield f"the model states {name} {said.get(name)!r}, the plan has {getattr(plan, name)!r}"
+    if said.get("scope") != LIFETIME:
+        yield f"the model states scope {said.get('scope')!r}, and its epsilon must be of {LIFETIME!r}"
+    composed = {plan.mechanism, *(event.mechanism for holder in holders for event in holder.events)}
+    # An aggregator's model names those of other sites too.
+    if not composed <= set(str(said.get("mechanism")).split(" and ")) <= set(MECHANISMS):
+        yield (
+            f"the model states mechanism {said.get('mechanism')!r}, and its epsilon composes events of "
+            f"{all_mechanisms(composed)!r}"
+        )
     if said.get("accountant") != plan.accountant.upper():
         yield (
             f"the model states an epsilon by {said.get('accountant')!r}, and the plan's budget is held "
@@ -160,8 +208,9 @@ def _faults(
         epsilon = epsilon_by(plan.accountant, holder.events, plan.delta)
         if claimed < epsilon * (1 - ROUNDING):
             yield (
-                f"the model states {plan.statement(claimed)}, and the events of {holder.holder[:12]} come to "
-                f"{plan.statement(epsilon)}, by {plan.accountant.upper()}"
+                f"the model states {_stated(claimed, holder.events, plan)}, and the events of "
+                f"{holder.holder[:12]} come to {_stated(epsilon, holder.events, plan)}, by "
+                f"{plan.accountant.upper()}"
             )
         if any(event != plan.event for event in holder.of_run):
             yield f"{holder.holder[:12]} has events in the run that are not its plan's"

@@ -70,12 +70,14 @@ def audit(
     from cordon.auditing.release import Evidence, Limits, examine, settings_of
     from cordon.auditing.training import trained_by
     from cordon.chain import read_private_key
+    from cordon.cohorts import RESERVED, Beside
     from cordon.errors import UserError
     from cordon.federation.plan import Plan
     from cordon.ledger import key_path, read_log
     from cordon.model import initial_parameters, load
     from cordon.pretraining import read_public
     from cordon.same_person import MERGE, same_people
+    from cordon.spending import by_cohort
     from cordon.units import Units
 
     happened = _record(Path(record))
@@ -99,9 +101,11 @@ def audit(
     attempt = Attempt(Path(ledger_file), model.hash, settings_of(limits, trainings))
     key = read_private_key(key_path(Path(ledger_file)))
     chain, _ = read_log(Path(ledger_file), key.public_key())
+    of_site = any(row["kind"] == RESERVED for row in chain.rows)
+    beside = Beside(Path(ledger_file)).chains() if of_site else []
     evidence = Evidence(
         model, plan, start or initial_parameters(plan.model, len(model.features)), chain, own,
-        others, public=rows == "public", model_hash=happened.get("model_hash"),
+        others, public=rows == "public", model_hash=happened.get("model_hash"), beside=beside,
     )  # fmt: skip
     checks, verdicts = [], []
     with telling(progress_file) as tell:
@@ -115,6 +119,8 @@ def audit(
     everything = {
         "model": model.hash, "run": plan.run, "audit": attempt.to_dict(),
         "checks": [check.to_dict() for check in checks],
+        # What follows from who took part stays with the rows.
+        "cohorts": [cohort.to_dict() for cohort in by_cohort(chain, beside)],
     }  # fmt: skip
     Path(details).write_text(json.dumps(everything, indent=2) + "\n")
     refuse_failed(checks)
@@ -162,16 +168,20 @@ def verify(certificate_file: str, model_file: str, key: str | None) -> Facts:
 
 
 def _told(path: str, content: dict[str, Any]) -> Iterator[str]:
-    from cordon.accountants import stated, statement
-    from cordon.auditing.answers import groups, strength
+    from cordon.accountants import RUN, stated
+    from cordon.auditing.answers import counted, groups, strength
+    from cordon.auditing.answers import stated as stated_by_model
     from cordon.several_sites import told
 
     said = content["guarantee"]
-    about = {name: said[name] for name in ("unit", "delta", "mechanism")}
+    about = {name: said[name] for name in ("unit", "delta")}
     yield f"{path}: holds for model {content['model']['hash']}, issued {content['issued']}"
-    yield f"guarantee: {statement(said['epsilon'], **about)}, by {said['accountant']}, over all runs"
-    for scope, name in (("over all runs", "epsilon"), ("in this run alone", "run_epsilon")):
-        yield f"{scope}: {stated(said[f'{name}_rdp'], said[f'{name}_pld'], **about)}"
+    yield f"guarantee: {stated_by_model(said)}, by {said['accountant']}, as the model states it"
+    for scope, of, lasting in (("over all runs", "", "lifetime"), ("in this run alone", "run_", "run")):
+        rdp, pld = said[f"{of}epsilon_rdp"], said[f"{of}epsilon_pld"]
+        words = {"mechanism": said[f"{lasting}_mechanism"], "scope": said.get(f"{lasting}_scope", RUN)}
+        yield f"{scope}: {stated(rdp, pld, **about, **words)}"
+    yield f"counted: {counted(said)}"
     if more := told(said.get("at_more_sites", ())):
         yield f"at several sites: {more}"
     for risk in content["risks"]:

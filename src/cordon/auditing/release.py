@@ -8,7 +8,7 @@ public.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -88,7 +88,8 @@ class Evidence:
     """What is audited: the ``model``, its ``plan`` and ``start``, and the ``chain`` of what was spent.
 
     ``trained`` are units that it was trained on and ``held_out`` others like them, or None; ``public`` says
-    that the figures of these rows may be told. ``model_hash`` is what the run's record says.
+    that the figures of these rows may be told. ``model_hash`` is what the run's record says, ``beside`` are
+    the other site ledgers in the folder of ``chain``.
     """
 
     model: Model
@@ -99,6 +100,7 @@ class Evidence:
     held_out: Units | None = None
     public: bool = False
     model_hash: str | None = None
+    beside: Sequence[Chain] = ()
 
 
 def examine(
@@ -113,7 +115,9 @@ def examine(
     limits = limits or Limits()
     plan, own = evidence.plan, evidence.trained
     source = np.random.default_rng(seed)
-    yield check_claims(evidence.model, plan, evidence.chain, model_hash=evidence.model_hash)
+    yield check_claims(
+        evidence.model, plan, evidence.chain, beside=evidence.beside, model_hash=evidence.model_hash
+    )
     yield check_training(evidence.chain, plan.run)
     # First what forks: before this process has threads, or a GPU's context, of its own.
     with steps("updates: whole rounds of made-up rows", len(MADE_UP), "checks") as tick:

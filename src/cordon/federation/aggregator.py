@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cordon.accountants import LIFETIME, mechanism_of, stated
 from cordon.errors import Unreachable, UserError
 from cordon.federation.audit import Answer, Auditor, Decision
 from cordon.federation.averaging import RULES, check_rule, combine, mean_of
@@ -23,7 +24,7 @@ from cordon.federation.tasks import LinkLost
 from cordon.ledger import ChainedLog
 from cordon.model import Model, Parameters, initial_parameters
 from cordon.pretraining import PublicStart, chosen
-from cordon.spending import ACCEPTED, MISSING, QUARANTINED
+from cordon.spending import ACCEPTED, MISSING, QUARANTINED, behind, charged
 from cordon.steps import duration
 
 FAREWELL_DEADLINE = 20.0
@@ -219,7 +220,10 @@ class Aggregation:
         active = [site for site in self._sites if site.name not in self._ended]
         for site, reason in self._registry.bans(active).items():
             words = f"banned ({reason}). Ask the operator, who can release the site with a reason."
-            self._ended[site.name] = Decision(site.name, QUARANTINED, words, *self._auditor.spent(site))
+            self._ended[site.name] = Decision(
+                site.name, QUARANTINED, words, *self._auditor.spent(site),
+                mechanism=self._auditor.mechanism(site),
+            )  # fmt: skip
             self._say(f"{site.name} takes no part: {words}")
 
     def _sentence(self, decisions: list[Decision]) -> None:
@@ -275,17 +279,27 @@ class Aggregation:
 
     def _tell_round(self, number: int, decisions: list[Decision], seconds: float) -> None:
         accepted = [d for d in decisions if d.decision == ACCEPTED]
-        spent = max(((d.epsilon_rdp, d.epsilon_pld or 0.0) for d in accepted), default=(0.0, 0.0))
         mean = sum(row["seconds"] for row in self.record.rounds) / len(self.record.rounds)
         more = self.plan.rounds - number
         self._say(
             f"round {number} of {self.plan.rounds}: {len(accepted)} of {len(self._sites)} updates accepted "
-            f"in {seconds:.1f} s; at most {self.plan.stated_as(*spent)}, spent of a "
-            f"lifetime's {self.plan.budget:g}" + (f"; about {duration(mean * more)} left" if more else "")
+            f"in {seconds:.1f} s{self._most(decisions)}"
+            + (f"; about {duration(mean * more)} left" if more else "")
         )
         for decision in decisions:
             if decision.decision != ACCEPTED:
                 self._say(f"round {number}: {decision.site} {decision.decision}: {decision.reason}")
+
+    def _most(self, decisions: Sequence[Decision]) -> str:
+        """The most that any site is charged with: who was asked is, whether or not the update came."""
+        if not decisions:
+            return ""
+        most = max(decisions, key=lambda decision: decision.epsilon_rdp)
+        spent = stated(
+            most.epsilon_rdp, most.epsilon_pld, unit=self.plan.unit, delta=self.plan.delta,
+            mechanism=most.mechanism, scope=LIFETIME,
+        )  # fmt: skip
+        return f"; at most {spent}, spent of a lifetime's {self.plan.budget:g}"
 
     def _close(self, exchange: Exchange, model: Model) -> None:
         last = {row["site"]: row for entry in self.record.rounds for row in entry["sites"]}
@@ -304,6 +318,7 @@ class Aggregation:
                     "site": site.name, "weight": site.weight, "declared_patients": site.declared_patients,
                     "status": status, "reason": reason, "epsilon_rdp": rdp, "epsilon_pld": pld,
                     "run_epsilon_rdp": in_run[0], "run_epsilon_pld": in_run[1], "delta": self.plan.delta,
+                    "mechanism": self._auditor.mechanism(site),
                 }
             )  # fmt: skip
         self._farewell(exchange, "finished", "", model)
@@ -339,12 +354,17 @@ class Aggregation:
         """What every copy of the model says of its privacy: over all runs, and of this one (``run_``)."""
         plan, tip = self.plan, self._ledger.tip
         lifetime, in_run = self._auditor.of_model()
+        keys = behind(self._ledger, plan.run)
+        mechanism = mechanism_of(
+            event for row, events in charged(self._ledger) if row["identity"] in keys for event in events
+        )
         pld = plan.accountant == "pld" and lifetime[1] is not None
         rows = [row for entry in self.record.rounds for row in entry["sites"]]
         taken = {row["site"] for row in rows if row["decision"] == ACCEPTED}
         return {
-            "unit": plan.unit, "epsilon": lifetime[pld], "delta": plan.delta,
-            "mechanism": plan.mechanism, "adjacency": plan.adjacency, "accountant": plan.accountant.upper(),
+            "unit": plan.unit, "epsilon": lifetime[pld], "scope": LIFETIME, "delta": plan.delta,
+            "mechanism": mechanism, "run_mechanism": plan.mechanism,
+            "adjacency": plan.adjacency, "accountant": plan.accountant.upper(),
             "epsilon_rdp": lifetime[0], "epsilon_pld": lifetime[1],
             "run_epsilon_rdp": in_run[0], "run_epsilon_pld": in_run[1], "budget": plan.budget,
             "rounds": len(self.record.rounds), "sites": len(taken), "run": plan.run,

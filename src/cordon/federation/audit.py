@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cordon.accountants import Event, epsilon_pld, epsilon_rdp
+from cordon.accountants import LIFETIME, Event, epsilon_pld, epsilon_rdp, mechanism_of, statement
 from cordon.errors import UserError
 from cordon.federation.history import History
 from cordon.federation.messages import ANSWERED, STOPPED, TRAINED, Reply
@@ -38,7 +38,7 @@ class Decision:
 
     The epsilons compose every event that the site's identity is charged with, over rounds and runs;
     PLD is left out (None) above the budget (twice the budget where it is held against PLD), where its
-    distributions can grow without bound.
+    distributions can grow without bound. ``mechanism`` names those of all these events.
     ``update_norm`` is the L2 norm of the update, which is private already, ``ceiling`` the longest that the
     plan lets an honest one be, ``small`` how many of its numbers are small for noise, ``most_small`` how many
     may be (`cordon.federation.noise_checks`), and ``digest`` the SHA-256 of its numbers.
@@ -55,6 +55,7 @@ class Decision:
     small: int = 0
     most_small: int | None = None
     digest: str = ""
+    mechanism: str = ""
 
 
 Keep = Callable[[list[Decision]], None]
@@ -113,6 +114,10 @@ class Auditor:
         """Epsilon of what ``site`` is charged with in this run alone, by RDP and by PLD."""
         return self._epsilons(self._in_run(identity(site)))
 
+    def mechanism(self, site: Site) -> str:
+        """The mechanisms of all that ``site`` is charged with so far."""
+        return mechanism_of(self._events(identity(site)))
+
     def of_model(self) -> tuple[tuple[float, float | None], tuple[float, float | None]]:
         """Epsilons of whom was charged the most, of those that the run's model may tell of.
 
@@ -150,12 +155,18 @@ class Auditor:
     def _alone(self, site: Site, round_number: int, reply: Reply | None, fault: str) -> Decision:
         decided = {"kind": DECISION, "identity": identity(site), "run": self._plan.run, "round": round_number}
         charge = [event.to_dict() for event in self._charge(site, round_number, reply, fault)]
-        rdp, pld = self._epsilons(self._events(identity(site), decided | {"events": charge}))
+        events = self._events(identity(site), decided | {"events": charge})
+        rdp, pld = self._epsilons(events)
         update = _update(reply)
         size = sum(array.nbytes for array in update.values())
-        decision = Decision(site.name, "", "", rdp, pld, _norm(update), size)
+        said = mechanism_of(events)
+        decision = Decision(site.name, "", "", rdp, pld, _norm(update), size, mechanism=said)
         epsilon = rdp if self._plan.accountant == "rdp" or pld is None else pld
-        verdict, reason = self._verdict(site, round_number, reply, epsilon, fault)
+        beyond = ""
+        if epsilon > self._plan.budget:
+            unit, delta = self._plan.unit, self._plan.delta
+            beyond = statement(epsilon, unit=unit, delta=delta, mechanism=said, scope=LIFETIME)
+        verdict, reason = self._verdict(site, round_number, reply, beyond, fault)
         if verdict == ACCEPTED:
             decision = self._measured(decision, site, update)
             reason = self._noise_fault(decision, site)
@@ -206,8 +217,9 @@ class Auditor:
         }
 
     def _verdict(
-        self, site: Site, round_number: int, reply: Reply | None, epsilon: float, fault: str
+        self, site: Site, round_number: int, reply: Reply | None, beyond: str, fault: str
     ) -> tuple[str, str]:
+        """The decision and its reason; ``beyond`` states what is spent where that is beyond the budget."""
         plan = self._plan
         if reply is None:
             silence = "no reply before the round's deadline"
@@ -226,9 +238,8 @@ class Auditor:
             return MISSING, "the site answered this round before, and that answer was lost on its way"
         if reply.status != TRAINED or reply.update is None or reply.event is None:
             return QUARANTINED, f"a reply of kind {reply.status!r} to a training task"
-        if epsilon > plan.budget:
-            by = plan.accountant.upper()
-            return QUARANTINED, f"over budget: {plan.statement(epsilon)} by {by} is above {plan.budget:g}"
+        if beyond:
+            return QUARANTINED, f"over budget: {beyond} by {plan.accountant.upper()} is above {plan.budget:g}"
         if reply.event != plan.event:
             return QUARANTINED, "declared events that are not the plan's"
         try:

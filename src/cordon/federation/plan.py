@@ -10,7 +10,7 @@ import re
 import reprlib
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,17 @@ from cordon.accountants import (
     ADJACENCY,
     GAUSSIAN,
     LEAST_NOISE,
+    LIFETIME,
     MECHANISMS,
     MOST_NOISE,
     MOST_SITES,
     MOST_STEPS,
+    RUN,
     Event,
     at_sites,
     calibrate_noise,
     epsilon_by,
-    epsilons,
-    stated,
+    stated_of,
     statement,
 )
 from cordon.errors import InputProblems, Problem, UserError
@@ -248,18 +249,16 @@ class Plan:
         return cls(**values)
 
     def statement(self, epsilon: float) -> str:
-        """``epsilon`` with everything that must stand beside it."""
-        return statement(epsilon, unit=self.unit, delta=self.delta, mechanism=self.mechanism)
+        """``epsilon`` of the run, or of a part of it, with everything that must stand beside it."""
+        return statement(epsilon, unit=self.unit, delta=self.delta, mechanism=self.mechanism, scope=RUN)
 
-    def stated_as(self, rdp: float, pld: float | None) -> str:
-        """`statement` of an epsilon by both accountants."""
-        return stated(rdp, pld, unit=self.unit, delta=self.delta, mechanism=self.mechanism)
+    def stated_of(self, events: Iterable[Event], scope: str = LIFETIME) -> str:
+        """What ``events`` come to by both accountants, with everything that must stand beside it."""
+        return stated_of(events, unit=self.unit, delta=self.delta, scope=scope)
 
     def stated(self, delta: float | None = None) -> str:
         """What all rounds cost, by both accountants, at the plan's delta or another."""
-        delta = delta or self.delta
-        both = epsilons(self.events(), delta)
-        return stated(*both, unit=self.unit, delta=delta, mechanism=self.mechanism)
+        return stated_of(self.events(), unit=self.unit, delta=delta or self.delta, scope=RUN)
 
 
 def _shown(value: object) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from cordon.accountants import epsilons, mechanism_of
 from cordon.federation.plan import Plan
+from cordon.several_sites import at_more_sites
+from cordon.site_ledger import SiteLedger
 
 
 @dataclass
@@ -29,3 +32,21 @@ class Record:
             "rounds": self.rounds,
             "sites": self.sites,
         }
+
+
+def spent_by(name: str, ledger: SiteLedger, plan: Plan) -> dict[str, Any]:
+    """What whoever of a site's patients spent most spent, over all runs and in the plan's.
+
+    For SITE.spent.json. It is held against the budget, and so at the ledger's delta, which may be another
+    than the plan's.
+    """
+    lifetime, in_run, delta = ledger.most_spent(), ledger.most_spent(plan.run), ledger.delta
+    (rdp, pld), (run_rdp, run_pld) = epsilons(lifetime, delta), epsilons(in_run, delta)
+    mechanism = mechanism_of(lifetime)
+    return {
+        "site": name, "epsilon_rdp": rdp, "epsilon_pld": pld, "run_epsilon_rdp": run_rdp,
+        "run_epsilon_pld": run_pld, "accountant": plan.accountant.upper(), "budget": ledger.epsilon,
+        "unit": plan.unit, "delta": delta, "mechanism": mechanism, "run_mechanism": plan.mechanism,
+        "adjacency": plan.adjacency,
+        "at_more_sites": at_more_sites(lifetime, unit=plan.unit, delta=delta, mechanism=mechanism),
+    }  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cordon.accountants import Event, at_sites, epsilon_by, epsilons, stated_budget
+from cordon.accountants import Event, at_sites, epsilon_by, stated_budget
 from cordon.chain import Chain, read_private_key
 from cordon.cohorts import SUFFIX, of_all
 from cordon.errors import BudgetExceeded, UserError
@@ -123,8 +123,5 @@ def _left(plan: Plan, spent: Accounts) -> list[str]:
     told = []
     for name, held in spent.items():
         most = max(held, key=lambda events: _cost(plan, events), default=())
-        told.append(
-            f"{name} was charged {plan.stated_as(*epsilons(most, plan.delta))}, over all runs, of a "
-            f"lifetime's {plan.budget:g}"
-        )
+        told.append(f"{name} was charged {plan.stated_of(most)}, of a lifetime's {plan.budget:g}")
     return told

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cordon.accountants import LIFETIME, stated_of
 from cordon.errors import BudgetExceeded, FederationError, Leaving, Quarantined, Unreachable
 from cordon.federation.messages import ANSWERED, RECEIVED, STOPPED, TRAINED, Outcome, Reply, Task
 from cordon.federation.pace import brisk
@@ -185,12 +186,16 @@ class Participant:
         self._clips[plan.run] = trained.clip_norm
         each, more = (time.monotonic() - began) / (task.round - first + 1), plan.rounds - task.round
         self._say(
-            f"{self.name}, round {task.round} of {plan.rounds}: trained; "
-            f"{plan.stated_as(*self._ledger.epsilons())}, reserved of a lifetime's {self._ledger.epsilon:g}"
-            + (f"; about {duration(each * more)} left" if more else "")
+            f"{self.name}, round {task.round} of {plan.rounds}: trained; {self._spent(plan)}, reserved of a "
+            f"lifetime's {self._ledger.epsilon:g}" + (f"; about {duration(each * more)} left" if more else "")
         )
         provenance = replace(provenance, seeded=provenance.seeded or trained.seeded)
         return Reply(TRAINED, plan.run, task.round, plan.event, trained.update, provenance)
+
+    def _spent(self, plan: Plan) -> str:
+        """What whoever spent most of the site's budget spent: at the budget's delta, which may be another."""
+        events = self._ledger.most_spent()
+        return stated_of(events, unit=plan.unit, delta=self._ledger.delta, scope=LIFETIME)
 
     def _provenance(self, plan: Plan) -> Provenance:
         """What trains here, and what checks of it found."""

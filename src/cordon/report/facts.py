@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cordon.accountants import mechanism_of
 from cordon.calibration import Calibration
 from cordon.report.figures.names import beside, display
-from cordon.report.sources import Federation, SiteOutcome, Sources
+from cordon.report.risks import Scope
+from cordon.report.sources import Federation, Guarantee, OwnSpending, SiteOutcome, Sources
 from cordon.several_sites import at_more_sites, told
 
 NUMERALS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -55,11 +57,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Spending:
-    """The largest epsilon spent by any site that was not quarantined."""
+    """The largest epsilon that any site spent over all runs (quarantined ones are told apart).
+
+    ``in_run`` is the largest of this run alone, by RDP; None where no site's is recorded.
+    """
 
     site: str
     rdp: float
     pld: float
+    in_run: float | None
 
 
 def improvement(evaluation: Mapping[str, Any] | None) -> Improvement | None:
@@ -83,7 +89,8 @@ def spending(federation: Federation | None) -> Spending | None:
     most = max(sites, key=lambda site: site.epsilon_rdp or 0.0)
     rdp = float(most.epsilon_rdp or 0.0)
     pld = rdp if most.epsilon_pld is None else float(most.epsilon_pld)
-    return Spending(most.site, rdp, pld)
+    in_run = [site.run_epsilon_rdp for site in sites if site.run_epsilon_rdp is not None]
+    return Spending(most.site, rdp, pld, max(in_run, default=None))
 
 
 def several(sources: Sources) -> str:
@@ -97,13 +104,27 @@ def several(sources: Sources) -> str:
         found = sources.certificate["guarantee"].get("at_more_sites", ())
     elif sources.ledger is not None and most is not None:
         own = [event for event in sources.ledger.events if event.site == most.site]
+        charged = [event.event for event in own for _ in range(event.rounds)]
         found = at_more_sites(
-            [event.event for event in own for _ in range(event.rounds)],
-            unit=guarantee.unit, delta=guarantee.delta, mechanism=guarantee.mechanism,
-        )  # fmt: skip
+            charged, unit=guarantee.unit, delta=guarantee.delta, mechanism=mechanism_of(charged)
+        )
     elif sources.spent:
         found = max(sources.spent, key=lambda own: own.epsilon_rdp).at_more_sites
     return told(found)
+
+
+def by_scope(scopes: Sequence[Scope]) -> dict[str, Guarantee]:
+    """What an epsilon of each scope means."""
+    return {scope.name: scope.guarantee for scope in scopes}
+
+
+def own_meanings(spent: Sequence[OwnSpending]) -> dict[str, Guarantee]:
+    """What an epsilon of each site's own ledger means, over all runs and in this one."""
+    return {
+        f"{own.site}, {scope}": means
+        for own in spent
+        for scope, means in (("over all runs", own.lifetime), ("in this run", own.guarantee))
+    }
 
 
 def decisions(federation: Federation | None) -> list[Decision]:
@@ -247,7 +268,7 @@ def outcome(federation: Federation) -> str:
         )  # fmt: skip
     rest = [site for site in federation.sites if site.status != "finished"]
     return f"{len(finished)} of {len(federation.sites)} sites finished. " + " ".join(
-        _fate(site, beside(federation.guarantee)) for site in rest
+        _fate(site, beside(federation.lifetime)) for site in rest
     )
 
 

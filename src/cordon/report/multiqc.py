@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING
 from pathlib import Path
 from typing import Any
 
+from cordon.accountants import LIFETIME, three_digits
 from cordon.errors import UserError
 from cordon.report.facts import decisions
 from cordon.report.figures.names import beside, display
@@ -140,32 +142,30 @@ def _accuracy(evaluation: Mapping[str, Any]) -> Iterator[Section]:
 
 def _federation(federation: Federation) -> Iterator[Section]:
     """Who spent what, epsilon by round, and what became of the updates."""
-    guarantee = federation.guarantee
-    meaning = beside(guarantee)
-    stated = {
-        "Delta": f"{guarantee.delta:g}",
-        "Unit": guarantee.unit,
-        "Mechanism": guarantee.mechanism,
-        "Adjacency": guarantee.adjacency,
-    }
+    guarantee = federation.lifetime
+    meaning = f"{beside(guarantee)}, scope: {LIFETIME}"
     sites = {
         site.site: {
             "Status": site.status,
             "Declared patients": site.declared_patients,
             "Weight": site.weight,
-            "Epsilon by RDP": site.epsilon_rdp,
-            "Epsilon by PLD": site.epsilon_pld,
-            **stated,
+            "Epsilon by RDP": _rounded_up(site.epsilon_rdp),
+            "Epsilon by PLD": _rounded_up(site.epsilon_pld),
+            "Scope": LIFETIME,
+            "Delta": f"{guarantee.delta:g}",
+            "Unit": guarantee.unit,
+            "Mechanism": site.mechanism,
+            "Adjacency": guarantee.adjacency,
         }
         for site in federation.sites
     }
     told = f"What each site spent of its budget of ε = {federation.budget:g}, {meaning}."
     yield _table("federation", "sites", "Sites", told, sites, "Site")
-    spent: dict[str, list[tuple[int, float]]] = {}
+    spent: dict[str, list[tuple[int, float | None]]] = {}
     for turn in federation.rounds:
         for site in turn.sites:
             if site.epsilon_rdp is not None:
-                spent.setdefault(site.site, []).append((turn.round, site.epsilon_rdp))
+                spent.setdefault(site.site, []).append((turn.round, _rounded_up(site.epsilon_rdp)))
     if spent:
         plot = {
             "id": "cordon_epsilon_plot",
@@ -222,15 +222,20 @@ def _table(
             "sort_rows": False,
             "no_violin": True,
         },
-        "headers": {
-            column: {"title": column, "scale": False, **_format([row.get(column) for row in rows.values()])}
-            for column in columns
-        },
+        "headers": {column: {"title": column, "scale": False, **_format(column, rows)} for column in columns},
     }
     return Section(chapter, name, title, told, "table", rows, settings)
 
 
-def _format(values: Sequence[Any]) -> dict[str, str]:
+def _rounded_up(epsilon: float | None) -> float | None:
+    """An epsilon as it is shown everywhere: to three digits, never less than was spent."""
+    return None if epsilon is None else float(three_digits(epsilon, ROUND_CEILING))
+
+
+def _format(column: str, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    values = [row.get(column) for row in rows.values()]
     if all(isinstance(value, int) for value in values):
         return {"format": "{:,.0f}"}
-    return {"format": "{:,.4f}"} if all(isinstance(value, int | float | None) for value in values) else {}
+    if not all(isinstance(value, int | float | None) for value in values):
+        return {}
+    return {"format": "{:.3g}" if column.startswith("Epsilon") else "{:,.4f}"}

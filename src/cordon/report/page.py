@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from decimal import ROUND_CEILING
 from functools import cache
 from importlib.resources import files
@@ -66,7 +67,7 @@ def render(sources: Sources) -> str:
         filter_name=calls.filter_name,
         dash=lambda look: " ".join(map(str, look.dash)) or "none",
     )
-    federation, guarantee = sources.federation, sources.guarantee
+    federation = sources.federation
     return environment.get_template("page.html").render(
         sources=sources,
         federation=federation,
@@ -78,9 +79,11 @@ def render(sources: Sources) -> str:
         figures=drawn,
         specs={name: Markup(vega.as_json(item.spec)) for name, item in drawn.items()},
         svgs={name: Markup(item.svg) for name, item in drawn.items()},
-        beside=names.beside(guarantee) if guarantee else "",
-        epsilon=_epsilon(guarantee) if guarantee else None,
-        group_epsilon=_epsilon(guarantee, group=True) if guarantee else None,
+        guarantee=sources.guarantee,
+        certified=Guarantee.of(sources.certificate["guarantee"]) if sources.certificate else None,
+        meaning=names.beside,
+        meanings=names.beside_each,
+        epsilon=_epsilon,
         styles=_styles(sources.evaluation),
         strata=strata.groups(sources.evaluation),
         settings=settings(sources),
@@ -118,11 +121,15 @@ def _figures(sources: Sources, scopes: Sequence[risks.Scope]) -> dict[str, vega.
 
 
 def _utility(sources: Sources) -> vega.Figure | None:
+    """Where the run stands, by what it cost by itself."""
     most, change = facts.spending(sources.federation), facts.improvement(sources.evaluation)
-    spent = [most.rdp] if most else [own.epsilon_rdp for own in sources.spent]
-    if not spent or sources.guarantee is None:
+    spent = [(own.run_epsilon_rdp, own.guarantee) for own in sources.spent]
+    if most and most.in_run is not None and sources.guarantee is not None:
+        spent = [(most.in_run, sources.guarantee)]
+    if not spent:
         return None
-    return privacy.utility(sources.guarantee, max(spent), change.after if change else None)
+    epsilon, guarantee = max(spent, key=lambda one: one[0])
+    return privacy.utility(guarantee, epsilon, change.after if change else None)
 
 
 def _styles(evaluation: Mapping[str, Any] | None) -> dict[str, vega.Style]:
@@ -138,28 +145,17 @@ def _number(value: float | int | None, digits: int = 3) -> Markup:
     return Markup('<data value="{}">{}</data>').format(value, text)
 
 
-def _epsilon(guarantee: Guarantee, *, group: bool = False) -> Any:
-    """A template function: an epsilon with what it means in its attributes; of a ``group``, rounded up."""
+def _epsilon(value: float | None, guarantee: Guarantee, group: int = 0) -> Markup:
+    """An epsilon, rounded up, with what it means in its attributes; of a ``group`` of so many units."""
+    if value is None:
+        return Markup('<span class="none" title="not recorded">–</span>')
+    text = three_digits(value, ROUND_CEILING) if math.isfinite(value) else "∞"
+    means = asdict(guarantee) | ({"size": group} if group else {})
     attributes = " ".join(
-        f'data-{name}="{html.escape(str(value), quote=True)}"'
-        for name, value in (
-            ("unit", guarantee.unit),
-            ("delta", guarantee.delta),
-            ("mechanism", guarantee.mechanism),
-            ("adjacency", guarantee.adjacency),
-        )
+        f'data-{name}="{html.escape(str(said), quote=True)}"' for name, said in means.items()
     )
-
-    def write(value: float | None, size: int = 1) -> Markup:
-        if value is None:
-            return Markup('<span class="none" title="not recorded">–</span>')
-        text = f"{value:.2f}" if math.isfinite(value) else "∞"
-        kind, of = "epsilon", ""
-        if group:
-            text, kind, of = three_digits(value, ROUND_CEILING), "epsilon of-group", f'data-size="{size}" '
-        return Markup(f'<data class="{kind}" value="{value}" {of}{attributes}>{text}</data>')
-
-    return write
+    kind = "epsilon of-group" if group else "epsilon"
+    return Markup(f'<data class="{kind}" value="{value}" {attributes}>{text}</data>')
 
 
 @cache

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cordon.accountants import Event
+from cordon.accountants import Event, all_mechanisms
 from cordon.auditing import certificate
 from cordon.errors import UserError
 from cordon.report.sources import (
@@ -31,16 +31,19 @@ def read_federation(path: Path) -> Federation:
     """Read federation.json; UserError names what it lacks."""
     raw = read_object(path)
     try:
-        plan = raw["plan"]
+        plan, guarantee = raw["plan"], Guarantee.of(raw["plan"])
+        sites = tuple(_pick(SiteOutcome, item) for item in raw["sites"])
+        used = [guarantee.mechanism, *(site.mechanism for site in sites if site.epsilon_rdp)]
         return Federation(
             run=str(raw["run"]),
             plan=plan,
-            guarantee=_guarantee(plan),
+            guarantee=guarantee,
+            lifetime=replace(guarantee, mechanism=all_mechanisms(used)),
             budget=float(plan.get("lifetime_epsilon") or plan["epsilon"]),
             model_hash=str(raw["model_hash"]),
             seconds=float(raw["seconds"]),
             rounds=tuple(_round(item) for item in raw["rounds"]),
-            sites=tuple(_pick(SiteOutcome, item) for item in raw["sites"]),
+            sites=sites,
             start=dict(raw.get("start", {})),
         )
     except KeyError as error:
@@ -62,8 +65,10 @@ def read_spent(path: Path) -> OwnSpending:
         pld, run_pld = (
             None if raw[name] is None else float(raw[name]) for name in ("epsilon_pld", "run_epsilon_pld")
         )
+        lifetime = Guarantee.of(raw)
+        in_run = replace(lifetime, mechanism=str(raw["run_mechanism"]))
         return OwnSpending(
-            str(raw["site"]), rdp, pld, run_rdp, run_pld, float(raw["budget"]), _guarantee(plan), plan,
+            str(raw["site"]), rdp, pld, run_rdp, run_pld, float(raw["budget"]), lifetime, in_run, plan,
             tuple(raw.get("at_more_sites", ())),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
@@ -145,10 +150,6 @@ def _with(path: Path, keys: Sequence[str], *, writer: str) -> dict[str, Any]:
     if lacking:
         raise UserError(f"{path}: lacks {', '.join(lacking)}. Give the file that {writer} wrote.")
     return raw
-
-
-def _guarantee(plan: Mapping[str, Any]) -> Guarantee:
-    return Guarantee(str(plan["unit"]), float(plan["delta"]), str(plan["mechanism"]), str(plan["adjacency"]))
 
 
 def _round(item: Mapping[str, Any]) -> Round:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from cordon.accountants import Event, epsilon_rdp
+from cordon.accountants import LIFETIME, RUN, Event, epsilon_rdp
 from cordon.errors import UserError
 from cordon.report.sources import Guarantee, Sources
-from cordon.tradeoff import LIFETIME, RUN, Risk, Tradeoff, risk, tradeoff
+from cordon.tradeoff import Risk, Tradeoff, risk, tradeoff
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What a statement is about, what it comes to, and the trade-off curve behind it."""
+    """What a statement is about, what it comes to and means, and the trade-off curve behind it."""
 
     name: str
     risk: Risk
+    guarantee: Guarantee
     curve: Tradeoff
 
 
@@ -57,4 +58,5 @@ def _planned(plan: Mapping[str, Any]) -> list[Event]:
 
 def _scope(name: str, events: Sequence[Event], guarantee: Guarantee) -> Scope:
     known = risk(events, unit=guarantee.unit, delta=guarantee.delta)
-    return Scope(name, known, tradeoff(events, guarantee.delta))
+    means = replace(guarantee, mechanism=known.mechanism)
+    return Scope(name, known, means, tradeoff(events, guarantee.delta))

@@ -15,12 +15,17 @@ PUBLIC = ("aggregator_evidence", "simulate_sites")
 
 @dataclass(frozen=True)
 class Guarantee:
-    """What every epsilon of the run means; it is printed beside each of them."""
+    """What an epsilon means; it is printed beside each of them."""
 
     unit: str
     delta: float
     mechanism: str
     adjacency: str
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Guarantee:
+        """What ``said`` (a plan, a record, a certificate) has beside its epsilon."""
+        return cls(str(said["unit"]), float(said["delta"]), str(said["mechanism"]), str(said["adjacency"]))
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,10 @@ class Round:
 
 @dataclass(frozen=True)
 class SiteOutcome:
-    """How a site ended the run and what it spent, over all runs and (``run_``) in this one."""
+    """How a site ended the run and what it spent, over all runs and (``run_``) in this one.
+
+    ``mechanism`` names those of all runs; in this one it is the plan's.
+    """
 
     site: str
     weight: float
@@ -63,17 +71,22 @@ class SiteOutcome:
     reason: str
     epsilon_rdp: float | None
     epsilon_pld: float | None
+    mechanism: str
     run_epsilon_rdp: float | None = None
     run_epsilon_pld: float | None = None
 
 
 @dataclass(frozen=True)
 class Federation:
-    """federation.json: the plan, every decision of every round, and each site's outcome."""
+    """federation.json: the plan, every decision of every round, and each site's outcome.
+
+    ``guarantee`` is what an epsilon of the run means, ``lifetime`` one of all runs.
+    """
 
     run: str
     plan: Mapping[str, Any]
     guarantee: Guarantee
+    lifetime: Guarantee
     budget: float  # over all runs
     model_hash: str
     seconds: float
@@ -113,7 +126,8 @@ class Ledger:
 class OwnSpending:
     """SITE.spent.json: what whoever of a site's patients spent most spent over all runs, and this one's plan.
 
-    ``run_`` is of this run alone.
+    ``run_`` is of this run alone. Both are at the delta of the site's budget, which may be another than the
+    plan's.
     """
 
     site: str
@@ -122,6 +136,7 @@ class OwnSpending:
     run_epsilon_rdp: float
     run_epsilon_pld: float | None
     budget: float
+    lifetime: Guarantee
     guarantee: Guarantee
     plan: Mapping[str, Any]
     at_more_sites: Sequence[Mapping[str, Any]] = ()
@@ -196,12 +211,6 @@ class Sources:
 
     @property
     def guarantee(self) -> Guarantee | None:
-        """What every epsilon of the report means; None where there is none."""
-        if self.federation is not None:
-            return self.federation.guarantee
-        if self.spent:
-            return self.spent[0].guarantee
-        if self.certificate is None:
-            return None
-        said = self.certificate["guarantee"]
-        return Guarantee(said["unit"], said["delta"], said["mechanism"], said["adjacency"])
+        """What every epsilon of the run means, as it was planned; None where none was trained."""
+        plan = self.plan or (self.certificate or {}).get("plan", {})
+        return Guarantee.of(plan) if plan else None

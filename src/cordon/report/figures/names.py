@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cordon.features import CALLERS
 from cordon.report.figures.vega import DASHES, PALETTE, SOLID, Style, short
@@ -38,7 +38,15 @@ def style(name: str) -> Style:
 
 def beside(guarantee: Guarantee) -> str:
     """What must stand beside every epsilon: unit, delta, mechanism and adjacency."""
+    several = "s" if " and " in guarantee.mechanism else ""
     return (
-        f"per {guarantee.unit}, δ\u00a0=\u00a0{short(guarantee.delta)}, {guarantee.mechanism} mechanism, "
-        f"adjacency: {guarantee.adjacency}"
+        f"per {guarantee.unit}, δ\u00a0=\u00a0{short(guarantee.delta)}, {guarantee.mechanism} "
+        f"mechanism{several}, adjacency: {guarantee.adjacency}"
     )
+
+
+def beside_each(means: Mapping[str, Guarantee]) -> str:
+    """`beside`, where what stands together may mean different things: what is called so -> what it means."""
+    if len(set(means.values())) == 1:
+        return beside(next(iter(means.values())))
+    return "; ".join(f"{name}: {beside(guarantee)}" for name, guarantee in means.items())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING
 from importlib.resources import files
 from typing import Any
 
+from cordon.accountants import three_digits
 from cordon.report.figures.names import beside
 from cordon.report.figures.vega import (
     DASHES,
@@ -36,7 +38,13 @@ def epsilon(federation: Federation) -> Figure | None:
         (_together(sites), Style(PALETTE[i % 6], SOLID, 2.2)) for i, sites in enumerate(groups.values())
     ]
     values = [
-        {"sites": name, "round": number, "accountant": accountant, "epsilon": value}
+        {
+            "sites": name,
+            "round": number,
+            "accountant": accountant,
+            "epsilon": value,
+            "shown": three_digits(value, ROUND_CEILING),
+        }
         for path, (name, _) in zip(groups, legend, strict=True)
         for number, rdp, pld in path
         for accountant, value in (("RDP", rdp), ("PLD", pld))
@@ -57,7 +65,7 @@ def epsilon(federation: Federation) -> Figure | None:
                     sites="Site",
                     round=("Round", "d"),
                     accountant="Accountant",
-                    epsilon=("ε spent so far", ".3f"),
+                    shown="ε spent so far",
                 ),
             },
         },
@@ -65,9 +73,9 @@ def epsilon(federation: Federation) -> Figure | None:
     ]
     caption = (
         f"Solid: RDP accountant. Dashed: PLD accountant. Sites with the same spending share a line. "
-        f"Budget ε\u00a0=\u00a0{federation.budget:g} {beside(federation.guarantee)}."
+        f"Budget ε\u00a0=\u00a0{federation.budget:g} {beside(federation.lifetime)}."
     )
-    alt = f"Epsilon spent by round {beside(federation.guarantee)}; the table of sites gives the same numbers."
+    alt = f"Epsilon spent by round {beside(federation.lifetime)}; the table of sites gives the same numbers."
     return finish("epsilon", "Spent so far, by round", alt, caption, {"layer": layers}, 250, legend)
 
 
@@ -120,10 +128,12 @@ def utility(guarantee: Guarantee, spent: float, auroc: float | None) -> Figure |
         },
     ]
     if own:
-        told = tooltip(name="Run", epsilon=("ε", ".3g"), auroc=("AUROC", ".4f"))
+        told = tooltip(name="Run", shown="ε", auroc=("AUROC", ".4f"))
         diamond = {"type": "point", "shape": "diamond", "filled": True, "size": 190, "color": PALETTE[0]}
         here.append({"mark": {**diamond, "opacity": 1}, "encoding": {"x": x, "y": y, "tooltip": told}})
-    run = {"data": {"values": [{"epsilon": spent, "auroc": auroc, "name": "this run"}]}, "layer": here}
+    stands = three_digits(spent, ROUND_CEILING)
+    place = {"epsilon": spent, "shown": stands, "auroc": auroc, "name": "this run"}
+    run = {"data": {"values": [place]}, "layer": here}
     caption = (
         f"Each ε is {beside(guarantee)}. The lines were measured by {measured['command']} on "
         f"{measured['data']}: {measured['sites']} sites, and other variants than this run's, so heights do "
@@ -136,7 +146,7 @@ def utility(guarantee: Guarantee, spent: float, auroc: float | None) -> Figure |
             f"{curve['auroc'][-1]:.3f} at {curve['epsilon'][-1]:g}"
             for curve in curves
         )
-        + f". This run stands at {spent:.2f}{f' with {auroc:.3f}' if own else ''}."
+        + f". This run stands at {stands}{f' with {auroc:.3f}' if own else ''}."
     )
     layers = {"layer": [line, run]}
     return finish(
