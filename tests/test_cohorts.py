@@ -267,7 +267,7 @@ def test_who_has_no_room_for_a_whole_run_is_left_out_from_its_first_round(tmp_pa
     reserve(held, "a", 1, "p")
     for number in (1, 2, 3, 4):  # p could bear three of four rounds
         assert reserve(held, "b", number, "pq", after=4 - number) == {"q"}
-    with pytest.raises(BudgetExceeded, match=r"2 rounds from round 1 on would .* for those who spent least"):
+    with pytest.raises(BudgetExceeded, match=r"2 rounds from round 1 on would .* by those who spent least"):
         ledger(tmp_path, epsilon=composed([EVENT] * 2)).reserve(
             "c", 1, EVENT, PATIENTS, ["p", "q"], after=1, accountant="rdp"
         )
