@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 from certificate_lab import PLAN, SITES, Lab
 from conftest import table_row
-from cordon.accountants import Event, calibrate_noise
+from cordon.accountants import Event, calibrate_noise, epsilon_rdp
 from cordon.auditing import release
 from cordon.auditing.attack_scores import AttackScore, Estimate, Rate
 from cordon.auditing.certificate import verify
@@ -20,9 +21,10 @@ from cordon.cli import main
 from cordon.features import FEATURES
 from cordon.federation import messages, site
 from cordon.federation.plan import Plan
-from cordon.ledger import ChainedLog
+from cordon.ledger import ChainedLog, Tip
 from cordon.model import load
 from cordon.provenance import FAILED, UNABLE, UNTRIED, Provenance, code_digest
+from cordon.site_ledger import SiteLedger
 from cordon.tables import LABELLED, write_table
 from cordon.tradeoff import tradeoff
 from cordon.training import train
@@ -241,6 +243,30 @@ class TestCommand:
         details = json.loads((held / "audit.json").read_text())
         attacks = next(check for check in details["checks"] if check["name"] == "membership")
         assert len(attacks["figures"]["results"]) == 7
+
+    def test_what_a_sites_patients_spent_stays_in_the_details(self, held, monkeypatch):
+        """The site had another name before; of three patients one was in both of its runs."""
+        monkeypatch.setattr(
+            release, "examine", lambda evidence, **terms: islice(examine(evidence, **terms), 1)
+        )
+        model = load(held / "model.safetensors")
+        cohorts = {"m": ("an earlier one", ["p1", "p2"]), "n": (PLAN.run, ["p2", "p3"])}
+        for name, (run, patients) in cohorts.items():
+            own = SiteLedger(held / "sites" / f"{name}.sqlite", epsilon=50.0, delta=1e-5)
+            own.follow(run, Tip(**model.privacy["ledger"]))
+            for number in (1, 2, 3):
+                grouping, after = PLAN.grouping(20), 3 - number
+                own.reserve(run, number, PLAN.event, grouping, patients, after=after, accountant="rdp")
+                own.mark_sent(run, number)
+        run = self.audit(held, "--ledger", str(held / "sites" / "n.sqlite"))
+        assert run.exit_code == 0, run.output
+        details = json.loads((held / "audit.json").read_text())
+        assert [(cohort["patients"], cohort["rounds"]) for cohort in details["cohorts"]] == [(1, 6), (1, 3)]
+        published = (held / "certificate.json").read_text()
+        assert "cohort" not in published
+        said = json.loads(published)["guarantee"]
+        assert (said["ledger"], said["ledgers"]) == ("site", 2)
+        assert said["epsilon_rdp"] == epsilon_rdp([PLAN.event] * 6, 1e-5)
 
     def test_every_audit_is_two_rows_of_the_ledger_and_the_certificate_says_which_it_is(self, held):
         assert self.audit(held, "--attack_auc", "0.0").exit_code == 8
