@@ -188,7 +188,8 @@ def test_two_runs_within_one_budget_finish_and_a_third_is_refused_before_anythin
     assert done.exit_code == 3
     assert "no site has room for a run of epsilon 2 (unit: one patient; delta 1e-05;" in done.output
     assert "north was charged epsilon" in done.output
-    assert "over all runs, of a lifetime's 3" in done.output
+    assert "scope: all runs in the ledger), by RDP" in done.output
+    assert "of a lifetime's 3" in done.output
     assert [house.rows(name) for name in ("aggregator", "north", "south")] == before
     assert not (tmp_path / "run-3" / "plan.json").exists()
 

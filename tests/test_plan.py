@@ -233,7 +233,7 @@ def test_a_sites_settings_come_from_what_it_declared():
 def test_a_statement_says_what_epsilon_means():
     assert PLAN.statement(2.5) == (
         "epsilon 2.5 (unit: one patient; delta 1e-05; Poisson-sampled Gaussian; "
-        "adjacency: add or remove one unit)"
+        "adjacency: add or remove one unit; scope: this run)"
     )
     assert "one variant" in replace(PLAN, unit="variant").statement(1.0)
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from certificate_lab import PLAN, Lab, left_by_a_run
-from cordon.accountants import Event, calibrate_noise
+from cordon.accountants import Event, calibrate_noise, epsilon_rdp
 from cordon.auditing import release
 from cordon.auditing.attack_scores import AttackScore, Estimate, Rate
 from cordon.auditing.certificate import verify
@@ -17,9 +18,10 @@ from cordon.auditing.release import Evidence, Limits, examine
 from cordon.cli import main
 from cordon.federation import messages, site
 from cordon.federation.plan import Plan
-from cordon.ledger import ChainedLog
+from cordon.ledger import ChainedLog, Tip
 from cordon.model import load
 from cordon.provenance import FAILED, UNABLE, UNTRIED, Provenance, code_digest
+from cordon.site_ledger import SiteLedger
 from cordon.tradeoff import tradeoff
 from cordon.training import train
 from cordon.units import Units
@@ -287,6 +289,30 @@ class TestCommand:
     def held(self, tmp_path) -> Path:
         left_by_a_run(tmp_path)
         return tmp_path
+
+    def test_what_a_sites_patients_spent_stays_in_the_details(self, held, monkeypatch):
+        """The site had another name before; of three patients one was in both of its runs."""
+        monkeypatch.setattr(
+            release, "examine", lambda evidence, **terms: islice(examine(evidence, **terms), 1)
+        )
+        model = load(held / "model.safetensors")
+        cohorts = {"m": ("an earlier one", ["p1", "p2"]), "n": (PLAN.run, ["p2", "p3"])}
+        for name, (run, patients) in cohorts.items():
+            own = SiteLedger(held / "sites" / f"{name}.sqlite", epsilon=50.0, delta=1e-5)
+            own.follow(run, Tip(**model.privacy["ledger"]))
+            for number in (1, 2, 3):
+                grouping, after = PLAN.grouping(20), 3 - number
+                own.reserve(run, number, PLAN.event, grouping, patients, after=after, accountant="rdp")
+                own.mark_sent(run, number)
+        run = audit(held, "--ledger", str(held / "sites" / "n.sqlite"))
+        assert run.exit_code == 0, run.output
+        details = json.loads((held / "audit.json").read_text())
+        assert [(cohort["patients"], cohort["rounds"]) for cohort in details["cohorts"]] == [(1, 6), (1, 3)]
+        published = (held / "certificate.json").read_text()
+        assert "cohort" not in published
+        said = json.loads(published)["guarantee"]
+        assert (said["ledger"], said["ledgers"]) == ("site", 2)
+        assert said["epsilon_rdp"] == epsilon_rdp([PLAN.event] * 6, 1e-5)
 
     def test_a_training_that_says_of_itself_that_it_was_seeded_gets_no_certificate(self, held):
         """And what computed it is named in the details."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,16 @@ class Check:
         if shareable and self.private:
             return about | {"reason": "figures are of patients' rows and stay at the site", "private": True}
         return about | {"reason": self.reason, "figures": dict(self.figures), "private": self.private}
+
+
+def confirmed(check: Callable[[], Check]) -> Check:
+    """What ``check`` finds; where it fails, it is made once more, on new draws, and fails if both do.
+
+    So right code fails it by chance as often as two independent checks both do, and a fault is found as
+    often as in both.
+    """
+    found = check()
+    return check() if found.failed else found
 
 
 def counted(checks: Iterable[Check]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from cordon.auditing import (
     updates,
 )
 from cordon.auditing.attack_scores import AttackScore, at_best, best_advantage
-from cordon.auditing.checks import Check
+from cordon.auditing.checks import Check, confirmed
 from cordon.auditing.claims import check_claims
 from cordon.auditing.egress import check_egress
 from cordon.auditing.training import check_training
@@ -122,11 +123,11 @@ def examine(
     # First what forks: before this process has threads, or a GPU's context, of its own.
     with steps("updates: whole rounds of made-up rows", len(MADE_UP), "checks") as tick:
         for check in MADE_UP:
-            yield check(plan)
+            yield confirmed(partial(check, plan))
             tick()
     yield check_egress(plan, evidence.start, some(own, 8, source), shadows.declared_for(plan, len(own)))
     with steps("step bound: many single steps on worst-case units", None, ""):
-        bound = step_bound.check_step(plan)
+        bound = confirmed(partial(step_bound.check_step, plan))
     yield bound
     private = not evidence.public
     yield _one_run(evidence, source, threads, private, steps)

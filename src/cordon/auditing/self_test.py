@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
 from cordon.auditing import additions, step_bound, updates
-from cordon.auditing.checks import Check
+from cordon.auditing.checks import Check, confirmed
 from cordon.auditing.made_up_site import PATIENTS, begin_apart, no_units, processes
 from cordon.errors import CordonError, Unsound, UserError
 from cordon.features import FEATURES
@@ -155,7 +156,7 @@ def _tell(plan: Plan, told: Connection) -> None:
 def _checks(plan: Plan) -> Iterator[Check]:
     for name, (question, check) in checks_of(plan).items():
         try:
-            yield check(plan)
+            yield confirmed(partial(check, plan))
         except UserError as error:  # a plan that can be trained by, and not be looked at in this way
             yield Check.untried(name, question, str(error))
         except CordonError as error:
