@@ -12,6 +12,7 @@ import pytest
 from certificate_lab import PLAN as CERTIFIED
 from conftest import ROOT
 from cordon.auditing import self_test
+from cordon.auditing.checks import Check, confirmed
 from cordon.auditing.made_up_site import PATIENTS, made_up, read_back
 from cordon.auditing.self_test import SelfTest, examine
 from cordon.auditing.training import check_training, trained_by
@@ -215,3 +216,14 @@ def test_the_code_digest_is_of_every_python_file(tmp_path, monkeypatch):
     moved = digest()
     (tmp_path / "a" / "c.py").write_text("x = 2\n")
     assert len({first, moved, digest()}) == 3
+
+
+def test_a_check_that_fails_by_chance_is_made_once_more_and_one_that_fails_again_fails():
+    found = {
+        passes: Check.of("noise", "?", [] if passes else ["too little"], "", most="")
+        for passes in (True, False)
+    }
+    for verdicts, expected in (([True], True), ([False, True], True), ([False, False], False)):
+        left = list(verdicts)
+        assert confirmed(lambda left=left: found[left.pop(0)]).passed is expected
+        assert left == []
