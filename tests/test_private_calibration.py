@@ -468,7 +468,7 @@ def test_the_command_pays_from_the_sites_ledger(tmp_path, command, labelled):
     assert made["cost"] | {"noise_multiplier": None, "spent_by_site": None} == {
         "unit": "patient", "epsilon": 1.0, "delta": 1e-5, "accountant": "RDP", "mechanism": GAUSSIAN,
         "adjacency": ADJACENCY, "sites_per_patient": 1, "noise_multiplier": None, "sampling_rate": 1.0,
-        "steps": 1, "spent_by_site": None,
+        "steps": 1, "spent_by_site": None, "spent_mechanism": GAUSSIAN,
     }  # fmt: skip
     assert calibrated(command, tmp_path, model, paths[1:], *words) == made
     assert held.spent() == pytest.approx(1.0, rel=0.01)

@@ -123,9 +123,8 @@ class Calibration:
     @property
     def reserved(self) -> str:
         """What the site's ledger held after it, likewise."""
-        return stated_cost(
-            {**self.cost, "epsilon": self.cost["spent_by_site"], "accountant": "RDP"}, LIFETIME
-        )
+        spent = {"epsilon": self.cost["spent_by_site"], "mechanism": self.cost["spent_mechanism"]}
+        return stated_cost({**self.cost, **spent, "accountant": "RDP"}, LIFETIME)
 
     @property
     def origin(self) -> str:

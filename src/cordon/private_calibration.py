@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cordon.accountants import ADJACENCY, Event, calibrate_noise
+from cordon.accountants import ADJACENCY, Event, calibrate_noise, mechanism_of
 from cordon.calibration import (
     PRIVATE,
     Calibration,
@@ -167,7 +167,8 @@ def calibrate_privately(
         total = sums(*_labelled(model, tables(), settings, taking, one_id), settings)
         found = estimate(noisy(total, event.noise_multiplier, Randomness()), event.noise_multiplier, settings)
         ledger.mark_sent(name, 1, found)
-    cost = settings.cost | {"spent_by_site": ledger.spent()}
+    spent = {"spent_by_site": ledger.spent(), "spent_mechanism": mechanism_of(ledger.most_spent())}
+    cost = settings.cost | spent
     thresholds = {settings.sensitivity: found["threshold"]}
     slope, intercept, margin = found["slope"], found["intercept"], found["margin"]
     return Calibration(slope, intercept, thresholds, PRIVATE, site, found["reason"], margin=margin, cost=cost)

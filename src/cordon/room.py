@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cordon.accountants import Event, epsilon_by, epsilons, stated, stated_budget
+from cordon.accountants import Event, epsilon_by, epsilons, mechanism_of, stated, stated_budget
 from cordon.cohorts import History, Reservation, counted
 from cordon.errors import BudgetExceeded
 
@@ -66,8 +66,7 @@ class Budget:
         some = (
             f"{len(rest)} rounds from round {asked.number} on" if len(rest) > 1 else f"round {asked.number}"
         )
-        mechanisms = " and ".join(sorted({event.mechanism for event in least}))
-        about: dict[str, Any] = {"unit": asked.unit, "delta": self.delta, "mechanism": mechanisms}
+        about: dict[str, Any] = {"unit": asked.unit, "delta": self.delta, "mechanism": mechanism_of(least)}
         raise BudgetExceeded(
             f"{some} would bring what is spent over all runs"
             f"{', by those who spent least,' if len(histories) > 1 else ''} to "

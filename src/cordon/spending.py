@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cordon.accountants import ADJACENCY, Event, epsilon_by, epsilons
+from cordon.accountants import ADJACENCY, Event, epsilon_by, epsilons, mechanism_of
 from cordon.chain import Chain
 from cordon.cohorts import RESERVED, everybody, histories
 from cordon.errors import UserError
@@ -182,8 +182,8 @@ def by_cohort(
         found.append(
             Cohort(
                 int(history.patients.sum()), tuple(dict.fromkeys(one.run for one in held)), len(held),
-                tuple(sorted({one.ledger for one in held})), held[0].unit, _mechanisms(history.events), delta,
-                rdp, pld, accountant, None if left is None else max(0.0, left),
+                tuple(sorted({one.ledger for one in held})), held[0].unit, mechanism_of(history.events),
+                delta, rdp, pld, accountant, None if left is None else max(0.0, left),
             )
         )  # fmt: skip
     return sorted(found, key=lambda cohort: -cohort.epsilon_rdp)
@@ -242,10 +242,6 @@ def _entries(rows: list[Mapping[str, Any]]) -> Iterable[_Entry]:
         yield _Entry(holder, row["run"], row["round"], row.get("decision", ASKED), row["unit"], events)
 
 
-def _mechanisms(events: Iterable[Event]) -> str:
-    return " and ".join(sorted({event.mechanism for event in events})) or "no mechanism"
-
-
 def _account(
     entries: list[_Entry], budget: float | None, delta: float, accountant: str, tick: Tick
 ) -> Account:
@@ -254,7 +250,8 @@ def _account(
     for entry in entries:
         events += entry.events
         rdp, pld = epsilons(events, delta)
-        rounds.append(Round(entry.run, entry.round, entry.state, entry.events, _mechanisms(events), rdp, pld))
+        about = entry.run, entry.round, entry.state, entry.events, mechanism_of(events)
+        rounds.append(Round(*about, rdp, pld))
         tick()
     left = None if budget is None else max(0.0, budget - epsilon_by(accountant, events, delta))
     further = _further(events, budget, delta, accountant) if budget is not None and events else None
