@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import ROUND_CEILING
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import pytest
 from pysam import bcftools
 
 from conftest import table_row
+from cordon.accountants import three_digits
 from cordon.features import FEATURES
 from cordon.ledger import ChainedLog
 from cordon.model import Model, initial_parameters
@@ -466,7 +468,8 @@ def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(t
         results = tmp_path / site / "results"
         spent = json.loads((results / "federation" / "sites" / f"{site}.spent.json").read_text())
         report = Page((results / "report.html").read_text())
-        assert report.table("Sites' own ledgers")[site][0] == f"{spent['epsilon_rdp']:.2f}"
+        shown_up = three_digits(spent["epsilon_rdp"], ROUND_CEILING)
+        assert report.table("Sites' own ledgers")[site][0] == shown_up
         assert f"{site} trained one model with other sites" in report.text
         assert own not in (results / "shareable_report.html").read_text()
     assert not re.search(r"north-p\d", shown(tmp_path / "north"))
