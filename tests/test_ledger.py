@@ -640,7 +640,7 @@ def test_a_round_beyond_the_budget_is_refused_and_nothing_is_recorded(tmp_path):
 
 def test_a_reservation_is_used_again_only_within_the_budget_in_force(tmp_path):
     ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
-    with pytest.raises(BudgetExceeded, match="round 1 would bring epsilon to more than the site's budget"):
+    with pytest.raises(BudgetExceeded, match=r"round 1 would bring .* more than the site's budget"):
         ledger(tmp_path, epsilon=0.99 * epsilon_rdp([EVENT], 1e-5)).reserve(
             "a", 1, EVENT, PATIENTS, accountant="rdp"
         )
@@ -701,7 +701,7 @@ def test_what_is_no_budget_is_refused(tmp_path, epsilon, delta):
 
 def test_nothing_is_reserved_by_an_accountant_that_nobody_named(tmp_path):
     with pytest.raises(TypeError, match="accountant"):
-        ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
+        ledger(tmp_path).reserve("a", 1, EVENT, PATIENTS)
 
 
 def test_a_reservation_says_what_was_grouped_how_and_counts_anew_for_another_grouping(tmp_path):
