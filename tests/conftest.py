@@ -6,8 +6,8 @@ import os
 
 # Workers share the processors, and so do the processes that they start: a thread that waits for another one
 # spins, and tests took four times as long. Whatever computes reads it as it is imported.
-WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // int(workers)))
 
 import importlib.util
 import random

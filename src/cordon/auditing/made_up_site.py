@@ -6,6 +6,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from hashlib import shake_256
@@ -120,10 +121,7 @@ def repeated() -> Callable[[int], bytes]:
 
 
 def processes(count: int) -> Pool:
-    """Processes of their own, as sites are: what they inherit they share, and what one changes it keeps.
-
-    One thread each, since a forked process has none of those that this one's torch has started.
-    """
+    """Processes of their own, as sites are: what they inherit they share, and what one changes it keeps."""
     # What a site's code takes is imported once, and not in each of them: pyarrow imports pandas to convert.
     import flwr.app  # noqa: F401
 
@@ -132,7 +130,13 @@ def processes(count: int) -> Pool:
 
 
 def begin_apart() -> None:
-    """What a process that was forked for a check does first: it ends when whoever forked it does."""
+    """What a process that was forked for a check does first: it ends when whoever forked it does.
+
+    One thread: it has none of those that the torch of whoever forked it has started, and to wait for them is
+    the end of it.
+    """
     os.environ[THREADS] = "1"
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
