@@ -71,14 +71,13 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
     from cordon.auditing.self_test import SelfTest
     from cordon.errors import UserError
     from cordon.features import FEATURES
-    from cordon.federation.plan import Plan, find_site, read_plan
+    from cordon.federation.plan import find_site, read_plan
     from cordon.federation.record import spent_by
-    from cordon.federation.site import Participant, join
+    from cordon.federation.site import Participant, join, reading
     from cordon.federation.stay import Stay
     from cordon.same_person import MERGE, same_people
     from cordon.several_sites import told as several_sites
     from cordon.site_ledger import SiteLedger
-    from cordon.units import Units
 
     if (certificate is None) == (policy is None):
         raise UserError(
@@ -94,11 +93,8 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
         if privacy_unit == "patient":
             ids = same_people(tables, merge=same_person == MERGE, say=tell.say, steps=tell.steps)
 
-        def load_units(plan: Plan) -> Units:
-            return Units.read(tables, unit=plan.unit, architecture=plan.model, one_id=ids)
-
         participant = Participant(
-            site, load_units, FEATURES,
+            site, reading(tables, ids), FEATURES,
             declared_patients=find_site(Path(sites), site).declared_patients, ledger=ledger, say=tell.say,
             agreed=read_plan(Path(plan_file)) if plan_file else None, unit=privacy_unit,
             run_epsilon=run_epsilon,

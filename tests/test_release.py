@@ -30,8 +30,8 @@ from planted_bugs import BUGS
 pytestmark = pytest.mark.statistical
 
 CHECKS = [
-    "claims", "training", "noise", "neighbours", "releases", "sampling", "count", "egress", "step bound",
-    "one run", "membership", "carriers", "inversion",
+    "claims", "training", "noise", "neighbours", "sampling", "egress", "step bound", "one run", "membership",
+    "carriers", "inversion",
 ]  # fmt: skip
 
 
@@ -59,10 +59,10 @@ def test_an_honest_model_fails_no_check_and_passes_those_that_could_fail(evidenc
     assert [check.name for check in checks] == CHECKS
     assert [check.reason for check in checks if check.failed] == []
     verdicts = {check.name: check.verdict for check in checks if not check.passed}
-    # Nothing was recorded of what trained, the clip is fixed, 256 canaries show epsilon 3.2 at most, and 24
-    # trainings an advantage of 0.2 over six rows.
-    assert verdicts == {"training": UNABLE, "count": UNTRIED, "one run": UNABLE, "carriers": UNABLE}
-    assert [check.private for check in checks] == [False] * 9 + [True] * 4
+    # Nothing was recorded of what trained, 256 canaries show epsilon 3.2 at most, and 24 trainings an
+    # advantage of 0.2 over six rows.
+    assert verdicts == {"training": UNABLE, "one run": UNABLE, "carriers": UNABLE}
+    assert [check.private for check in checks] == [False] * 7 + [True] * 4
     assert all(check.most for check in checks if check.verdict != UNTRIED)
     json.dumps([check.to_dict() for check in checks], allow_nan=False)
 
@@ -83,7 +83,7 @@ def test_what_too_few_units_leave_untried_is_said(evidence, units):
     checks = {check.name: check for check in examine(few, seed=1)}
     assert list(checks) == CHECKS
     untried = [name for name, check in checks.items() if check.verdict == UNTRIED]
-    assert untried == ["count", "membership", "carriers"]
+    assert untried == ["membership", "carriers"]
     assert checks["membership"].reason == "4 units are fewer than 10"
     # How many units a site holds is an exact count: it stays there.
     assert "4 units" not in json.dumps([check.to_dict(shareable=True) for check in checks.values()])
@@ -108,10 +108,10 @@ def test_attacks_look_at_some_units_and_some_rows_of_each(units, monkeypatch):
     assert all(row.tobytes() in whole for row in chosen.features)
 
 
-# Which check tells it; the step bound finds each of them as well (test_step_bound.py).
+# Which check tells it first; the step bound finds each of them as well (test_step_bound.py).
 TOLD_BY = {
-    "no noise": "noise", "half of the noise": "noise", "a tenth less noise": "step bound",
-    "no clip": "neighbours", "rows clipped, not patients": "neighbours", "no sampling": "sampling",
+    "no noise": "noise", "half of the noise": "noise", "a tenth less noise": "noise", "no clip": "noise",
+    "rows clipped, not patients": "neighbours", "no sampling": "sampling",
 }  # fmt: skip
 
 
@@ -121,8 +121,6 @@ def test_a_planted_bug_in_training_is_refused(evidence, monkeypatch, bug):
     fault = first_fault(evidence)
     assert fault is not None
     assert fault.name == TOLD_BY[bug]
-    if fault.name == "step bound":
-        assert "this refutes the plan's epsilon 3." in fault.reason
 
 
 def test_an_epsilon_stated_at_half_is_refused(evidence):
@@ -336,12 +334,13 @@ class TestCommand:
         assert "the model must not leave" in run.stderr
         assert "step bound: at least epsilon" in run.stderr
         assert not (held / "certificate.json").exists()
-        failed = [
+        failed = {
             check["name"]
             for check in json.loads((held / "audit.json").read_text())["checks"]
             if check["verdict"] == FAILED
-        ]
-        assert failed == ["noise", "step bound"]
+        }
+        # An attack on these units may tell half of the noise, too, and by chance does or does not.
+        assert failed - {"membership"} == {"noise", "step bound"}
 
     def test_a_record_of_nothing_and_a_ledger_without_a_key_are_named(self, held):
         (held / "ledger.key").rename(held / "elsewhere.key")

@@ -13,11 +13,12 @@ from certificate_lab import PLAN as CERTIFIED
 from conftest import ROOT
 from cordon.auditing import self_test
 from cordon.auditing.checks import Check, confirmed
-from cordon.auditing.made_up_site import PATIENTS, made_up, read_back
+from cordon.auditing.made_up_rows import ROWS, table_of, units_of
+from cordon.auditing.made_up_site import PATIENTS
 from cordon.auditing.self_test import SelfTest, examine
 from cordon.auditing.training import check_training, trained_by
 from cordon.chain import Chain
-from cordon.errors import Unsound
+from cordon.errors import Unsound, UserError
 from cordon.features import FEATURES
 from cordon.federation.messages import Task
 from cordon.federation.site import Participant
@@ -31,7 +32,14 @@ from planted_bugs import BUGS
 pytestmark = pytest.mark.statistical
 
 PLAN = replace(CERTIFIED, run="")
-NAMES = ["noise", "neighbours", "releases", "sampling", "step bound"]
+NAMES = ["noise", "neighbours", "sampling", "egress", "step bound"]
+
+
+@pytest.fixture
+def quickly(monkeypatch):
+    """Fewer draws, and what fails is not made once more."""
+    monkeypatch.setattr("cordon.auditing.updates.RELEASES", 20)
+    monkeypatch.setattr(self_test, "confirmed", lambda check: check())
 
 
 def new_test(folder):
@@ -83,13 +91,14 @@ def test_what_passed_on_this_ledger_is_not_checked_again_while_code_and_settings
     assert [plan.clip_norm for plan in asked] == [CERTIFIED.clip_norm, 0.04]
 
 
+@pytest.mark.usefixtures("quickly")
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_site_whose_code_is_broken_ends_before_it_reserves_anything(tmp_path, monkeypatch, bug):
     monkeypatch.setattr(*BUGS[bug])
     test, _, rows = new_test(tmp_path)
     ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8.0, delta=1e-5)
     site = Participant(
-        "north", lambda plan: read_back([made_up(plan)], plan)[0], FEATURES, declared_patients=PATIENTS,
+        "north", lambda plan: units_of([table_of(plan, ROWS)], plan), FEATURES, declared_patients=PATIENTS,
         ledger=ledger, say=print, test=test, answer_grid=0.0,
     )  # fmt: skip
     start = initial_parameters("logistic", len(FEATURES))
@@ -101,6 +110,34 @@ def test_a_site_whose_code_is_broken_ends_before_it_reserves_anything(tmp_path, 
     assert [row["kind"] for row in rows() if row["kind"] in ("reserved", "sent")] == []
     (row,) = [row for row in rows() if row["kind"] == "tested"]
     assert FAILED in row["verdicts"].values()
+
+
+@pytest.mark.usefixtures("quickly")
+@pytest.mark.parametrize("error", [UserError("no rows"), ZeroDivisionError("none")])
+def test_code_that_cannot_train_on_made_up_rows_is_refused_whatever_it_raises(tmp_path, monkeypatch, error):
+    """A plan that no site could train by is refused as a plan; an error here is the code's own."""
+
+    def raising(*arguments, **named):
+        raise error
+
+    monkeypatch.setattr("cordon.training.descend", raising)
+    # The step bound looks at single releases.
+    monkeypatch.delitem(self_test.CHECKS, "step bound")
+    checks, seeded = examine(PLAN)
+    assert [check.verdict for check in checks] == [FAILED] * 4
+    monkeypatch.setattr(self_test, "examine", lambda plan: (checks, seeded))
+    with pytest.raises(Unsound, match="noise: the code cannot train: "):
+        new_test(tmp_path)[0](CERTIFIED)
+
+
+def test_a_plan_whose_bound_cannot_be_told_is_trained_by(tmp_path):
+    """Its delta is too small for a lower bound; the other checks are made."""
+    found = new_test(tmp_path)[0](replace(CERTIFIED, delta=1e-16))
+    assert found.verdicts == dict.fromkeys(NAMES, PASSED) | {"step bound": UNTRIED}
+
+
+def test_what_reads_trains_and_draws_is_named_by_its_version():
+    assert {"torch", "numpy", "scipy", "pyarrow", "cryptography"} <= installed().versions.keys()
 
 
 def test_an_agreed_plan_is_tested_before_the_site_connects(tmp_path):
@@ -116,6 +153,7 @@ def test_an_agreed_plan_is_tested_before_the_site_connects(tmp_path):
     assert asked == [PLAN]
 
 
+@pytest.mark.usefixtures("quickly")
 def test_seeded_training_is_told_and_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("cordon.training.Randomness", lambda: Randomness(np.random.default_rng(0).bytes))
     checks, seeded = examine(PLAN)
@@ -125,9 +163,13 @@ def test_seeded_training_is_told_and_refused(tmp_path, monkeypatch):
         new_test(tmp_path)[0](CERTIFIED)
 
 
-def test_what_takes_too_long_is_not_tried_and_what_ends_by_itself_is_an_error(monkeypatch):
+def test_what_takes_too_long_stops_a_site_and_so_does_what_ends_by_itself(tmp_path, monkeypatch):
     checks, _ = examine(PLAN, seconds=0.0)
     assert [(check.name, check.verdict) for check in checks] == [(name, UNTRIED) for name in NAMES]
+    with monkeypatch.context() as patch:
+        patch.setattr(self_test, "examine", lambda plan: (checks, False))
+        with pytest.raises(Unsound, match=r"noise: the time for these checks, 300 s, was over"):
+            new_test(tmp_path)[0](CERTIFIED)
     monkeypatch.setattr(self_test, "begin_apart", lambda: os._exit(3))
     with pytest.raises(Unsound, match="ended by themselves, with status 3"):
         examine(PLAN)
@@ -161,8 +203,12 @@ class TestCertified:
             (installed(), "h0 did not check what trained"),
             (Provenance("ab" * 32, {}, {"noise": PASSED}), "at h0 other code trained than audits"),
             (replace(installed(), verdicts={"noise": UNTRIED}), "at h0 noise was not tried"),
+            (
+                replace(installed(), verdicts={"noise": PASSED, "sampling": UNABLE}),
+                "at h0 sampling was not able to refute",
+            ),
         ],
-        ids=["nothing", "no checks", "other code", "too late"],
+        ids=["nothing", "no checks", "other code", "too late", "not able"],
     )
     def test_what_the_audit_cannot_speak_for_is_named(self, tmp_path, said, reason):
         found = check_training(self.chain(tmp_path, said), "r")

@@ -6,20 +6,19 @@ from scipy import stats
 
 from cordon.accountants import ADJACENCY, GAUSSIAN, LAPLACE, Event, epsilon_pld
 from cordon.auditing import step_bound
+from cordon.auditing.draws import noise_at_most, rate_at_least, shift_at_least
 from cordon.auditing.gradient_canaries import layer_sizes
 from cordon.auditing.step_bound import (
     audit_step,
-    noise_at_most,
     observe_canaries,
     observe_noise,
-    rate_at_least,
-    shift_at_least,
 )  # fmt: skip
 from cordon.clipping import PrivateMean
 from cordon.errors import UserError
 from cordon.federation.plan import Plan
 from cordon.mechanisms import Randomness
 from cordon.model import build
+from cordon.provenance import UNABLE, UNTRIED
 from planted_bugs import BUGS
 from trials import trials
 
@@ -41,8 +40,9 @@ def plan(unit="patient", **changes):
 
 @pytest.fixture(autouse=True)
 def from_a_seed(monkeypatch):
-    """The same noise in every run of a test."""
+    """The same noise in every run of a test, and each number of it no oftener than the trials ask for."""
     source = np.random.default_rng(5).bytes
+    monkeypatch.setattr(step_bound, "LEAST_STEPS", 1)
     monkeypatch.setattr(step_bound, "Randomness", lambda: Randomness(source))
 
 
@@ -183,9 +183,30 @@ def test_rates_are_bounded_as_scipy_bounds_them_and_shifts_by_what_is_in():
     for count in (0, 3, 50, 100):
         seen = np.array([1.0] * count + [0.0] * (100 - count))
         interval = stats.binomtest(count, 100, alternative="greater").proportion_ci(0.99, "exact")
-        assert rate_at_least(seen, 0.01) == pytest.approx(interval.low)
-        assert shift_at_least(seen, 0.01) == pytest.approx(1.0 if count else 0.0, abs=2e-3)
-    assert shift_at_least(np.array([2.0, 2.0, 0.0]), 0.01) == pytest.approx(2.0, abs=2e-3)
+        assert rate_at_least(count, 100, 0.01) == pytest.approx(interval.low)
+        assert shift_at_least(seen[:, None], 1e-3, 0.01) == pytest.approx(1.0 if count > 1 else 0.0, abs=2e-3)
+
+
+def test_a_step_is_moved_as_far_as_the_unit_that_moves_it_farthest():
+    """Of three units one is in two steps and moves each by 2, one by 1, and one is in no step."""
+    seen = np.array([[1.0, 2.0, 0.0], [1.0, 2.0, 0.0], [1.0, 0.0, 0.0]])
+    assert shift_at_least(seen, 1e-3, 0.01) == pytest.approx(2.0, abs=3e-3)
+
+
+def test_what_right_code_shows_must_be_shown(monkeypatch):
+    """More noise than declared hides nothing of a patient, and would hide what is wrong beside it."""
+    real = PrivateMean.noise_scale
+    monkeypatch.setattr(PrivateMean, "noise_scale", lambda mean: 4 * real(mean))
+    found = step_bound.check_step(plan(model="logistic"), trials=2_000)
+    assert found.failed
+    assert "of right code half of the noise would have been refuted, of this one not" in found.reason
+
+
+def test_a_bound_that_no_code_could_exceed_is_no_fault():
+    """Of variants that are in one of a thousand steps; and where delta is too small it is not tried."""
+    rare = plan("variant", model="logistic", sampling_rate=0.001, rounds=2, local_steps=2)
+    assert step_bound.check_step(rare, trials=2_000).verdict == UNABLE
+    assert step_bound.check_step(plan(delta=1e-14)).verdict == UNTRIED
 
 
 def test_the_plans_epsilon_is_that_of_all_its_steps():

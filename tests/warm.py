@@ -126,7 +126,7 @@ def pass_checks() -> None:
 
     def found(plan: Any) -> Any:
         return [
-            Check.of(name, asked, [], "", most="") for name, (asked, _) in self_test.checks_of(plan).items()
+            Check.of(name, asked, [], "", most="") for name, (asked, _) in self_test.CHECKS.items()
         ], False
 
     self_test.examine = found  # type: ignore[assignment]

@@ -21,8 +21,10 @@ from cordon.errors import UserError
 # What a check can say (`cordon.auditing.checks`).
 PASSED, FAILED, UNABLE, UNTRIED = "passed", "failed", "not able to refute", "not tried"
 VERDICTS = (PASSED, FAILED, UNABLE, UNTRIED)
-# What training and accounting compute with.
-SOFTWARE = ("cordon", "torch", "opacus", "dp-accounting", "flwr", "numpy")
+# What reading, training and accounting compute with.
+SOFTWARE = (
+    "cordon", "torch", "opacus", "dp-accounting", "flwr", "numpy", "scipy", "pyarrow", "cryptography",
+)  # fmt: skip
 SOURCES = Path(__file__).parent
 # What a site may say: it goes into ledgers and certificates, and a site may send anything.
 LONGEST = 4000

@@ -1,178 +1,213 @@
-"""What an adaptive clip, momentum and Adam add to plain steps, looked at on made-up rows.
+"""What one unit adds to what a site sends: sites that differ by one unit, from their tables to their updates.
 
-An adaptive clip releases a count in each step; what else an update is made of must be the releases alone.
+All of them draw the same randomness and go on with the same releases, which an auditor chose. So whatever
+differs between them is of their rows: each release by no more than one unit's clip where that unit is in it
+and by nothing where it is not, and all else by nothing. Tables are made up (`cordon.auditing.made_up_rows`).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+import pyarrow as pa
 
 from cordon import training
-from cordon.accountants import DEVIATIONS, GAUSSIAN
+from cordon.accountants import LEAST_NOISE, NORMS
 from cordon.auditing.checks import Check
-from cordon.auditing.made_up_site import PATIENTS, ROWS, made_up, processes, read_back, repeated, sent
-from cordon.auditing.step_bound import canaries_of
-from cordon.auditing.updates import ERROR, variance_limits
+from cordon.auditing.made_up_rows import (
+    LONG_ROWS,
+    MOST_ROWS,
+    OTHER_ID,
+    ROWS,
+    long_patient,
+    overflowing_patient,
+    table_of,
+    units_of,
+)
+from cordon.auditing.made_up_site import PATIENTS, Round, apart, as_told, played, repeated, some_rounds
+from cordon.auditing.recorder import Recorded, counted, recording, span
+from cordon.auditing.step_bound import declared_count_noise, declared_noise
 from cordon.features import FEATURES
 from cordon.federation.plan import Plan
+from cordon.images import WITH_IMAGES
 from cordon.mechanisms import GRID_BITS, Randomness
-from cordon.units import Units
+from cordon.model import initial_parameters
 
 Floats = npt.NDArray[np.float64]
 
-COUNT = "Is the count behind an adaptive clip noisy, and moved by one unit by no more than half?"
-RELEASES = "Is an update made of private releases alone, whatever the optimiser keeps?"
-# Steps whose counts are looked at, and how far the noise of one moves the clip, in log clips.
-COUNTED, MOVED = 2000, 0.01
-# Rounds and steps whose updates are compared.
-ROUNDS, STEPS = 2, 4
+NEIGHBOURS = "Does one unit, with all its rows, move releases by no more than the clip, and nothing else?"
+# Every made-up gradient is longer than this clip, which takes the place of a plan's larger one. Noise that is
+# the same twice is little, since what it is rounded to is not; clip and parameters move slowly, lest
+# gradients become shorter.
+REACHED, LITTLE, SLOW = 0.05, LEAST_NOISE, 0.01
+# How often units are in a step, and the steps of a round, of images as few as will do.
+RATE, FEWEST_STEPS, STEPS, IMAGE_STEPS = 0.5, 8, 12, 4
 
 
-def check_count(plan: Plan) -> Check:
-    """A clip that no unit moves is moved by its count's noise; with the same noise, by one unit's half."""
-    if plan.clipping != "adaptive":
-        return Check.untried("count", COUNT, f"a {plan.clipping} clip counts nothing")
-    noise = _count_noise(plan)
-    excess = 0.0 if plan.mechanism == GAUSSIAN else 3.0
-    variance, (least, largest) = float((noise**2).mean()), variance_limits(len(noise), excess)
-    again = float(np.mean(noise[1:] * noise[:-1]) / max(variance, 1e-30))
-    moved = max(_moved_by_one(plan, length) for length in (1e-6, 1e6))
-    limit = 0.5 + 2.0 ** (1 - GRID_BITS) * _declared_scale(plan) + 1e-6
-    faults = list(_cost_faults(plan))
-    if not least <= variance <= largest:
-        faults.append(
-            f"the count behind the adaptive clip has {variance:.3g} of the declared noise's variance"
-        )
-    if abs(again) > norm.isf(ERROR) / math.sqrt(len(noise)):
-        faults.append(f"counts of two steps share their noise (a correlation of {again:.3g})")
-    if moved > limit:
-        faults.append(f"one {plan.unit} moves the count by {moved:.4g} of what its noise is for, not by 0.5")
-    return Check.of(
-        "count", COUNT, faults,
-        f"{len(noise)} counts have fresh noise of the declared size, and one {plan.unit} moves a count by "
-        f"{moved:.3g} of what it is for",
-        {"counts": len(noise), "variance": variance, "moved": moved},
-        most=f"noise of less than {least:.2f} of the declared variance, or a {plan.unit} that moves a count "
-        f"by more than {limit:.3g}, would have failed it",
-        able=moved > 0.4,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Site:
+    """What a played site read and did: its number of ``units``, its ``rounds``, the ``samples`` in each."""
+
+    units: int
+    rounds: list[Round]
+    samples: list[list[npt.NDArray[np.intp]]]
 
 
-def _declared_scale(plan: Plan) -> float:
-    """The scale of the count's noise by the plan: share of the cost at sensitivity 1/2 (`split_noise`)."""
-    if plan.mechanism == GAUSSIAN:
-        return plan.noise_multiplier / (2.0 * math.sqrt(plan.quantile_share))
-    return plan.noise_multiplier / (2.0 * plan.quantile_share)
-
-
-def _cost_faults(plan: Plan) -> Iterator[str]:
-    """Gradient and count of a step must cost together what the plan's noise does alone."""
-    from cordon.clipping import split_noise
-
-    gradient, count = split_noise(plan.noise_multiplier, plan.mechanism, plan.quantile_share)
-    power = 2 if plan.mechanism == GAUSSIAN else 1
-    cost, declared = gradient**-power + (2.0 * count) ** -power, plan.noise_multiplier**-power
-    if cost > declared * (1.0 + 1e-9):
-        yield f"gradient and count of a step cost {cost / declared:.4g} times what the plan accounts for"
-
-
-def _count_noise(plan: Plan) -> Floats:
-    """The noise of COUNTED counts of one round's steps without units, over the declared deviation."""
-    mean, by_one = _clipping(plan, Randomness())
-    norms = [mean.clip.norm]
-    for _ in range(COUNTED):
-        mean.release((), 1)
-        norms.append(mean.clip.norm)
-    return np.diff(np.log(norms)) / (by_one * _declared_scale(plan) * DEVIATIONS[plan.mechanism])
-
-
-def _moved_by_one(plan: Plan, length: float) -> float:
-    """How far one more unit, whose gradient is so many clips long, moves a count under the same noise."""
-    found = []
-    for units in (1, 2):
-        random = Randomness(repeated())
-        mean, by_one = _clipping(plan, random, length)
-        settings = replace(plan.settings_for(units), sampling_rate=1.0)
-        rows = settings.max_variants
-        marks = np.repeat(np.arange(1, units + 1), rows)[:, None].astype(np.float32)
-        held = Units(marks, np.zeros(len(marks), np.float32), np.arange(0, len(marks) + 1, rows), plan.unit)
-        shape = training.block_shape(settings, mean.gradients.most_rows)
-        # The sample is the same whatever is drawn: all units.
-        mean.release(training.draw(held, settings, Randomness(), shape), mean.gradients.parameters)
-        found.append(math.log(mean.clip.norm) / by_one)
-    return abs(found[1] - found[0])
-
-
-def _clipping(plan: Plan, random: Randomness, length: float = 1.0) -> tuple[Any, float]:
-    """What a round's steps release through, and how far (log clips) a count of one moves its clip.
-
-    So many units are declared that noise moves a clip by little: it never reaches the end of its range.
-    """
-    span = 2.0 * max(plan.clip_quantile, 1.0 - plan.clip_quantile)
-    settings = plan.settings_for(PATIENTS)
-    batch = plan.clip_rate * span * _declared_scale(plan) * DEVIATIONS[plan.mechanism] / MOVED
-    settings = replace(settings, expected_batch=batch)
-    gradients, _ = canaries_of(plan, len(FEATURES), length=length)
-    return training.private_mean(gradients, settings, random), plan.clip_rate * span / batch
-
-
-def check_releases(plan: Plan) -> Check:
-    """Sites of different rows that release the same send the same, by the plan's own optimiser and clip."""
+def check_neighbours(plan: Plan) -> Check:
+    """The same randomness with and without one unit, whatever it is like."""
+    own = as_told(plan)
+    steps = IMAGE_STEPS if plan.model in WITH_IMAGES else min(max(own.local_steps, FEWEST_STEPS), STEPS)
     own = replace(
-        plan, run="audit", rounds=max(plan.rounds, ROUNDS), local_steps=min(plan.local_steps, STEPS),
-        sampling_rate=1.0, max_variants_per_patient=ROWS, delta=1e-12,
+        own, sampling_rate=RATE, local_steps=steps, clip_norm=min(plan.clip_norm, REACHED),
+        max_variants_per_patient=min(plan.max_variants_per_patient, MOST_ROWS),
+        noise_multiplier=min(plan.noise_multiplier, LITTLE), clip_rate=min(plan.clip_rate, SLOW),
+        learning_rate=min(plan.learning_rate, SLOW), quantile_share=min(plan.quantile_share, 0.5),
     )  # fmt: skip
-    with processes(1) as pool:
-        held, free = pool.apply(_differences, [own])
-    faults = [f"updates differ by {held:.3g} of their size where releases are the same"] if held else []
-    kept = plan.optimiser if not plan.momentum else f"{plan.optimiser} with momentum {plan.momentum:g}"
+    ((faults, moved, by_count),) = apart(_found, [own, some_rounds(own)])
+    limit = 1.0 + _rounding(own)
     return Check.of(
-        "releases", RELEASES, faults,
-        f"{ROUNDS} updates by {kept} are the same for different rows where releases are",
-        {"differ": held, "differ_by_releases": free},
-        most="any number of an update that depends on rows otherwise than by a release would have failed it",
-        able=free > 0.0,
+        "neighbours", NEIGHBOURS, faults,
+        f"the hardest {plan.unit} tried, with all its rows, moves a release by {moved:.4g} clips, and "
+        "nothing else differs between sites whose releases are the same",
+        {"moved": moved, "count": by_count, "steps": steps},
+        most=f"a {plan.unit} that moves a release by more than {limit:.4f} clips, a release that it is not "
+        "in, or anything of an update beside releases would have failed it",
     )  # fmt: skip
 
 
-def _differences(plan: Plan) -> tuple[float, float]:
-    """By how much of their size two sites' updates differ where their releases are the same; and are not.
+def _found(plan: Plan, rounds: Sequence[int]) -> tuple[list[str], float, float]:
+    """All faults, and the most that one unit moves a release, in clips, and a count."""
+    sites = _sites(plan, rounds)
+    long, bare = sites["long"], sites["bare"]
+    faults = [fault for site in sites.values() for one in site.rounds for fault in one.faults]
+    expected = len(ROWS) + 1 if plan.unit == "patient" else sum(ROWS.values()) + LONG_ROWS
+    if long.units != expected:
+        faults.append(f"a table of {expected} {plan.unit}s makes {long.units} units")
+    for site in sites.values():
+        faults += _beside_releases(long, site)
+    if any(not _same(a, b) for a, b in _steps(sites["spent"], bare)):
+        faults.append("patients who have no room left in their budget take part")
+    moved, by_count = np.zeros((2, 2))
+    for place, (one, less) in enumerate(((long, sites["without"]), (sites["overflowing"], bare))):
+        found, moved[place], by_count[place] = _moved(one, less, plan)
+        faults += found
+    # Where right code is looked at, all of this is seen.
+    in_count = plan.clip_quantile / span(plan.settings_for(PATIENTS)) if plan.clipping == "adaptive" else 0.0
+    if not (moved[0] >= 0.9 and by_count[0] >= 0.9 * in_count):
+        faults.append(
+            f"one {plan.unit} of a gradient longer than the clip moves a release by {moved[0]:.4g} clips "
+            f"alone, and a count by {by_count[0]:.4g}"
+        )
+    return list(dict.fromkeys(faults)), float(moved.max()), float(by_count.max())
 
-    In a process of its own, where training draws the same numbers again: nothing of it is private.
+
+def _sites(plan: Plan, rounds: Sequence[int]) -> dict[str, Site]:
+    """Sites that differ by a unit or more, by name.
+
+    One has the ``long`` patient, one is ``without`` its last unit, one ``bare`` of the patient, one has an
+    ``overflowing`` one instead; at one the patient is ``spent``, and one has ``other`` rows.
     """
-    from cordon import clipping
+    rest, (first, second) = table_of(plan, ROWS), long_patient(plan)
+    all_rows = [pa.concat_tables([rest, first]), second]
+    tables = {
+        "long": all_rows,
+        # Where variants are units, the last row alone is one.
+        "without": [rest] if plan.unit == "patient" else [all_rows[0], second.slice(0, second.num_rows - 1)],
+        "bare": [rest], "overflowing": [rest, overflowing_patient(plan)], "spent": all_rows,
+        "other": [table_of(plan, dict(itertools.islice(ROWS.items(), PATIENTS // 2)), seed=2)],
+    }  # fmt: skip
+    return {
+        name: _play(held, plan, rounds, [OTHER_ID] if name == "spent" else [])
+        for name, held in tables.items()
+    }
 
-    table = made_up(plan)
-    # Other values, and half of the patients.
-    units = read_back([table, table.slice(table.num_rows // 2)], plan)
-    vars(training)["Randomness"] = lambda: Randomness(repeated())
-    release = clipping.PrivateMean.release
-    scale = plan.noise_multiplier * plan.clip_norm / plan.settings_for(PATIENTS).expected_batch
-    found = []
-    for same in (True, False):
-        updates = []
-        for rows in units:
-            numbers = np.random.default_rng(0)
 
-            def released(mean: Any, blocks: Any, parameters: int, numbers: Any = numbers) -> Any:
-                import torch
+def _play(tables: Sequence[pa.Table], plan: Plan, rounds: Sequence[int], spent: Sequence[str]) -> Site:
+    """A site of ``tables``, whose process draws what every other one's does: nothing of it is private."""
+    units = units_of(tables, plan)
+    samples: list[list[npt.NDArray[np.intp]]] = []
+    vars(training)["Randomness"] = lambda: coupled(samples)
+    with recording(instead=partial(_instead, plan)) as recorder:
+        return Site(len(units), played(plan, lambda plan: units, recorder, rounds, spent), samples)
 
-                # The clip that a step ends with is a release too, by its count.
-                mean.clip.norm = plan.clip_norm
-                real = release(mean, blocks, parameters)
-                mean.clip.norm = plan.clip_norm
-                drawn = numbers.normal(scale=scale, size=parameters)
-                return real._replace(mean=torch.from_numpy(drawn))
 
-            vars(clipping)["PrivateMean"].release = released if same else release
-            updates.append(sent(plan, lambda plan, rows=rows: rows, ROUNDS))  # type: ignore[misc]
-        first, second = updates
-        found.append(float(np.abs(first - second).max() / max(float(np.abs(first).max()), 1e-30)))
-    return found[0], found[1]
+def coupled(samples: list[list[npt.NDArray[np.intp]]]) -> Randomness:
+    """The same draws for every site, of each kind and step apart, so that one more unit shifts no other draw.
+
+    ``samples`` takes up one more round's, as they are drawn.
+    """
+    number, taken = len(samples), list[npt.NDArray[np.intp]]()
+    samples.append(taken)
+
+    class Coupled(Randomness):
+        def poisson_sample(self, population: int, rate: float) -> npt.NDArray[np.intp]:
+            source = Randomness(repeated(f"coin {number} {len(taken)}"))
+            taken.append(source.poisson_sample(population, rate))
+            return taken[-1]
+
+        def subset(self, population: int, size: int) -> npt.NDArray[np.intp]:
+            return Randomness(repeated(f"rows {number} {len(taken)}")).subset(population, size)
+
+    return Coupled(repeated(f"noise {number}"))
+
+
+def _instead(plan: Plan, place: int, parameters: int) -> tuple[Floats, float]:
+    """What every site goes on with in place of a round's release: its mean, and the clip norm after it."""
+    clip = plan.clip_norm * (1.0 if plan.clipping == "fixed" else 1.0 + 0.1 * (place % 3))
+    return np.random.default_rng(place).normal(size=parameters), clip
+
+
+def _beside_releases(one: Site, other: Site) -> Iterator[str]:
+    """What differs between two sites that went on with the same releases."""
+    for name in ("position", "clip", "noise_variance"):
+        if any(not np.array_equal(getattr(a, name), getattr(b, name)) for a, b in _steps(one, other)):
+            what = {"position": "gradients are taken at other parameters", "clip": "clip norms differ"}
+            yield f"{what.get(name, 'the variance told of their noise differs')} where releases are the same"
+    if any(not np.array_equal(a.update, b.update) for a, b in zip(one.rounds, other.rounds, strict=True)):
+        yield "updates differ where releases are the same"
+
+
+def _moved(one: Site, less: Site, plan: Plan) -> tuple[list[str], float, float]:
+    """What is wrong with how the last unit of ``one`` moves releases, and by how much it does at most."""
+    settings, limit = plan.settings_for(PATIENTS), 1.0 + _rounding(plan)
+    hidden = 0.5 + 2.0 ** (1 - GRID_BITS) * declared_count_noise(plan) + 1e-6
+    beside, moved, by_count = False, 0.0, 0.0
+    samples = itertools.chain.from_iterable(one.samples)
+    for (a, b), sample in zip(_steps(one, less), samples, strict=False):
+        if one.units - 1 not in sample:
+            beside |= not _same(a, b)
+            continue
+        far = np.linalg.norm(a.mean - b.mean, NORMS[plan.mechanism]) * settings.expected_batch / a.clip
+        count = abs(counted(a, settings) - counted(b, settings))
+        # What is no number is no small one.
+        moved, by_count = (
+            max(most, math.inf if math.isnan(seen) else float(seen))
+            for most, seen in ((moved, far), (by_count, count))
+        )
+    faults = [f"one {plan.unit} moves a release that it is not in"] if beside else []
+    if moved > limit:
+        faults.append(f"one {plan.unit} moves a release by {moved:.4g} clips")
+    if by_count > hidden:
+        faults.append(f"one {plan.unit} moves a count by {by_count:.4g}, where its noise is for 0.5")
+    return faults, moved, by_count
+
+
+def _steps(one: Site, other: Site) -> Iterator[tuple[Recorded, Recorded]]:
+    for a, b in zip(one.rounds, other.rounds, strict=True):
+        yield from zip(a.releases, b.releases, strict=False)
+
+
+def _same(one: Recorded, other: Recorded) -> bool:
+    return np.array_equal(one.mean, other.mean) and one.next_clip == other.next_clip
+
+
+def _rounding(plan: Plan) -> float:
+    """What releases on a grid may differ by more than the clip, in clips."""
+    parameters = sum(value.size for value in initial_parameters(plan.model, len(FEATURES)).values())
+    return float(1e-4 + 2.0**-GRID_BITS * declared_noise(plan) * parameters ** (1 / NORMS[plan.mechanism]))

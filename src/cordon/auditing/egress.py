@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cordon.auditing.checks import Check
-from cordon.auditing.made_up_site import replies
+from cordon.auditing.made_up_site import ROUNDED, replies
 from cordon.errors import CordonError
 from cordon.federation.messages import Reply
 from cordon.federation.plan import Plan
@@ -56,10 +56,10 @@ def other(units: Units) -> Units:
 
 def _reply(plan: Plan, start: Parameters, units: Units, declared_patients: int) -> RecordDict:
     """What a site with ``units`` answers to the first round."""
-    # The budget is the plan's own, which one round cannot exceed.
+    # The budget is what the plan costs, at the delta that it is played with.
     (reply,) = replies(
-        replace(plan, run=RUN), start, lambda plan: units, declared_patients=declared_patients, rounds=1,
-        epsilon=plan.epsilon,
+        replace(plan, run=RUN), start, lambda plan: units, declared_patients=declared_patients, rounds=[1],
+        epsilon=ROUNDED * max(plan.epsilon, plan.cost()),
     )  # fmt: skip
     return reply
 

@@ -57,25 +57,28 @@ class CanaryGradients:
     """A module's gradients by unit (`cordon.gradients.UnitGradients`), and those of the canaries among them.
 
     A row's mark, its input number ``column``, is 0 for a real row and 1 + c for a row of canary c, whose
-    gradient is ``length`` at coordinate ``places`` int64 [layers, canaries] of each layer (NONE: the layer
-    has no part in it). As any unit's, a canary's gradient is the sum of its rows' by their weights.
-    Without ``real``, all units must be canaries.
+    gradient is ``length`` (of all canaries, or [canaries]) at coordinate ``places`` int64 [layers, canaries]
+    of each layer (NONE: the layer has no part in it). As any unit's, a canary's gradient is the sum of its
+    rows' by their weights. Without ``real``, all units must be canaries.
     """
 
     def __init__(
         self, sizes: Sequence[int], places: npt.NDArray[np.int64], *,
-        length: float, column: int, real: UnitGradients | None = None,
+        length: float | npt.NDArray[np.float64], column: int, real: UnitGradients | None = None,
     ) -> None:  # fmt: skip
         self.most_rows = MOST_ROWS if real is None else real.most_rows
-        self._real, self._sizes, self._length, self._column = real, sizes, length, column
+        self._real, self._sizes, self._column = real, sizes, column
         self._places = torch.from_numpy(places)
+        self._lengths = torch.from_numpy(np.broadcast_to(length, places.shape[1]).astype(np.float64))
         self.parameters = sum(sizes)
 
     def of(self, block: Block) -> list[LayerGradients]:
         marks = block.features[:, :, self._column].long()
         canary = marks[:, 0] > 0
-        lengths = self._length * torch.where(marks > 0, block.weights, 0.0).double().sum(1)
-        places = self._places.to(marks.device)[:, (marks[:, 0] - 1).clamp(min=0)]
+        which = (marks[:, 0] - 1).clamp(min=0)
+        weights = torch.where(marks > 0, block.weights, 0.0).double().sum(1)
+        lengths = self._lengths.to(marks.device)[which] * weights
+        places = self._places.to(marks.device)[:, which]
         layers: list[LayerGradients | None] = [None] * len(self._sizes)
         if self._real is not None:
             layers = list(self._real.of(block))

@@ -3,57 +3,78 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import multiprocessing
 import os
+import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from hashlib import shake_256
-from multiprocessing.pool import Pool
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from cordon.auditing.recorder import Recorded, Recorder, in_order, made_of_releases
 from cordon.devices import THREADS
 from cordon.features import FEATURES
 from cordon.federation.messages import Reply, Task
-from cordon.federation.outliers import flat
 from cordon.federation.plan import Plan
 from cordon.federation.processes import PR_SET_PDEATHSIG
 from cordon.federation.site import Participant
-from cordon.images import SIZE
 from cordon.ledger import Tip
 from cordon.model import Parameters, initial_parameters, width
 from cordon.site_ledger import SiteLedger
-from cordon.tables import LABELLED, PILEUP, for_model, write_table
 from cordon.units import Units
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
 Floats = npt.NDArray[np.float64]
+T = TypeVar("T")
 
-# What is made up: patients, and rows of each.
-PATIENTS, ROWS = 8, 4
+# The patients that a played site declares, and about how many it holds.
+PATIENTS = 8
+# What a played site's budget is more than what its plan costs, lest that be rounded otherwise.
+ROUNDED = 1.0 + 1e-9
+# Steps of a round that are played at most: what goes wrong later in a longer one is not looked at.
+MOST_STEPS = 100
+# Rounds of a run that are played at most (`some_rounds`).
+MOST_PLAYED = 5
+
+
+class Played(Participant):
+    """A site whose words nobody reads: what it spent is not computed for them, which takes a second."""
+
+    def _spent(self, plan: Plan) -> str:
+        return ""
 
 
 def replies(
-    plan: Plan, start: Parameters, load: Callable[[Plan], Units], *, declared_patients: int, rounds: int,
-    epsilon: float,
+    plan: Plan, start: Parameters, load: Callable[[Plan], Units], *, declared_patients: int,
+    rounds: Iterable[int], epsilon: float, spent: Sequence[str] = (),
 ) -> Iterator[RecordDict]:  # fmt: skip
-    """What a site with a budget of ``epsilon`` answers to the first ``rounds``, each from ``start``."""
+    """What a site with a budget of ``epsilon`` answers to ``rounds``, each from ``start``.
+
+    The patients ``spent`` took part in a round like the plan's in an earlier run.
+    """
     with tempfile.TemporaryDirectory() as folder:
         ledger = SiteLedger(Path(folder) / "site.sqlite", epsilon=epsilon, delta=plan.delta)
-        site = Participant(
+        if spent:
+            grouping = plan.grouping(declared_patients)
+            ledger.reserve("earlier", 1, plan.event, grouping, spent, accountant=plan.accountant)
+        site = Played(
             "site", load, FEATURES, declared_patients=declared_patients, ledger=ledger,
             say=lambda line: None, answer_grid=0.0,
         )  # fmt: skip
-        for number in range(1, rounds + 1):
+        for number in rounds:
             task = Task(plan, number, declared_patients, start, Tip("0" * 64, 0, "0" * 64))
             message: Any = SimpleNamespace(
                 content=task.to_records(), metadata=SimpleNamespace(message_type="train")
@@ -61,72 +82,102 @@ def replies(
             yield site.handle(message)
 
 
-def sent(plan: Plan, load: Callable[[Plan], Units], rounds: int) -> Floats:
-    """The updates that a site sends in its first rounds, each from one start, [rounds, parameters].
+@dataclass(frozen=True)
+class Round:
+    """What a played site did in a round: its ``releases``, the ``update`` [P] that it sent, and ``faults``.
 
-    The start is made up too: from a model's own, some layers have no gradient.
+    These are what of an update does not come of the releases.
+    """
+
+    number: int
+    releases: list[Recorded]
+    update: Floats
+    faults: list[str]
+
+
+def as_told(plan: Plan) -> Plan:
+    """The plan as a played site is told it: its own, but for what has no part in what a round sends."""
+    # Delta is told of no update, and a plan's may be too large for so few patients as are made up.
+    return replace(
+        plan, run="audit", delta=1e-12, accountant="rdp", sites_per_patient=1, lifetime_epsilon=0.0,
+        local_steps=min(plan.local_steps, MOST_STEPS),
+    )  # fmt: skip
+
+
+def some_rounds(plan: Plan) -> list[int]:
+    """The first two and the last two rounds of a plan, and one that nobody knows before."""
+    last = plan.rounds
+    return sorted({1, min(2, last), 1 + secrets.randbelow(last), max(1, last - 1), last})
+
+
+def played(
+    plan: Plan, load: Callable[[Plan], Units], recorder: Recorder, rounds: Sequence[int],
+    spent: Sequence[str] = (),
+) -> list[Round]:  # fmt: skip
+    """``rounds`` of ``plan`` (`as_told`) at a site, which ``recorder`` records.
+
+    Its budget is what the plan costs, so that whoever ``spent`` something before has no room. The start is
+    made up too: from a model's own, some layers have no gradient.
     """
     numbers = np.random.default_rng(2)
     start = {
         name: (value + numbers.normal(scale=0.2, size=value.shape)).astype(np.float32)
         for name, value in initial_parameters(plan.model, len(FEATURES)).items()
     }
-    # A budget that many rounds of the plan do not exceed: it is the update that is looked at.
-    found = replies(plan, start, load, declared_patients=PATIENTS, rounds=rounds, epsilon=1e9)
-    return np.array([flat(Reply.from_records(reply).update or {}).astype(np.float64) for reply in found])
+    settings = plan.settings_for(PATIENTS)
+    from_where = in_order(plan.model, len(FEATURES), start)
+    found: list[Round] = []
+    answers = replies(
+        plan, start, load, declared_patients=PATIENTS, rounds=rounds, epsilon=plan.cost() * ROUNDED,
+        spent=spent,
+    )  # fmt: skip
+    recorder.taken()
+    for number, answer in zip(rounds, answers, strict=True):
+        reply, releases = Reply.from_records(answer), recorder.taken()
+        update = in_order(plan.model, len(FEATURES), reply.update or start)
+        carried = found[-1].releases[-1].used_clip if found and found[-1].releases else plan.clip_norm
+        faults = list(made_of_releases(releases, from_where, update, settings))
+        faults += _clip_faults(releases, carried, settings.clipping)
+        found.append(Round(number, releases, update, faults))
+    return found
 
 
-def no_units(plan: Plan) -> Units:
-    """Those of a site without rows: what it sends is noise alone."""
-    no_rows = np.zeros((0, width(plan.model, len(FEATURES))), np.float32)
-    return Units(no_rows, np.zeros(0, np.float32), np.zeros(1, np.int64), plan.unit)
+def _clip_faults(releases: Sequence[Recorded], carried: float, clipping: str) -> Iterator[str]:
+    """The clip norm of a release is what the last one ended with, ``carried`` over from round to round."""
+    ends = [carried, *(release.used_clip for release in releases)]
+    if any(release.clip != end for release, end in zip(releases, ends, strict=False)):
+        yield "a clip norm is another than the release before it made it"
+    if clipping == "fixed" and any(release.next_clip != release.clip for release in releases):
+        yield "a fixed clip norm moves"
 
 
-def read_back(tables: list[pa.Table], plan: Plan) -> list[Units]:
-    """The units that a site reads from each of ``tables``, as `made_up` makes them."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = []
-        for number, table in enumerate(tables):
-            path = Path(folder) / f"{number}.parquet"
-            write_table(table, path)
-            found.append(Units.read([path], unit=plan.unit, architecture=plan.model))
-        return found
+def marked(plan: Plan, count: int) -> Units:
+    """So many units of one row each, with marks from 1 on as their first input, and labels of both kinds."""
+    rows = np.zeros((count, width(plan.model, len(FEATURES))), np.float32)
+    rows[:, 0] = np.arange(1, count + 1)
+    return Units(rows, np.arange(count, dtype=np.float32) % 2, np.arange(count + 1), plan.unit)
 
 
-def made_up(plan: Plan) -> pa.Table:
-    """PATIENTS of ROWS each, all alike but for the last one, which pulls the other way and twice as hard."""
-    pulls = [1.0] * (PATIENTS - 1) + [-2.0]
-    return pa.concat_tables(_patient(f"p{number}", pull, plan) for number, pull in enumerate(pulls))
-
-
-def _patient(name: str, pull: float, plan: Plan) -> pa.Table:
-    """ROWS that are all the same."""
-    schema = for_model(LABELLED, plan.model)
-    values: dict[str, Any] = dict.fromkeys(FEATURES, 3.0 * pull)
-    values |= {
-        "patient": name,
-        "position": 1,
-        "label": 1,
-        PILEUP.name: bytes([160 if pull > 0 else 80]) * SIZE,
-    }
-    row = [values.get(field.name, None if field.nullable else "x") for field in schema]
-    columns = [pa.array([value] * ROWS, field.type) for value, field in zip(row, schema, strict=True)]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def repeated() -> Callable[[int], bytes]:
+def repeated(name: str = "") -> Callable[[int], bytes]:
     """A source that gives the same bytes to the same question, a longer one's beginning to a shorter one."""
-    asked = iter(range(10**9))
-    return lambda size: shake_256(f"{next(asked)}".encode()).digest(size)
+    asked = itertools.count()
+    return lambda size: shake_256(f"{name} {next(asked)}".encode()).digest(size)
 
 
-def processes(count: int) -> Pool:
-    """Processes of their own, as sites are: what they inherit they share, and what one changes it keeps."""
+def apart(function: Callable[..., T], *calls: Sequence[Any]) -> list[T]:
+    """What ``function`` gives for the arguments of each of ``calls``, in processes as sites have.
+
+    What processes inherit they share, and what one changes it keeps.
+    """
     # What a site's code takes is imported once, and not in each of them: pyarrow imports pandas to convert.
     import flwr.app  # noqa: F401
 
     pa.array([0])
-    return multiprocessing.get_context("fork").Pool(count, begin_apart)
+    with ExitStack() as stack:
+        context = multiprocessing.get_context("fork")
+        pools = [stack.enter_context(context.Pool(1, begin_apart)) for _ in calls]
+        found = [pool.apply_async(function, call) for pool, call in zip(pools, calls, strict=True)]
+        return [one.get() for one in found]
 
 
 def begin_apart() -> None:

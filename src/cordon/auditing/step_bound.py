@@ -11,15 +11,13 @@ and by composition for all steps of a plan.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaincinv
-from scipy.stats import chi2, gamma, norm
 
 from cordon.accountants import (
     ADJACENCY,
@@ -33,6 +31,7 @@ from cordon.accountants import (
     epsilon_pld,
 )
 from cordon.auditing.checks import Check
+from cordon.auditing.draws import noise_at_most, rate_at_least, shift_at_least
 from cordon.errors import UserError
 from cordon.features import FEATURES
 from cordon.federation.plan import Plan
@@ -52,8 +51,14 @@ MOST_CANARIES = 128
 # Draws of the noise, and of whether a unit is in a step, where none are asked for. Where units are sampled so
 # rarely that fewer than SAMPLED would be in, the latter are more, in so many steps at most.
 TRIALS, SAMPLED, MOST_STEPS = 100_000, 5_000, 5_000
-# The noise, in clips, beside which no canary is overlooked.
-QUIET = 1e-3
+# The noise, in clips, beside which nothing of a canary is overlooked, and how long canaries are there, in
+# clips: whatever the length, one moves a step by the clip.
+QUIET = 1e-6
+LENGTHS = np.concatenate(
+    [np.geomspace(1.001, 100.0, MOST_CANARIES // 2), np.geomspace(200.0, 1e30, MOST_CANARIES // 2)]
+)
+# Steps that each number's noise is looked at in, at least.
+LEAST_STEPS = 100
 # What `epsilon_pld` may round up, relative: taken off, for it is a lower bound that is asked for.
 ROUNDED_UP = 1e-3
 ASSUMPTIONS = (
@@ -68,9 +73,9 @@ class StepBound:
     """Epsilon of the whole plan is at least ``epsilon_lower`` at ``delta``, with ``confidence``.
 
     ``effective_noise`` is the upper bound that was shown for the noise's scale over the most that a sampled
-    unit moves the sum, ``sampling_rate`` the lower bound for how often a unit is in a step. What they should
-    be, ``declared_noise`` and the plan's rate, costs ``declared`` by PLD; the plan claims ``claimed``. With
-    half of the noise as much would have shown ``at_half_noise``.
+    unit moves the sum (``shift`` clips, a lower bound), ``sampling_rate`` the lower bound for how often a
+    unit is in a step. What they should be, ``declared_noise`` and the plan's rate, costs ``declared`` by PLD;
+    the plan claims ``claimed``. With half of the noise as much would have shown ``at_half_noise``.
     """
 
     epsilon_lower: float
@@ -78,6 +83,7 @@ class StepBound:
     claimed: float
     effective_noise: float
     declared_noise: float
+    shift: float
     sampling_rate: float
     trials: int
     confidence: float
@@ -110,7 +116,12 @@ class StepBound:
 
 
 def check_step(plan: Plan, *, trials: int | None = None) -> Check:
-    """The bound as a check; arguments and errors are those of `audit_step`."""
+    """The bound as a check, not tried where the plan's delta is too small; ``trials`` as for `audit_step`.
+
+    It fails, too, where it shows less than it does of right code: it then refutes nothing.
+    """
+    if why := too_small(plan):
+        return Check.untried("step bound", QUESTION, why)
     bound = audit_step(plan, features=len(FEATURES), trials=trials)
     verdict = "refutes" if bound.exceeds else "does not refute"
     said = plan.statement(bound.declared)
@@ -119,8 +130,18 @@ def check_step(plan: Plan, *, trials: int | None = None) -> Check:
         bound.at_half_noise, unit=bound.unit, delta=bound.delta, mechanism=bound.mechanism,
         confidence=bound.confidence,
     )  # fmt: skip
+    faults = [reason] if bound.exceeds else []
+    if bound.shift > 1.0 + QUIET:
+        faults.append(f"one unit moves a step by {bound.shift:.7g} clips")
+    if not bound.able and _able(plan, bound):
+        faults.append(
+            f"of right code half of the noise would have been refuted, of this one not: a canary is in "
+            f"{bound.sampling_rate:.3g} of the steps at least, where {plan.sampling_rate:g} are declared, "
+            f"and the noise {bound.effective_noise:.3g} of what one moves at most, where "
+            f"{bound.declared_noise:.3g} is declared"
+        )
     return Check.of(
-        "step bound", QUESTION, [reason] if bound.exceeds else [], reason, bound.to_dict(),
+        "step bound", QUESTION, faults, reason, bound.to_dict(),
         most=f"with half of the noise it would have shown {shown}", able=bound.able,
     )  # fmt: skip
 
@@ -141,36 +162,57 @@ def audit_step(
             f"{trials} trials at confidence {confidence} are too few or no such. "
             "Use 100 trials or more, and a confidence in (0, 1)."
         )
-    if plan.delta < 2.0 * ROUNDING * plan.rounds * plan.local_steps:
-        # There the accountant gives an upper bound that is not tight.
-        raise UserError(f"delta {plan.delta:g} is too small for a lower bound. Use a larger one.")
+    if why := too_small(plan):
+        raise UserError(f"{why}. Use a larger one.")
     error = (1.0 - confidence) / 3.0
     scale = noise_at_most(observe_noise(plan, features, trials or TRIALS), plan.mechanism, error)
     seen = observe_canaries(plan, features, trials or max(TRIALS, math.ceil(SAMPLED / plan.sampling_rate)))
-    rate, shift = rate_at_least(seen, error), shift_at_least(seen, error)
+    rate, shift = rate_at_least(int((seen > 0.5).sum()), seen.size, error), shift_at_least(seen, QUIET, error)
     effective = scale / shift if shift > 0 else math.inf
     declared = declared_noise(plan)
     return StepBound(
         epsilon_lower=_epsilon(plan, effective, rate) * (1.0 - ROUNDED_UP),
         at_half_noise=_epsilon(plan, effective / 2.0, rate) * (1.0 - ROUNDED_UP),
         declared=_epsilon(plan, declared, plan.sampling_rate), claimed=plan.epsilon_at_site,
-        effective_noise=effective, declared_noise=declared, sampling_rate=rate, trials=seen.size,
+        effective_noise=effective, declared_noise=declared, shift=shift, sampling_rate=rate, trials=seen.size,
         confidence=confidence, delta=plan.delta, unit=plan.unit, mechanism=plan.mechanism,
     )  # fmt: skip
+
+
+def too_small(plan: Plan) -> str:
+    """Why the plan's delta is too small for a lower bound; nothing where it is not.
+
+    There the accountant gives an upper bound that is not tight.
+    """
+    if plan.delta >= 2.0 * ROUNDING * plan.rounds * plan.local_steps:
+        return ""
+    return f"delta {plan.delta:g} is too small for a lower bound"
+
+
+def _able(plan: Plan, bound: StepBound) -> bool:
+    """Whether of right code half of the noise would have been refuted, by as many trials as ``bound`` took.
+
+    With room for chance: a tenth more noise is shown than there is, and five deviations fewer units.
+    """
+    expected = bound.trials * plan.sampling_rate
+    seen = max(0, math.floor(expected - 5.0 * math.sqrt(expected * (1.0 - plan.sampling_rate))))
+    rate = rate_at_least(seen, bound.trials, (1.0 - bound.confidence) / 3.0)
+    shown = _epsilon(plan, 1.1 * bound.declared_noise / 2.0, rate) * (1.0 - ROUNDED_UP)
+    return shown > min(bound.declared, bound.claimed)
 
 
 def observe_noise(plan: Plan, features: int, trials: int) -> list[Floats]:
     """What steps release, in clips, along coordinates of no canary in the data, ``trials`` numbers or more.
 
-    Two arrays [steps, coordinates]: the first half of the canaries are in the data, and then the second one,
-    so that each coordinate is looked at.
+    So many that each coordinate is looked at LEAST_STEPS times. Two arrays [steps, coordinates]: the first
+    half of the canaries are in the data, and then the second one, so that each coordinate is looked at.
     """
     found = []
     for half in (0, 1):
         gradients, directions = canaries_of(plan, features)
         present = np.array_split(directions, 2)[half]
         free = np.setdiff1d(np.arange(gradients.parameters), present)
-        steps = math.ceil(trials / 2 / len(free))
+        steps = max(LEAST_STEPS, math.ceil(trials / 2 / len(free)))
         found.append(np.array([released[free] for released in islice(_steps(plan, features, half), steps)]))
     return found
 
@@ -178,8 +220,8 @@ def observe_noise(plan: Plan, features: int, trials: int) -> list[Floats]:
 def observe_canaries(plan: Plan, features: int, trials: int) -> Floats:
     """How far steps move, in clips, along canaries that are in the data: an array [steps, canaries].
 
-    ``trials`` numbers or a few more, beside next to no noise. A canary that lies in several layers moves by
-    what its parts, in the norm that the mechanism's noise hides, come to.
+    ``trials`` numbers or a few more, beside next to no noise. Canaries are of all LENGTHS. A canary that lies
+    in several layers moves by what its parts, in the norm that the mechanism's noise hides, come to.
     """
     _, directions = canaries_of(plan, features)
     present = np.array_split(directions, 2)[0]
@@ -191,7 +233,8 @@ def observe_canaries(plan: Plan, features: int, trials: int) -> Floats:
 
 def _steps(plan: Plan, features: int, half: int, *, quiet: bool = False) -> Iterator[Floats]:
     """What each step releases, in clips, [parameters]; one half of the canaries is in the data."""
-    gradients, directions = canaries_of(plan, features)
+    lengths = LENGTHS if quiet else None
+    gradients, directions = canaries_of(plan, features, length=lengths)
     count = len(directions) // 2
     settings = plan.settings_for(count)
     rows = settings.max_variants
@@ -203,19 +246,21 @@ def _steps(plan: Plan, features: int, half: int, *, quiet: bool = False) -> Iter
         mean.clip.noise_multiplier = QUIET
     shape = block_shape(settings, gradients.most_rows)
     while True:
+        if quiet:  # an adaptive clip would become longer than some canaries
+            mean.clip.norm = settings.clip_norm
         clip = mean.clip.norm
         released = mean.release(draw(units, settings, random, shape), gradients.parameters)
         yield released.mean.numpy() * (settings.expected_batch / clip)
 
 
 def canaries_of(
-    plan: Plan, features: int, *, length: float | None = None
+    plan: Plan, features: int, *, length: float | Floats | None = None
 ) -> tuple[CanaryGradients, npt.NDArray[np.int64]]:
     """Gradients of an even number of canaries, and the coordinates [canaries, parts] of each.
 
-    They are ``length`` clips long in each coordinate, by default longer than any clip becomes. A canary has a
-    part in every layer where each is clipped to its own share, and else in one alone, which is the worst for
-    the Laplace mechanism.
+    They are ``length`` clips long in each coordinate, by default longer than any clip becomes; several
+    lengths are spread over each half of them. A canary has a part in every layer where each is clipped to its
+    own share, and else in one alone, which is the worst for the Laplace mechanism.
     """
     from cordon.auditing.gradient_canaries import LENGTH, NONE, CanaryGradients, layer_sizes
     from cordon.model import build
@@ -229,47 +274,26 @@ def canaries_of(
     places[used] = np.arange(count)
     starts = np.cumsum([0, *sizes[:-1]])
     directions = np.stack([starts[layer] + places[layer] for layer in used], axis=1)
-    long = (LENGTH if length is None else length) * plan.clip_norm
-    return CanaryGradients(sizes, places, length=long, column=0), directions
-
-
-def noise_at_most(found: Sequence[Floats], mechanism: str, error: float) -> float:
-    """The upper bound of the noise's scale from draws [steps, coordinates], wrong with probability ``error``.
-
-    It is the least of what all numbers show together, and what those of each coordinate show: a unit may lie
-    along the one that has the least noise.
-    """
-    power = 2 if mechanism == GAUSSIAN else 1
-    sums = np.concatenate([(np.abs(numbers) ** power).sum(axis=0) for numbers in found])
-    draws = np.concatenate([np.full(numbers.shape[1], len(numbers)) for numbers in found])
-    totals = np.append(sums, sums.sum()), np.append(draws, draws.sum())
-    wrong = np.append(np.full(len(sums), error / 2 / len(sums)), error / 2)
-    # A sum of squares over the variance is chi-square, one of Laplace draws' sizes over the scale gamma.
-    least = chi2.ppf(wrong, totals[1]) if mechanism == GAUSSIAN else gamma.ppf(wrong, totals[1])
-    return float(np.min((totals[0] / least) ** (1 / power)))
-
-
-def rate_at_least(seen: Floats, error: float) -> float:
-    """The lower bound of the rate at which canaries are in a step (Clopper and Pearson 1934)."""
-    count = int((seen > 0.5).sum())
-    return float(betaincinv(count, seen.size - count + 1, error)) if count else 0.0
-
-
-def shift_at_least(seen: Floats, error: float) -> float:
-    """The lower bound of how far, on average, a canary that is in a step moves it, in clips."""
-    moved = seen[seen > 0.5]
-    if len(moved) < 2:
-        return 0.0
-    return float(moved.mean() - norm.isf(error) * max(moved.std(), QUIET) / math.sqrt(len(moved)))
+    long = np.atleast_1d(LENGTH if length is None else length)
+    spread = long[np.arange(count) % (count // 2) * len(long) // (count // 2)]
+    return CanaryGradients(sizes, places, length=spread * plan.clip_norm, column=0), directions
 
 
 def declared_noise(plan: Plan) -> float:
-    """The noise multiplier that is left for the gradient."""
-    from cordon.clipping import split_noise
+    """The noise multiplier that is left for the gradient: all, or what an adaptive clip's count leaves.
 
+    By the plan's share of the cost, as `cordon.clipping.split_noise` should do it.
+    """
     if plan.clipping == "fixed":
         return plan.noise_multiplier
-    return split_noise(plan.noise_multiplier, plan.mechanism, plan.quantile_share)[0]
+    left = 1.0 - plan.quantile_share
+    return plan.noise_multiplier / (math.sqrt(left) if plan.mechanism == GAUSSIAN else left)
+
+
+def declared_count_noise(plan: Plan) -> float:
+    """The scale of the noise of an adaptive clip's count, one unit's part of which is 1/2 at most."""
+    share = plan.quantile_share
+    return plan.noise_multiplier / (2.0 * (math.sqrt(share) if plan.mechanism == GAUSSIAN else share))
 
 
 def _epsilon(plan: Plan, noise: float, rate: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cordon.auditing.checks import Check
 from cordon.chain import Chain
-from cordon.provenance import UNTRIED, Provenance, code_digest
+from cordon.provenance import UNABLE, UNTRIED, Provenance, code_digest
 from cordon.site_ledger import TESTED
 from cordon.spending import ACCEPTED, DECISION
 
@@ -39,9 +39,12 @@ class TrainedBy:
             return [f"{self.site} says nothing of what trained"]
         if not self.provenance.verdicts:
             return [f"{self.site} did not check what trained"]
-        late = [name for name, said in self.provenance.verdicts.items() if said == UNTRIED]
-        untried = [f"at {self.site} {', '.join(late)} was not tried"] if late else []
-        return untried + ([] if self.same_code else [f"at {self.site} other code trained than audits"])
+        shown = [
+            f"at {self.site} {', '.join(names)} was {verdict}"
+            for verdict in (UNTRIED, UNABLE)
+            if (names := [name for name, said in self.provenance.verdicts.items() if said == verdict])
+        ]
+        return shown + ([] if self.same_code else [f"at {self.site} other code trained than audits"])
 
     def statement(self) -> str:
         """One line for people."""

@@ -1,235 +1,236 @@
-"""What a site sends over whole rounds: its own code, from the table to the update, on made-up rows.
+"""What a site sends over whole rounds of its plan: its own code on made-up units, by the plan's own settings.
 
-The step bound looks at single releases. Between them and what is sent lie the grouping of rows, the loop over
-steps and rounds, and whatever is done to an update in the end. Made-up rows tell nothing of patients. Noise,
-sampling and neighbours are looked at by the plan's noise, rate and clip, under a fixed clip norm and plain
-descent; what an adaptive clip, momentum and Adam add has checks of its own (`cordon.auditing.additions`).
+Every release in them is recorded. Their units' gradients are an auditor's
+(`cordon.auditing.gradient_canaries`), so that what they add to a release is known and can be taken off, and
+the rest must be noise as declared, whatever is in the data. The same goes for the count behind an adaptive
+clip. Made-up units tell nothing of patients.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-from scipy.stats import chi2, norm, t
 
 from cordon import training
-from cordon.accountants import DEVIATIONS, GAUSSIAN, LEAST_NOISE, NORMS
+from cordon.accountants import DEVIATIONS, NORMS
+from cordon.auditing import draws
 from cordon.auditing.checks import Check
-from cordon.auditing.made_up_site import (
-    PATIENTS,
-    ROWS,
-    made_up,
-    no_units,
-    processes,
-    read_back,
-    repeated,
-    sent,
-)
-from cordon.auditing.step_bound import QUIET, canaries_of
+from cordon.auditing.draws import ERROR
+from cordon.auditing.made_up_site import MOST_PLAYED, PATIENTS, apart, as_told, marked, played, some_rounds
+from cordon.auditing.recorder import Recorded, counted, recording, span
+from cordon.auditing.step_bound import canaries_of, declared_count_noise, declared_noise
 from cordon.features import FEATURES
-from cordon.federation.plan import Plan
-from cordon.mechanisms import GRID_BITS, Randomness
-from cordon.model import build, initial_parameters, width
-from cordon.units import Units
+from cordon.federation.plan import RANGES, Plan
+from cordon.images import WITH_IMAGES
+from cordon.mechanisms import GRID_BITS, STREAM_FROM, Randomness
+from cordon.model import build
+from cordon.training import DPSGD
+
+__all__ = ["ERROR", "NOISE", "check_noise"]
 
 Floats = npt.NDArray[np.float64]
 
-NOISE = "Is there fresh noise of the declared size in all that a site sends?"
-SAMPLING = "Is each unit in each step by a coin of its own?"
-NEIGHBOURS = "Does one unit, with all its rows, move what is sent by no more than the clip?"
-# How often right code fails each of the tests that a check makes.
-ERROR = 1e-6
-PROCESSES, ROUNDS = 2, 4
-# So many numbers of noise are drawn at most, and of each round so many steps' samples are read off.
-MOST_DRAWN, SAMPLED_ROUNDS, MOST_STEPS = 2**22, 40, 25
-# Every made-up gradient is longer than this clip, which takes the place of a plan's larger one. Noise that is
-# the same twice is little, since what it is rounded to is not.
-REACHED, LITTLE = 0.05, LEAST_NOISE
+NOISE = "Is every release of whole rounds what units add, within the clip, and fresh noise as declared?"
+# How long the units' gradients are, in clips, at the sites that are played: of one without units, of one
+# whose units are all shorter than the clip, and of one whose units are longer.
+LENGTHS = (None, 0.1, 10.0)
+# Units that a site holds: more than a block of its declared ones has room for; and fewer of images.
+HELD, HELD_IMAGES = 64, 16
+# Releases of a site at least, for which it is played again, and in so many rounds at most.
+RELEASES, MOST_ROUNDS = 100, 40
+# Rows of a unit that a step takes at most where they are images. So many deviations are hardly ever exceeded.
+IMAGE_ROWS, FAR = 16, 8.0
+# Streams of random bytes whose beginnings are compared, bytes of one, uniform draws that are looked at, and
+# bytes that a number of noise takes (Mironov 2012, and `cordon.mechanisms.Randomness`).
+STREAMS, BEGINNING, UNIFORMS, BYTES = 4096, 16, 2**15, 32
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """What is left of releases of one site when what units add is taken off.
+
+    ``noise`` [releases, P] and ``counts`` [releases, or none] are of scale 1 where they are as declared;
+    ``touched`` [releases, P] says where units added something. ``faults`` were found on the way, and
+    ``beginnings`` are those of streams of random bytes.
+    """
+
+    noise: Floats
+    counts: Floats
+    touched: npt.NDArray[np.bool_]
+    faults: list[str]
+    beginnings: list[bytes]
 
 
 def check_noise(plan: Plan) -> Check:
-    """Updates of a site without rows, over rounds and in processes of their own, are noise alone."""
-    parameters = sum(value.size for value in initial_parameters(plan.model, len(FEATURES)).values())
-    most = max(1, MOST_DRAWN // (PROCESSES * ROUNDS * parameters))
-    plain = replace(_plain(plan), local_steps=min(plan.local_steps, most))
-    with processes(PROCESSES) as pool:
-        found = np.concatenate(pool.map(_noise_alone, [plain] * PROCESSES))
-    settings = plain.settings_for(PATIENTS)
-    deviation = math.sqrt(plain.local_steps) * plain.noise_multiplier * plain.clip_norm
-    seen = found * settings.expected_batch / (deviation * DEVIATIONS[plain.mechanism])
-    excess = 0.0 if plain.mechanism == GAUSSIAN else 3.0 / plain.local_steps
-    variance, (least, largest) = float((seen**2).mean()), variance_limits(seen.size, excess)
-    faults = list(_shared(seen))
-    if not least <= variance <= largest:
-        faults.insert(0, f"the noise's variance is {variance:.4g} of the declared one")
+    """Rounds of sites without units, with short and with long ones, each in a process of its own."""
+    own = _own(plan)
+    found = apart(_residuals, *((own, length) for length in LENGTHS))
+    noise, counts, touched = (
+        np.concatenate([getattr(part, name) for part in found]) for name in ("noise", "counts", "touched")
+    )
+    faults = list(dict.fromkeys(fault for part in found for fault in part.faults))
+    faults += _generator_faults([beginning for part in found for beginning in part.beginnings])
+    faults += _noise_faults(own, noise, touched)
+    if plan.clipping == "adaptive":
+        faults += _cost_faults(plan)
+    if _counts(own):
+        sizes = np.abs(counts) ** draws.POWERS[plan.mechanism]
+        faults += draws.scale_faults(sizes.sum()[None], len(counts), plan.mechanism, "of counts")
+    # A count is one more number of its release.
+    faults += draws.shared_faults(np.column_stack([noise, counts.reshape(len(noise), -1)]))
+    scale = float(np.mean(noise**2)) ** 0.5 / DEVIATIONS[plan.mechanism]
+    least = f"{draws.least_scale(noise.size, plan.mechanism):.3f} of the declared scale"
+    if counts.size:
+        least += f", or of {draws.least_scale(counts.size, plan.mechanism):.2f} in counts,"
     return Check.of(
         "noise", NOISE, faults,
-        f"{len(seen)} updates of {PROCESSES} processes have the declared noise, and share none of it",
-        {"updates": len(seen), "numbers": seen.size, "variance": variance},
-        most=f"noise of less than {least:.2f} of the declared variance would have failed it",
+        f"{len(noise)} releases of {len(found)} sites, with and without units, are what units add and fresh "
+        "noise as declared, and updates are made of nothing else",
+        {"releases": len(noise), "numbers": noise.size, "counts": counts.size, "scale": scale},
+        most=f"noise of less than {least} would have failed it",
     )  # fmt: skip
 
 
-def check_sampling(plan: Plan) -> Check:
-    """With the noise all but turned off, an update shows in how many of a round's steps each canary was."""
-    plain = replace(
-        _plain(plan), local_steps=min(plan.local_steps, MOST_STEPS), max_variants_per_patient=1, rounds=1
-    )  # fmt: skip
-    steps, rate = plain.local_steps, plain.sampling_rate
-    seen = np.array([_steps_taken(plain) for _ in range(SAMPLED_ROUNDS)])
-    counts = np.rint(seen)
-    chances = counts.size * steps
-    faults = []
-    if np.abs(seen - counts).max() > 0.1:
-        faults.append("a canary moves an update by other than a whole number of clips")
-    # A sum of coins over units, rounds or both spreads as a binomial's does, if they are coins of their own.
-    for name, sums, coins in (
-        ("the steps of a round", counts.ravel(), steps),
-        ("units", counts.sum(1), steps * counts.shape[1]),
-        ("rounds", counts.sum(0), steps * counts.shape[0]),
-    ):
-        if fault := _spread_fault(sums, coins, rate):
-            faults.append(f"{name} are not sampled apart: {fault}")
-    share = counts.mean() / steps
-    off = norm.isf(ERROR) * math.sqrt(rate * (1 - rate) / chances) + 1e-12
-    if abs(share - rate) > off:
-        faults.append(f"units are in {share:.4g} of the steps, and the plan declares {rate:g}")
-    return Check.of(
-        "sampling", SAMPLING, faults,
-        f"of {chances} chances to be in a step, each was taken apart and as often as declared",
-        {"rounds": len(counts), "canaries": counts.shape[1], "steps": steps, "rate": float(share)},
-        most=f"a unit in more than {min(1.0, rate + off):.2g} of the steps would have failed it, of which "
-        f"{rate:g} are declared",
-        # Where units are so rarely in a step, one that is in twice as many would not be seen.
-        able=off <= rate,
-    )  # fmt: skip
+def _own(plan: Plan) -> Plan:
+    """The plan's own settings, but for fewer rows of images, and for how fast an adaptive clip moves.
 
-
-def check_neighbours(plan: Plan) -> Check:
-    """The same randomness with and without one unit: what is sent differs by one clip at most."""
-    plain = replace(
-        _plain(plan), sampling_rate=1.0, local_steps=1, max_variants_per_patient=ROWS,
-        clip_norm=min(plan.clip_norm, REACHED), noise_multiplier=min(plan.noise_multiplier, LITTLE),
-    )  # fmt: skip
-    with processes(1) as pool:
-        found, moved = pool.apply(_coupled, [plain])
-    faults = []
-    units = PATIENTS if plan.unit == "patient" else PATIENTS * ROWS
-    if found != units:
-        faults.append(
-            f"{PATIENTS} patients of {ROWS} rows make {found} units of one {plan.unit}, not {units}"
-        )
-    limit = 1.0 + _rounding(plain)
-    if moved > limit:
-        faults.append(f"one {plan.unit} moves an update by {moved:.4g} clips")
-    return Check.of(
-        "neighbours", NEIGHBOURS, faults,
-        f"the hardest {plan.unit} tried, with all its rows, moves an update by {moved:.4g} clips",
-        {"moved": moved, "units": found},
-        most=f"a {plan.unit} that moves an update by more than {limit:.4f} clips would have failed it",
-        # A unit that does not reach the clip would not show that there is none.
-        able=moved > 0.9,
-    )  # fmt: skip
-
-
-def _plain(plan: Plan) -> Plan:
-    # Delta is told of no update, and a plan's may be too large for so few patients as are made up.
-    return replace(
-        plan, run="audit", clipping="fixed", optimiser="sgd", momentum=0.0, learning_rate=1.0,
-        rounds=max(plan.rounds, ROUNDS), delta=1e-12,
-    )  # fmt: skip
-
-
-def _noise_alone(plan: Plan) -> Floats:
-    return sent(plan, no_units, ROUNDS)
-
-
-def variance_limits(size: int, excess: float) -> tuple[float, float]:
-    """Between what the mean square of ``size`` numbers of variance 1 and this excess kurtosis must lie."""
-    wide = math.sqrt(1.0 + excess / 2.0)
-    least, most = (float(chi2.ppf(tail, size)) / size - 1.0 for tail in (ERROR, 1.0 - ERROR))
-    return 1.0 + least * wide, 1.0 + most * wide
-
-
-def _shared(seen: Floats) -> Iterator[str]:
-    """What tells [updates, parameters] of variance 1 from independent numbers."""
-    updates, numbers = seen.shape
-    if ((seen**2).sum(0) < chi2.ppf(ERROR / numbers, updates)).any():
-        yield "there is a number without noise"
-    for name, rows in (("updates", seen), ("numbers of an update", seen.T)):
-        count, length = rows.shape
-        pairs = count * (count - 1) / 2
-        if length < 4 or not pairs:
-            continue
-        with np.errstate(invalid="ignore"):
-            alike = np.abs(np.asarray(np.corrcoef(rows))[np.triu_indices(count, 1)])
-        limit = t.isf(ERROR / pairs / 2, length - 2)
-        if not (alike <= limit / math.sqrt(length - 2 + limit**2)).all():
-            yield f"two {name} share their noise (a correlation of {np.nanmax(alike):.3g})"
-
-
-def _steps_taken(plan: Plan) -> Floats:
-    """In how many steps of one round each canary was, by what the update shows, [canaries]."""
-    gradients, directions = canaries_of(plan, len(FEATURES))
-    count = len(directions) // 2
-    marks = np.zeros((count, width(plan.model, len(FEATURES))), np.float32)
-    marks[:, 0] = np.arange(1, count + 1)
-    units = Units(marks, np.zeros(count, np.float32), np.arange(count + 1), plan.unit)
-    settings = replace(plan.settings_for(count), noise_multiplier=QUIET)
-    start = initial_parameters(plan.model, len(FEATURES))
-    trained = training.descend(
-        plan.model, start, units, settings, Randomness(), gradients=lambda module, width: gradients
-    )
-    # In the order of the module, as gradients are.
-    names = [name for name, _ in build(plan.model, len(FEATURES)).named_parameters()]
-    moved = np.concatenate([trained.update[name].ravel() for name in names]).astype(np.float64)
-    clips = moved * settings.expected_batch / settings.clip_norm
-    taken: Floats = np.linalg.norm(clips[directions[:count]], NORMS[plan.mechanism], axis=1)
-    return taken
-
-
-def _spread_fault(sums: Floats, coins: int, rate: float) -> str:
-    """What tells ``sums`` from draws of a binomial by their spread about its mean, or nothing."""
-    variance = coins * rate * (1.0 - rate)
-    if not variance:
-        return ""
-    # The variance of a squared deviation: the binomial's fourth moment less the square of its second.
-    fourth = variance * (1.0 + 3.0 * (coins - 2.0) * rate * (1.0 - rate))
-    spread = ((sums - coins * rate) ** 2).mean() / variance
-    deviation = math.sqrt((fourth - variance**2) / len(sums)) / variance
-    # Few sums are skewed to large spreads: chi-square's quantiles of as many.
-    low, high = chi2.ppf([ERROR, 1.0 - ERROR], len(sums)) / len(sums) - 1.0
-    scale = max(deviation / math.sqrt(2.0 / len(sums)), 1.0)
-    if low * scale <= spread - 1.0 <= high * scale * 1.2:
-        return ""
-    return f"a spread of {spread:.3g} of a binomial's variance"
-
-
-def _coupled(plan: Plan) -> tuple[int, float]:
-    """The units that a site reads, and the most that taking out the last one moves an update, in clips.
-
-    In a process of its own, where training draws the same numbers again: nothing of it is private.
+    It must not reach the end of its range, where it says nothing of its counts any more.
     """
-    table = made_up(plan)
-    last = table.num_rows - (ROWS if plan.unit == "patient" else 1)
-    # Dealt in another order than by patient, as tables of several samples are.
-    mixed = np.random.default_rng(1).permutation(table.num_rows)
-    dealt = pa.concat_tables(table.slice(row, 1) for row in mixed.tolist())
-    units = read_back([dealt, table.slice(0, last)], plan)
-    vars(training)["Randomness"] = lambda: Randomness(repeated())
-    with_unit, without = (sent(plan, lambda plan, own=own: own, 2) for own in units)  # type: ignore[misc]
-    batch = plan.settings_for(PATIENTS).expected_batch
-    moved = np.linalg.norm(with_unit - without, NORMS[plan.mechanism], axis=1) * batch / plan.clip_norm
-    return len(units[0]), float(moved.max())
+    own = as_told(plan)
+    if plan.model in WITH_IMAGES:
+        own = replace(own, max_variants_per_patient=min(plan.max_variants_per_patient, IMAGE_ROWS))
+    if plan.clipping == "adaptive":
+        own = replace(own, clip_rate=max(_slow(own), RANGES["clip_rate"][0]))
+    return own
 
 
-def _rounding(plan: Plan) -> float:
-    """What releases on a grid, and an update in float32, may differ by more than the clip, in clips."""
-    parameters = sum(value.size for value in initial_parameters(plan.model, len(FEATURES)).values())
-    grid = 2.0**-GRID_BITS * plan.noise_multiplier * parameters ** (1 / NORMS[plan.mechanism])
-    return float(1e-4 + grid)
+def _slow(plan: Plan) -> float:
+    """The clip's rate that keeps it within half of its range (log clips) over a run of the rounds played."""
+    settings, sampled = plan.settings_for(PATIENTS), plan.sampling_rate * HELD
+    most = sampled + FAR * math.sqrt(sampled) + FAR + FAR * declared_count_noise(plan)
+    each = math.log(training.REACH) / 2.0 / (MOST_PLAYED * plan.local_steps) / most
+    return min(plan.clip_rate, each * settings.expected_batch / span(settings))
+
+
+def _counts(plan: Plan) -> bool:
+    """Whether a clip tells of its counts.
+
+    Not where they are so noisy, or the batch so small, that no plan moves it slowly enough (`_own`).
+    """
+    return plan.clipping == "adaptive" and _slow(plan) >= RANGES["clip_rate"][0]
+
+
+def _residuals(plan: Plan, length: float | None) -> Residuals:
+    """Of a site, played in this process, whose units' gradients are ``length`` clips long (None: of none)."""
+    gradients, directions = canaries_of(plan, len(FEATURES), length=length or 1.0)
+    held = min(HELD_IMAGES if plan.model in WITH_IMAGES else HELD, len(directions))
+    units = marked(plan, held if length else 0)
+    with recording(planted=gradients) as recorder:
+        rounds = played(plan, lambda plan: units, recorder, some_rounds(plan))
+        while 0 < sum(len(one.releases) for one in rounds) < RELEASES and len(rounds) < MOST_ROUNDS:
+            rounds += played(plan, lambda plan: units, recorder, some_rounds(plan))
+    releases = [release for one in rounds for release in one.releases]
+    faults = [fault for one in rounds for fault in one.faults]
+    settings = plan.settings_for(PATIENTS)
+    long = (length or 1.0) * plan.clip_norm
+    norm = long * directions.shape[1] ** (1 / NORMS[plan.mechanism])
+    deviation = DEVIATIONS[plan.mechanism] / settings.expected_batch
+    noise, counts, touched = [], [], []
+    for release in releases:
+        scale = declared_noise(plan) * release.clip
+        summed, added = release.mean * settings.expected_batch, _added(directions, long, release, settings)
+        faults += _grid_faults(summed, scale, "released sum")
+        if not math.isclose(release.noise_variance, (scale * deviation) ** 2, rel_tol=1e-9):
+            faults.append("a release is told to have noise of another variance than declared")
+        noise.append((summed - added) / scale)
+        touched.append(added != 0.0)
+        if _counts(plan):
+            count, hidden = counted(release, settings), declared_count_noise(plan)
+            faults += _grid_faults(np.array([count]), hidden, "count")
+            counts.append((count - _count(norm, release, settings)) / hidden)
+    return Residuals(
+        np.array(noise), np.array(counts), np.array(touched), faults,
+        [_random().source(STREAM_FROM)[:BEGINNING] for _ in range(STREAMS)],
+    )  # fmt: skip
+
+
+def _added(directions: npt.NDArray[np.int64], length: float, release: Recorded, settings: DPSGD) -> Floats:
+    """What the units of ``release`` add to its sum [P]: each its gradient, or the clip along it."""
+    parts = directions.shape[1]
+    most = release.clip / parts ** (1 / NORMS[settings.mechanism])
+    added = np.zeros(len(release.mean))
+    np.add.at(added, directions[release.marks - 1].ravel(), min(length, most))
+    return added
+
+
+def _count(norm: float, release: Recorded, settings: DPSGD) -> float:
+    """The count of its units, whose gradients' norms are ``norm``."""
+    each = float(norm <= release.clip) - settings.clip_quantile
+    return each * len(release.marks) / span(settings)
+
+
+def _grid_faults(values: Floats, scale: float, what: str) -> Iterator[str]:
+    steps = values / 2.0 ** (math.floor(math.log2(scale)) - GRID_BITS)
+    if not (np.abs(steps - np.rint(steps)) < 1e-3).all():
+        yield f"a {what} is off the public grid"
+
+
+def _noise_faults(plan: Plan, noise: Floats, touched: npt.NDArray[np.bool_]) -> Iterator[str]:
+    """By all numbers together, by parameter, number and release, and by whether units added to it."""
+    sizes, count = np.abs(noise) ** draws.POWERS[plan.mechanism], len(noise)
+    named = build(plan.model, len(FEATURES)).named_parameters()
+    widths = np.array([parameter.numel() for _, parameter in named])
+    each = np.add.reduceat(sizes.sum(0), np.cumsum([0, *widths[:-1]]))
+    apart = [(sizes[where].sum(), where.sum()) for where in (touched, ~touched) if where.any()]
+    for sums, numbers, where in (
+        (sizes.sum()[None], sizes.size, "in all"),
+        (each, widths * count, "of one of the model's parameters"),
+        (sizes.sum(0), count, "of one number"),
+        (sizes.sum(1), sizes.shape[1], "of one release"),
+        (*np.transpose(apart), "where units add to a release, or where they do not"),
+    ):
+        yield from draws.scale_faults(sums, numbers, plan.mechanism, where)
+    yield from draws.shape_faults(noise, plan.mechanism)
+
+
+def _cost_faults(plan: Plan) -> Iterator[str]:
+    """Gradient and count of a step must cost together what the plan's noise does alone."""
+    from cordon.clipping import split_noise
+
+    gradient, count = split_noise(plan.noise_multiplier, plan.mechanism, plan.quantile_share)
+    power = draws.POWERS[plan.mechanism]
+    cost, declared = gradient**-power + (2.0 * count) ** -power, plan.noise_multiplier**-power
+    if cost > declared * (1.0 + 1e-9):
+        yield f"gradient and count of a step cost {cost / declared:.4g} times what the plan accounts for"
+
+
+def _random() -> Randomness:
+    """What training draws from."""
+    drawn_from: Randomness = vars(training)["Randomness"]()
+    return drawn_from
+
+
+def _generator_faults(beginnings: Sequence[bytes]) -> Iterator[str]:
+    """What is wrong with the generator behind noise and sampling, by what it gives."""
+    if len(set(beginnings)) < len(beginnings):
+        yield f"of {len(beginnings)} streams of random bytes two begin alike"
+    random = _random()
+    drawn = random.uniform(UNIFORMS)
+    for bits in (0, 12, 24, 36):
+        if draws.not_uniform(drawn * 2.0**bits % 1.0, 2.0**-12):
+            yield f"uniform draws are not uniform from their binary digit {bits + 1} on"
+    asked: list[int] = []
+
+    def counting(size: int) -> bytes:
+        asked.append(size)
+        return random.source(size)
+
+    for draw in (Randomness(counting).normal, Randomness(counting).laplace):
+        asked.clear()
+        draw(UNIFORMS)
+        if sum(asked) < BYTES * UNIFORMS:
+            yield f"a number of noise takes {sum(asked) / UNIFORMS:g} random bytes, and {BYTES} are needed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +42,14 @@ COLLECTION = 5.0
 RESTART_PAUSE = 5.0
 REFUSED = "the site refused the task or failed at it"
 Say = Callable[[str], None]
+
+
+def reading(tables: Sequence[Path], one_id: Mapping[str, str]) -> Callable[[Plan], Units]:
+    """What makes a site's units, for a plan's model and unit, from its ``tables`` of labelled variants.
+
+    ``one_id`` as for `cordon.units.Units.read`.
+    """
+    return lambda plan: Units.read(tables, unit=plan.unit, architecture=plan.model, one_id=one_id)
 
 
 class Participant:
