@@ -60,7 +60,7 @@ bundle: setup-dev ## What a machine without a network needs, in dist. Parts of i
 
 pictures: setup-dev ## Pictures of the demo's report for the documentation, in docs/pictures; needs Chromium
 	@mkdir -p docs/pictures
-	CORDON_PICTURES=$(CURDIR)/docs/pictures $(VENV)/bin/python -m pytest --quiet tests/test_demo.py -k pictures
+	CORDON_PICTURES=$(CURDIR)/docs/pictures $(VENV)/bin/python -m pytest --quiet tests/pipeline/test_demo.py -k pictures
 
 # Three at a time on two cores: those that play federations mostly wait.
 test: setup-dev ## All tests; those that need Docker, Slurm or a browser say why they skip
@@ -69,12 +69,13 @@ test: setup-dev ## All tests; those that need Docker, Slurm or a browser say why
 test-quick: setup-dev ## The tests without pipelines, federations, statistics and stress
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile -m "not statistical and not pipeline and not federation and not stress"
 
-lint: setup-dev ## ruff, mypy, that every test can be read, and the strict syntax of Nextflow
+lint: setup-dev ## ruff, mypy, the direction of imports, that every test can be read, and the strict syntax of Nextflow
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
 	@$(VENV)/bin/python -m pytest --collect-only -qq -p no:warnings | sed -n '/ERRORS/,$$p'
-	tools/bin/strict main.nf modules nextflow.config
+	tools/bin/strict main.nf subworkflows modules conf nextflow.config
 
 lock: setup ## Pin what is new or no longer fits: requirements*.lock, tools/*/jars.lock. All anew: remove them first
 	$(LOCK) --python-version 3.11 --extra train --output-file requirements.lock pyproject.toml

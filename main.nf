@@ -1,11 +1,11 @@
 #!/usr/bin/env nextflow
 
-include { AGREE_ON_INPUTS } from './modules/inputs'
-include { CALL } from './modules/call'
-include { REFINE } from './modules/refine'
-include { FEDERATE } from './modules/federate'
-include { SCORE } from './modules/score'
-include { help } from './modules/help'
+include { AGREE_ON_INPUTS } from './subworkflows/inputs'
+include { CALL } from './subworkflows/call'
+include { REFINE } from './subworkflows/refine'
+include { FEDERATE } from './subworkflows/federate'
+include { SCORE } from './subworkflows/score'
+include { help } from './subworkflows/help'
 
 workflow CORDON {
     take:

@@ -24,16 +24,16 @@ from typing import Any
 import click
 import numpy as np
 
-from cordon.features import FEATURES
-from cordon.federation.aggregator import Aggregation, Limits
-from cordon.federation.audit import ACCEPTED, Answer, Auditor, Decision
-from cordon.federation.checkpoint import Checkpoints
-from cordon.federation.exchange import Exchange, read
+from cordon.federation.aggregator.checkpoint import Checkpoints
+from cordon.federation.aggregator.exchange import Exchange, read
+from cordon.federation.aggregator.judge import ACCEPTED, Answer, Auditor, Decision
+from cordon.federation.aggregator.noise_checks import reference
+from cordon.federation.aggregator.run import Aggregation, Limits
 from cordon.federation.messages import TRAINED, Reply
-from cordon.federation.noise_checks import reference
 from cordon.federation.plan import Plan, Site
-from cordon.ledger import ChainedLog
-from cordon.model import initial_parameters
+from cordon.ledger.log import ChainedLog
+from cordon.model.initial_weights import initial_parameters
+from cordon.variants.features import FEATURES
 
 PATIENTS = 40
 

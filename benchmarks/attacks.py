@@ -20,16 +20,18 @@ import click
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from cordon.calls import parse_calls
-from cordon.features import FEATURES
-from cordon.federation.audit import ACCEPTED, QUARANTINED, Auditor
+from cordon.calls.read import parse_calls
+from cordon.federation.aggregator.judge import ACCEPTED, QUARANTINED, Auditor
 from cordon.federation.averaging import RULES, combine, mean_of
 from cordon.federation.messages import TRAINED, Reply
 from cordon.federation.plan import Plan, Site
-from cordon.ledger import ChainedLog
-from cordon.model import Model, Parameters, initial_parameters
-from cordon.training import train
-from cordon.units import Units
+from cordon.ledger.log import ChainedLog
+from cordon.model.architectures import Parameters
+from cordon.model.initial_weights import initial_parameters
+from cordon.model.released import Model
+from cordon.training.dpsgd import train
+from cordon.training.units import Units
+from cordon.variants.features import FEATURES
 from hostile import TRAINING, UPDATES
 from utility import Data, read
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "labs"))
 
 from attestation_lab import (
     INTEL_NOW,

@@ -28,12 +28,12 @@ from sklearn.metrics import roc_auc_score
 
 import by_hand_app
 from cohort import federated, held_out_rows
-from cordon.accountants import ADJACENCY, GAUSSIAN, Event, calibrate_noise, epsilon_rdp, statement
-from cordon.features import FEATURES
 from cordon.federation.plan import Plan
-from cordon.model import Model
-from cordon.tables import LABELLED, matrix, read_table
-from cordon.units import Units
+from cordon.model.released import Model
+from cordon.privacy.accountants import ADJACENCY, GAUSSIAN, Event, calibrate_noise, epsilon_rdp, statement
+from cordon.training.units import Units
+from cordon.variants.features import FEATURES
+from cordon.variants.table import LABELLED, matrix, read_table
 
 EPSILON, DELTA = 8.0, 1e-5
 # By rows: an epoch a round, the best of four pairs of clip norm and learning rate on the demo's held-out

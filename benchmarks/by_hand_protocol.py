@@ -34,18 +34,19 @@ from by_hand import (
     samples_of,
     steps_and_rate,
 )
-from cordon.accountants import Event, epsilon_rdp, statement
 from cordon.auditing.egress import check_egress
-from cordon.features import FEATURES
-from cordon.federation.audit import Auditor
+from cordon.federation.aggregator.judge import Auditor
 from cordon.federation.messages import TRAINED, Reply, Task
 from cordon.federation.plan import Plan, Site
-from cordon.federation.site import Participant
-from cordon.ledger import ChainedLog, Tip
-from cordon.model import Parameters, initial_parameters
-from cordon.site_ledger import SiteLedger
-from cordon.training import train
-from cordon.units import Units
+from cordon.federation.site.participate import Participant
+from cordon.ledger.log import ChainedLog, Tip
+from cordon.ledger.site import SiteLedger
+from cordon.model.architectures import Parameters
+from cordon.model.initial_weights import initial_parameters
+from cordon.privacy.accountants import Event, epsilon_rdp, statement
+from cordon.training.dpsgd import train
+from cordon.training.units import Units
+from cordon.variants.features import FEATURES
 from hostile import UPDATES
 
 CLAIM = "claims 10^9 rows"

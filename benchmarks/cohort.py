@@ -19,12 +19,14 @@ import numpy as np
 import pyarrow as pa
 
 from cordon.auditing.replay import replay
-from cordon.features import FEATURES
+from cordon.evaluation.caller_scores import caller_scores
 from cordon.federation.plan import Plan
-from cordon.model import Model, Parameters, initial_parameters
-from cordon.tables import LABELLED, matrix, read_table
-from cordon.units import Units
-from cordon.verdicts import caller_scores
+from cordon.model.architectures import Parameters
+from cordon.model.initial_weights import initial_parameters
+from cordon.model.released import Model
+from cordon.training.units import Units
+from cordon.variants.features import FEATURES
+from cordon.variants.table import LABELLED, matrix, read_table
 
 
 def held_out_rows(paths: list[Path]) -> pa.Table:

@@ -2,9 +2,10 @@
 """Speed and memory of the pass over the reads, side by side in one run with a plain way and a floor.
 
 For simulated 30x reads, sparse and dense candidates, and for a real BAM with its calls where they are
-given: rows a second of `cordon.pileup.gather`; how many times faster it is than `plain_pileup` (a pysam
-pileup at each allele); its time over that of `samtools view` decoding the whole file. The three take turns
-and the ratios are medians of the turns. Then the peak memory of the pass for BAMs of growing size.
+given: rows a second of `cordon.variants.pileup.gather`; how many times faster it is than `plain_pileup`
+(a pysam pileup at each allele); its time over that of `samtools view` decoding the whole file. The three
+take turns and the ratios are medians of the turns. Then the peak memory of the pass for BAMs of growing
+size.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ import numpy as np
 import pysam
 
 import plain_pileup
-from cordon import pileup
-from cordon.calls import CallSet
-from cordon.candidates import union
-from cordon.context import Alleles
+from cordon.calls.read import CallSet
+from cordon.variants import pileup
+from cordon.variants.candidates import union
+from cordon.variants.context import Alleles
 
 READ, DEPTH = 150, 30
 BASES = np.frombuffer(b"ACGT", dtype=np.uint8)

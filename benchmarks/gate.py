@@ -30,8 +30,8 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from cordon.federation import processes
 from cordon.federation.credentials import enrol
+from cordon.federation.flower import processes
 from cordon.federation.plan import Site, read_enrolment
 
 OBJECT = 5 * 2**20

@@ -26,12 +26,12 @@ import numpy as np
 import pysam
 
 import utility
-from cordon.accountants import ADJACENCY, GAUSSIAN, statement
-from cordon.features import FEATURES
-from cordon.model import Model
-from cordon.pretraining import fit
-from cordon.tables import LABELLED, read_table
-from cordon.variants import normalise_variants
+from cordon.calls.normalise import normalise_variants
+from cordon.model.released import Model
+from cordon.privacy.accountants import ADJACENCY, GAUSSIAN, statement
+from cordon.training.pretrain import fit
+from cordon.variants.features import FEATURES
+from cordon.variants.table import LABELLED, read_table
 
 GATK = shutil.which("gatk") or Path(__file__).resolve().parents[1] / "tools" / "bin" / "gatk"
 SNPS = ("QD < 2.0", "FS > 60.0", "MQ < 40.0", "SOR > 3.0", "MQRankSum < -12.5", "ReadPosRankSum < -8.0")

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from cordon.accountants import LEAST_NOISE
-from cordon.model import Parameters
-from cordon.training import DPSGD
+from cordon.model.architectures import Parameters
+from cordon.privacy.accountants import LEAST_NOISE
+from cordon.training.settings import DPSGD
 
 # The settings that it trains with instead of the plan's; noise is a multiple of the clip.
 TRAINING: dict[str, Callable[[DPSGD], DPSGD]] = {

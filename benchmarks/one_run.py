@@ -19,13 +19,13 @@ import click
 import numpy as np
 from scipy.optimize import brentq
 
-from cordon.accountants import ADJACENCY, GAUSSIAN, LAPLACE, statement
 from cordon.auditing.canaries import VIEWS, audit_one_run
 from cordon.auditing.one_run import APPROXIMATE, GAUSSIAN_CURVE, epsilon_of, lower_bound
 from cordon.auditing.step_bound import audit_step
 from cordon.federation.plan import Plan
-from cordon.model import initial_parameters
-from cordon.units import Units
+from cordon.model.initial_weights import initial_parameters
+from cordon.privacy.accountants import ADJACENCY, GAUSSIAN, LAPLACE, statement
+from cordon.training.units import Units
 
 DELTA, FEATURES, PATIENTS, ROWS = 1e-5, 30, 50, 20
 # The noise by name: draws of scale 1, the scale for an epsilon, its delta and the estimators that hold.

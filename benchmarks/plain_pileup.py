@@ -1,4 +1,4 @@
-"""The evidence of `cordon.pileup` the plain way: a pysam pileup at each allele, read by read.
+"""The evidence of `cordon.variants.pileup` the plain way: a pysam pileup at each allele, read by read.
 
 What one would write first; the benchmark's baseline, and what the tests compare the fast pass with.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pysam
 
-from cordon.context import FLANK, Alleles, shift_room
-from cordon.pileup import EVIDENCE, LOW_MAPPING_QUALITY, SKIPPED_FLAGS
+from cordon.variants.context import FLANK, Alleles, shift_room
+from cordon.variants.pileup import EVIDENCE, LOW_MAPPING_QUALITY, SKIPPED_FLAGS
 
 ALL_READS = {
     "truncate": True, "stepper": "nofilter", "min_base_quality": 0, "ignore_overlaps": False,
@@ -36,7 +36,7 @@ class Tally:
 def gather(
     alignments: pysam.AlignmentFile, contig: str, sequence: bytes, alleles: Alleles
 ) -> dict[str, np.ndarray]:
-    """As `cordon.pileup.gather`."""
+    """As `cordon.variants.pileup.gather`."""
     rows = []
     for start, ref, alt in zip(alleles.starts.tolist(), alleles.refs, alleles.alts, strict=True):
         tally = Tally()

@@ -23,7 +23,6 @@ from typing import Any
 import click
 import numpy as np
 
-from cordon.accountants import at_least, statement
 from cordon.auditing.attack_scores import Estimate, Rate
 from cordon.auditing.canaries import audit_one_run
 from cordon.auditing.carriers import CarrierResult, probe, rarest
@@ -31,13 +30,14 @@ from cordon.auditing.inversion import METHODS, invert
 from cordon.auditing.membership import MembershipResult, attack, claim
 from cordon.auditing.shadows import VIEWS, declared_for, unprotected
 from cordon.auditing.step_bound import audit_step
-from cordon.calls import parse_calls
-from cordon.devices import THREADS, thread_count
-from cordon.features import FEATURES
+from cordon.calls.read import parse_calls
 from cordon.federation.plan import Plan
-from cordon.model import initial_parameters
-from cordon.pretraining import fit
-from cordon.units import Units
+from cordon.model.devices import THREADS, thread_count
+from cordon.model.initial_weights import initial_parameters
+from cordon.privacy.accountants import at_least, statement
+from cordon.training.pretrain import fit
+from cordon.training.units import Units
+from cordon.variants.features import FEATURES
 from utility import DELTA, Data, read
 
 # The settings of docs/utility.md; without privacy the same ones, less noise and clip.

@@ -19,6 +19,7 @@ import click
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path.insert(0, str(HERE.parent / "tests" / "labs"))
 
 from consortium import Consortium, plan  # noqa: E402
 

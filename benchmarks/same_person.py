@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What two samples have in common, by kinship and by how well they were called (`cordon.same_person`).
+"""What two samples have in common, by kinship and by how well they were called
+(`cordon.variants.same_person`).
 
     python benchmarks/same_person.py --sites_vcf kgp.chr20_1-2mb.phase3.sites.vcf.gz
 
@@ -21,9 +22,8 @@ import numpy as np
 import pysam
 from numpy.typing import NDArray
 
-from cordon.commands import EXISTING, Facts, command, each
-from cordon.encoding import Identity, encode
-from cordon.same_person import Sample, alike, compared, read_samples
+from cordon.calls.normalise import bcftools_call, normalise_variants
+from cordon.console.commands import EXISTING, Facts, command, each
 from cordon.simulation import cohort, population
 from cordon.simulation import reference as references
 from cordon.simulation.alignment import ReadGroup, align, aligner
@@ -31,8 +31,9 @@ from cordon.simulation.fragments import join, shear
 from cordon.simulation.reads import sequence_reads
 from cordon.simulation.sequence import tandem_repeats
 from cordon.simulation.variants import haplotype
-from cordon.tables import VARIANTS, write_batches
-from cordon.variants import bcftools_call, normalise_variants
+from cordon.variants.encode import Identity, encode
+from cordon.variants.same_person import Sample, alike, compared, read_samples
+from cordon.variants.table import VARIANTS, write_batches
 
 STRETCHES, STRETCH = 100, 10_000_000
 Genome = NDArray[np.bool_]  # [stretches, copies, SNVs]

@@ -25,15 +25,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from cordon.clipping import Clip, PrivateMean
-from cordon.devices import device, thread_count
-from cordon.gradients import Block, unit_gradients
-from cordon.images import WITH_IMAGES
-from cordon.mechanisms import Randomness
-from cordon.model import ARCHITECTURES, build, flattened
-from cordon.optimisers import SGD
-from cordon.training import DPSGD, block_shape, draw
-from cordon.units import Units
+from cordon.model.architectures import ARCHITECTURES, build, flattened
+from cordon.model.devices import device, thread_count
+from cordon.privacy.clipping import Clip, PrivateMean
+from cordon.privacy.gradients import Block, unit_gradients
+from cordon.privacy.mechanisms import Randomness
+from cordon.training.dpsgd import block_shape, draw
+from cordon.training.optimisers import SGD
+from cordon.training.settings import DPSGD
+from cordon.training.units import Units
+from cordon.variants.pileup_images import WITH_IMAGES
 
 FEATURES = 45
 # The other paths take features alone.
@@ -114,7 +115,7 @@ def cordon(module: nn.Module, batch: Batch, *, sampled: bool = False) -> Step:
 
 
 def cut(batch: Batch, shape: tuple[int, int]) -> list[Block]:
-    """The batch as padded blocks, as `cordon.training.draw` gives them."""
+    """The batch as padded blocks, as `cordon.training.dpsgd.draw` gives them."""
     blocks = []
     for first in range(0, len(batch.labels), shape[0]):
         parts = [x[first : first + shape[0]] for x in (batch.features, batch.labels, batch.weights)]
@@ -272,7 +273,7 @@ def measure(paths: list[str], unit: str, model: str, size: int, rows: int, repea
     """The paths, plain SGD among them, on one batch."""
     rows = rows if unit == "patient" else 1
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "opacus", "torch.func", "cordon.gradients"])
+    context.set_forkserver_preload(["torch", "opacus", "torch.func", "cordon.privacy.gradients"])
     with context.Pool(1, maxtasksperchild=1) as pool:
         peaks = {path: pool.apply(peak, (path, model, size, rows, unit)) for path in paths}
     times = medians(paths, model, Batch.random(size, rows, unit), repeats)

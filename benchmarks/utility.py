@@ -24,18 +24,20 @@ import click
 import numpy as np
 import pysam
 
-from cordon.accountants import ADJACENCY, GAUSSIAN, LAPLACE, statement
 from cordon.auditing.replay import replay
-from cordon.calls import parse_calls
-from cordon.encoding import Identity, encode
-from cordon.features import FEATURES
+from cordon.calls.normalise import normalise_variants
+from cordon.calls.read import parse_calls
 from cordon.federation.plan import Plan
-from cordon.labels import label_variants
-from cordon.model import Model, Parameters, initial_parameters
-from cordon.pretraining import fit
-from cordon.tables import LABELLED, VARIANTS, matrix, read_table, write_batches
-from cordon.units import Units
-from cordon.variants import normalise_variants
+from cordon.model.architectures import Parameters
+from cordon.model.initial_weights import initial_parameters
+from cordon.model.released import Model
+from cordon.privacy.accountants import ADJACENCY, GAUSSIAN, LAPLACE, statement
+from cordon.training.pretrain import fit
+from cordon.training.units import Units
+from cordon.variants.encode import Identity, encode
+from cordon.variants.features import FEATURES
+from cordon.variants.labels import label_variants
+from cordon.variants.table import LABELLED, VARIANTS, matrix, read_table, write_batches
 
 OF_REFERENCE = ("f_homopolymer", "f_repeat_unit", "f_repeat_length", "f_gc")
 FOLDS, BLOCK, DELTA = 5, 50_000, 1e-5

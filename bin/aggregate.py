@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING, EXISTING_FOLDER, FOLDER, OUTPUT, Facts, GivenPath, command
+from cordon.console.commands import EXISTING, EXISTING_FOLDER, FOLDER, OUTPUT, Facts, GivenPath, command
+from cordon.console.progress import telling
 from cordon.errors import UserError
-from cordon.progress import telling
 
 
 @command()
@@ -59,15 +59,15 @@ def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...],
          transport_dir: Path | None, pretrained: str | None, public_variants: tuple[str, ...],
          progress_file: str | None, output: str, record: str) -> Facts:  # fmt: skip
     """Wait for the enrolled sites, train the model with them and write it."""
-    from cordon.accountants import LIFETIME, RUN, stated
-    from cordon.features import FEATURES
-    from cordon.federation.aggregator import Limits
+    from cordon.federation.aggregator.record import Record
+    from cordon.federation.aggregator.run import Limits
+    from cordon.federation.aggregator.service import serve
     from cordon.federation.plan import read_enrolment, read_plan
-    from cordon.federation.record import Record
-    from cordon.federation.service import serve
-    from cordon.images import WITH_IMAGES
-    from cordon.model import Model
-    from cordon.pretraining import PublicStart, public_rows, read_public
+    from cordon.model.released import Model
+    from cordon.privacy.accountants import LIFETIME, RUN, stated
+    from cordon.training.pretrain import PublicStart, public_rows, read_public
+    from cordon.variants.features import FEATURES
+    from cordon.variants.pileup_images import WITH_IMAGES
 
     enrolment = Path(credentials) / "enrolment.json"
     sites = read_enrolment(enrolment) if enrolment.exists() else []

@@ -3,9 +3,9 @@
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, Facts, command, facts
-from cordon.progress import shown
-from cordon.variants import bcftools_call
+from cordon.calls.normalise import bcftools_call
+from cordon.console.commands import EXISTING, OUTPUT, Facts, command, facts
+from cordon.console.progress import shown
 
 
 @command()

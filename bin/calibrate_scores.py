@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 import pyarrow as pa
 
-from cordon.accountants import ACCOUNTANTS
-from cordon.calibration import MODES, NONE, SITE, calibrate_tables, uncalibrated, write_calibration
-from cordon.commands import EXISTING, FOLDER, OUTPUT, Facts, command
+from cordon.console.commands import EXISTING, FOLDER, OUTPUT, Facts, command
+from cordon.console.progress import shown, telling
 from cordon.errors import UserError
-from cordon.progress import shown, telling
-from cordon.same_person import MERGE, WARN, same_people
-from cordon.tables import LABELLED, VARIANTS, for_model, inputs, read_batches, rows_of
-from cordon.units import UNITS
+from cordon.privacy.accountants import ACCOUNTANTS
+from cordon.privacy.grouping import UNITS
+from cordon.scoring.calibrate import MODES, NONE, SITE, calibrate_tables, uncalibrated, write_calibration
+from cordon.variants.same_person import MERGE, WARN, same_people
+from cordon.variants.table import LABELLED, VARIANTS, for_model, inputs, read_batches, rows_of
 
 
 @command()
@@ -84,7 +84,7 @@ def main(
     truth_sensitivity: float, max_variants_per_patient: int, output: str,
 ) -> Facts:  # fmt: skip
     """Calibrate a released model's scores to a site's own alleles: exactly, privately, or not at all."""
-    from cordon import model as models
+    from cordon.model import released as models
 
     scorer = models.load(model_path)
     schema = for_model(LABELLED, scorer.architecture)
@@ -102,8 +102,8 @@ def main(
         calibration = calibrate_tables(scorer, (table[:2] for table in tables()), site)
     else:
         from cordon.federation.plan import find_site
-        from cordon.private_calibration import Settings, calibrate_privately, without_samples
-        from cordon.site_ledger import SiteLedger
+        from cordon.ledger.site import SiteLedger
+        from cordon.scoring.private_calibration import Settings, calibrate_privately, without_samples
 
         if (
             state is None or epsilon is None or delta is None or accountant is None or sites is None

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING, FOLDER, OUTPUT, PRIVATE_ERRORS, Facts, GivenPath, command, facts
-from cordon.inputs import Places, check_inputs, read_staged
-from cordon.progress import shown
+from cordon.console.commands import EXISTING, FOLDER, OUTPUT, PRIVATE_ERRORS, Facts, GivenPath, command, facts
+from cordon.console.progress import shown
+from cordon.inputs.check import Places, check_inputs, read_staged
 
 
 @command()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, Facts, command
+from cordon.console.commands import EXISTING, OUTPUT, Facts, command
 
 
 @command()
@@ -16,8 +16,8 @@ from cordon.commands import EXISTING, OUTPUT, Facts, command
 @click.option("--output", required=True, type=OUTPUT, help="callset.json to write.")
 def main(scores: tuple[str, ...], output: str) -> Facts:
     """Describe the calls of all samples given, before and after each filter; no truth is needed."""
-    from cordon.callset import describe, read_scored
-    from cordon.tables import written_beside
+    from cordon.evaluation.callset import describe, read_scored
+    from cordon.files import written_beside
 
     content = describe(read_scored([Path(path) for path in scores]))
     with written_beside(Path(output)) as temporary:

@@ -3,11 +3,11 @@
 
 import click
 
-from cordon.calls import parse_calls
-from cordon.commands import EXISTING, OUTPUT, Facts, command
-from cordon.encoding import Identity, encode
-from cordon.progress import shown
-from cordon.tables import PILEUP, VARIANTS, write_batches
+from cordon.calls.read import parse_calls
+from cordon.console.commands import EXISTING, OUTPUT, Facts, command
+from cordon.console.progress import shown
+from cordon.variants.encode import Identity, encode
+from cordon.variants.table import PILEUP, VARIANTS, write_batches
 
 
 @command()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, Facts, command
-from cordon.evaluation import evaluate, read_held_out, write_evaluation
+from cordon.console.commands import EXISTING, OUTPUT, Facts, command
+from cordon.evaluation.evaluate import evaluate, read_held_out, write_evaluation
 
 
 @command()

@@ -3,9 +3,9 @@
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, Facts, command, facts
-from cordon.gathering import gather_calls
-from cordon.progress import shown
+from cordon.calls.gather import gather_calls
+from cordon.console.commands import EXISTING, OUTPUT, Facts, command, facts
+from cordon.console.progress import shown
 
 
 @command()

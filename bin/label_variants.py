@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import click
 
-from cordon.commands import (
+from cordon.console.commands import (
     EXISTING,
     GIVEN,
     OUTPUT,
@@ -16,10 +16,10 @@ from cordon.commands import (
     facts,
     name_in_files,
 )
+from cordon.console.progress import shown
 from cordon.errors import UserError
-from cordon.known_sites import FEWEST, label_by_known_sites
-from cordon.labels import label_variants
-from cordon.progress import shown
+from cordon.variants.known_sites import FEWEST, label_by_known_sites
+from cordon.variants.labels import label_variants
 
 
 @command()

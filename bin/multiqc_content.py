@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING, FOLDER, Facts, command, each
+from cordon.console.commands import EXISTING, FOLDER, Facts, command, each
 from cordon.report import multiqc, reading, sources
 
 

@@ -3,9 +3,18 @@
 
 import click
 
-from cordon.commands import EXISTING, GIVEN, OUTPUT, PRIVATE_ERRORS, Facts, command, facts, name_in_files
-from cordon.progress import shown
-from cordon.reads import normalise_reads
+from cordon.console.commands import (
+    EXISTING,
+    GIVEN,
+    OUTPUT,
+    PRIVATE_ERRORS,
+    Facts,
+    command,
+    facts,
+    name_in_files,
+)
+from cordon.console.progress import shown
+from cordon.reads.normalise import normalise_reads
 
 
 @command()

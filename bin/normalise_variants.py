@@ -5,9 +5,9 @@ from dataclasses import asdict
 
 import click
 
-from cordon.commands import EXISTING, GIVEN, OUTPUT, PRIVATE_ERRORS, Facts, command, name_in_files
-from cordon.progress import shown
-from cordon.variants import normalise_variants, write_statistics
+from cordon.calls.normalise import normalise_variants, write_statistics
+from cordon.console.commands import EXISTING, GIVEN, OUTPUT, PRIVATE_ERRORS, Facts, command, name_in_files
+from cordon.console.progress import shown
 
 
 @command()

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from cordon.accountants import ACCOUNTANTS, GAUSSIAN, LAPLACE, stated_budget
-from cordon.commands import EXISTING, FOLDER, Facts, command
+from cordon.console.commands import EXISTING, FOLDER, Facts, command
 from cordon.federation.averaging import MEAN, RULES, check_rule
-from cordon.model import ARCHITECTURES
-from cordon.training import CLIPPINGS, OPTIMISERS
-from cordon.units import UNITS
+from cordon.model.architectures import ARCHITECTURES
+from cordon.privacy.accountants import ACCOUNTANTS, GAUSSIAN, LAPLACE, stated_budget
+from cordon.privacy.grouping import UNITS
+from cordon.training.settings import CLIPPINGS, OPTIMISERS
 
 NOISES = {"gaussian": GAUSSIAN, "laplace": LAPLACE}
 
@@ -133,13 +133,13 @@ def main(
     """
     from cordon.attestation.emulator import Emulator
     from cordon.federation.credentials import enrol
+    from cordon.federation.flower.processes import free_port
     from cordon.federation.plan import read_sites
-    from cordon.federation.processes import free_port
     from cordon.federation.remaining import accounts, ledgers_in, plan_within
-    from cordon.pretraining import public_start
-    from cordon.private_calibration import calibration_event
-    from cordon.several_sites import at_more_sites
-    from cordon.several_sites import told as several_sites
+    from cordon.privacy.several_sites import at_more_sites
+    from cordon.privacy.several_sites import told as several_sites
+    from cordon.scoring.private_calibration import calibration_event
+    from cordon.training.pretrain import public_start
 
     declared = read_sites(Path(sites))
     if pretrained:

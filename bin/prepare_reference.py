@@ -3,9 +3,9 @@
 
 import click
 
-from cordon.commands import EXISTING, FOLDER, Facts, command, facts
-from cordon.progress import shown
-from cordon.reference import prepare_reference
+from cordon.console.commands import EXISTING, FOLDER, Facts, command, facts
+from cordon.console.progress import shown
+from cordon.genome.reference import prepare_reference
 
 
 @command()

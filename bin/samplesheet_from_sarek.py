@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING_FOLDER, OUTPUT, PRIVATE_ERRORS, Facts, command, each, facts
-from cordon.samplesheet import CALLS
-from cordon.sarek import samplesheet_from_sarek
+from cordon.console.commands import EXISTING_FOLDER, OUTPUT, PRIVATE_ERRORS, Facts, command, each, facts
+from cordon.inputs.samplesheet import CALLS
+from cordon.inputs.sarek import samplesheet_from_sarek
 
 
 @command()

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
-from cordon.calibration import read_calibration
-from cordon.commands import EXISTING, FOLDER, Facts, command, each
-from cordon.progress import shown
-from cordon.scoring import read_samples, score_file, write_scored
-from cordon.tables import write_table
+from cordon.console.commands import EXISTING, FOLDER, Facts, command, each
+from cordon.console.progress import shown
+from cordon.scoring.calibrate import read_calibration
+from cordon.scoring.score import read_samples, score_file, write_scored
+from cordon.variants.table import write_table
 
 
 @command()
@@ -41,7 +41,7 @@ def main(
     outdir: str,
 ) -> Facts:
     """Score samples' candidates with a released model and write each sample's as a filtered VCF."""
-    from cordon import model as models
+    from cordon.model import released as models
 
     model, calibration = models.load(Path(model_path)), read_calibration(calibration_path)
     sensitivity = f"{truth_sensitivity:g}"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import EXISTING, FOLDER, Facts, command, each, facts
-from cordon.progress import shown
+from cordon.console.commands import EXISTING, FOLDER, Facts, command, each, facts
+from cordon.console.progress import shown
 from cordon.simulation import CohortPlan, simulate_cohort
 
 

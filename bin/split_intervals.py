@@ -3,10 +3,10 @@
 
 import click
 
-from cordon.commands import EXISTING, FOLDER, OUTPUT, Facts, command, facts
-from cordon.contigs import read_aliases
-from cordon.intervals import split_intervals
-from cordon.progress import shown
+from cordon.console.commands import EXISTING, FOLDER, OUTPUT, Facts, command, facts
+from cordon.console.progress import shown
+from cordon.genome.contigs import read_aliases
+from cordon.genome.intervals import split_intervals
 
 
 @command()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from cordon.accountants import ACCOUNTANTS
-from cordon.commands import EXISTING, FOLDER, OUTPUT, Facts, GivenPath, command
-from cordon.progress import telling
+from cordon.console.commands import EXISTING, FOLDER, OUTPUT, Facts, GivenPath, command
+from cordon.console.progress import telling
+from cordon.privacy.accountants import ACCOUNTANTS
 
 SHARED = GivenPath(file_okay=False, path_type=Path)
 
@@ -67,17 +67,17 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
          join_deadline: float, walltime: float, transport_dir: Path | None,
          progress_file: str | None, output: str, status: str) -> Facts:  # fmt: skip
     """Train on this site's variants under its own ledger, and write the model that comes of it."""
-    from cordon.accountants import LIFETIME, RUN, stated
     from cordon.auditing.self_test import SelfTest
     from cordon.errors import UserError
-    from cordon.features import FEATURES
+    from cordon.federation.aggregator.record import spent_by
     from cordon.federation.plan import find_site, read_plan
-    from cordon.federation.record import spent_by
-    from cordon.federation.site import Participant, join, reading
-    from cordon.federation.stay import Stay
-    from cordon.same_person import MERGE, same_people
-    from cordon.several_sites import told as several_sites
-    from cordon.site_ledger import SiteLedger
+    from cordon.federation.site.participate import Participant, join, reading
+    from cordon.federation.site.walltime import Stay
+    from cordon.ledger.site import SiteLedger
+    from cordon.privacy.accountants import LIFETIME, RUN, stated
+    from cordon.privacy.several_sites import told as several_sites
+    from cordon.variants.features import FEATURES
+    from cordon.variants.same_person import MERGE, same_people
 
     if (certificate is None) == (policy is None):
         raise UserError(

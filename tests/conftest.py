@@ -20,8 +20,8 @@ import pysam
 import pytest
 from click.testing import CliRunner
 
-from cordon.features import FEATURES
-from cordon.tables import LABELLED
+from cordon.variants.features import FEATURES
+from cordon.variants.table import LABELLED
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -209,7 +209,7 @@ def command() -> Callable[..., str]:
 @pytest.fixture
 def unrounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Releases as they are before the grid, which is post-processing after the noise."""
-    monkeypatch.setattr("cordon.clipping.on_grid", lambda noisy, scale: noisy)
+    monkeypatch.setattr("cordon.privacy.clipping.on_grid", lambda noisy, scale: noisy)
 
 
 @pytest.fixture(scope="session")
@@ -223,7 +223,7 @@ def na12878() -> Path:
 
 @pytest.fixture(scope="session")
 def na12878_reference(na12878: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from cordon.reference import prepare_reference
+    from cordon.genome.reference import prepare_reference
 
     folder = tmp_path_factory.mktemp("hg19")
     prepare_reference(na12878 / "hg19.chr20_9995k_11095k.masked.fa.gz", folder)
@@ -232,7 +232,7 @@ def na12878_reference(na12878: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def na12878_bam(na12878: Path, na12878_reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from cordon.reads import normalise_reads
+    from cordon.reads.normalise import normalise_reads
 
     bam = tmp_path_factory.mktemp("reads") / "NA12878.bam"
     source = na12878 / "NA12878.chr20_10mb.bam"
@@ -246,7 +246,7 @@ def real_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Their reference is not at hand: `reference.fasta` has the files' own bases and N everywhere else.
     """
-    from cordon.variants import normalise_variants
+    from cordon.calls.normalise import normalise_variants
 
     source = SHARED / "na12878_chr1_calls"
     if not source.exists():

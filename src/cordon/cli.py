@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cordon import __version__
-from cordon.accountants import ADJACENCY, stated, statement, three_digits
 from cordon.attestation.cli import attest
 from cordon.auditing.cli import audit, certificate
-from cordon.commands import EXISTING, KEY, OUTPUT, Facts, facts
+from cordon.console.commands import EXISTING, KEY, OUTPUT, Facts, facts
+from cordon.console.help_groups import Tour, completion
+from cordon.console.progress import shown
 from cordon.doctor.cli import doctor
 from cordon.errors import UserError
-from cordon.federation.cli import aggregator
-from cordon.model import ARCHITECTURES
-from cordon.progress import shown
-from cordon.several_sites import told
-from cordon.tour import Tour, completion
+from cordon.federation.aggregator.cli import aggregator
+from cordon.model.architectures import ARCHITECTURES
+from cordon.privacy.accountants import ADJACENCY, stated, statement, three_digits
+from cordon.privacy.several_sites import told
 from cordon.transport.cli import relay
 
 if TYPE_CHECKING:
-    from cordon.chain import Chain
-    from cordon.spending import Account, Cohort, Round
+    from cordon.ledger.hash_chain import Chain
+    from cordon.ledger.spending import Account, Cohort, Round
 
 COLUMNS = ("run", "round", "state", "mechanism", "noise", "rate", "steps", "epsilon RDP", "epsilon PLD")
 ledger_file = click.argument("ledger_file", metavar="LEDGER", type=EXISTING)
@@ -69,7 +69,7 @@ def pretrain(variants: tuple[str, ...], model: str, output: str) -> Facts:
 
     Give tables of public controls alone, such as Genome in a Bottle: nothing here protects anybody.
     """
-    from cordon.pretraining import pretrain as fitted
+    from cordon.training.pretrain import pretrain as fitted
 
     made = fitted([Path(path) for path in variants], model, steps=shown)
     made.save(Path(output))
@@ -103,9 +103,9 @@ def show(ledger_file: str, key: str | None, epsilon: float | None, delta: float 
     In a site's own ledger also by cohort: how many patients took part in the same rounds, under whichever
     name of a site in the folder, and what that cost each of them.
     """
-    from cordon.cohorts import Beside
-    from cordon.database import is_database
-    from cordon.spending import accounts, by_cohort
+    from cordon.ledger.cohorts import Beside
+    from cordon.ledger.database import is_database
+    from cordon.ledger.spending import accounts, by_cohort
 
     chain, _ = _read(Path(ledger_file), key)
     held = accounts(chain.rows, epsilon=epsilon, delta=delta, steps=shown)
@@ -125,7 +125,7 @@ def show(ledger_file: str, key: str | None, epsilon: float | None, delta: float 
 @click.option("--head", help="Hash of a row, noted earlier, that the ledger must still hold.")
 def verify(ledger_file: str, key: str | None, head: str | None) -> Facts:
     """Verify every row's hash and signature: exit status 0, or 2 and the first bad row."""
-    from cordon.chain import hexadecimal
+    from cordon.ledger.hash_chain import hexadecimal
 
     chain, has_head = _read(Path(ledger_file), key)
     if head is not None and not chain.holds(head):
@@ -151,7 +151,7 @@ def verify(ledger_file: str, key: str | None, head: str | None) -> Facts:
 @click.option("--output", type=OUTPUT, help="File to write.  [default: standard output]")
 def export(ledger_file: str, key: str | None, output: str | None) -> Facts:
     """Write the rows as JSON lines, with the hashes and signatures that `verify` needs."""
-    from cordon.tables import written_beside
+    from cordon.files import written_beside
 
     chain, _ = _read(Path(ledger_file), key)
     if output is None:
@@ -163,8 +163,8 @@ def export(ledger_file: str, key: str | None, output: str | None) -> Facts:
 
 
 def _read(path: Path, key: str | None) -> tuple[Chain, bool]:
-    from cordon.chain import public_key, read_private_key
-    from cordon.ledger import key_path, read_log
+    from cordon.ledger.hash_chain import public_key, read_private_key
+    from cordon.ledger.log import key_path, read_log
 
     if key is not None:
         return read_log(path, public_key(key))

@@ -1,4 +1,4 @@
-"""How the package tells of long steps; it knows nothing of terminals (`cordon.progress` does)."""
+"""How the package tells of long steps; it knows nothing of terminals (`cordon.console.progress` does)."""
 
 from __future__ import annotations
 

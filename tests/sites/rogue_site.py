@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cordon.federation import messages, site
+from cordon.federation import messages
+from cordon.federation.site import participate
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path += [str(ROOT / "benchmarks"), str(ROOT / "tests")]
+sys.path += [str(ROOT / "benchmarks"), str(ROOT / "tests" / "labs")]
 from hostile import TRAINING, UPDATES  # noqa: E402  shared with the benchmark of attacks
 from warm import pass_checks  # noqa: E402
 
@@ -31,8 +32,8 @@ BEHAVIOURS = {"little_noise": declare_little_noise}
 def main() -> None:
     name = sys.argv.pop(1)
     if name in TRAINING:
-        train = site.train
-        site.train = lambda model, start, units, settings, **rest: train(
+        train = participate.train
+        participate.train = lambda model, start, units, settings, **rest: train(
             model, start, units, TRAINING[name](settings), **rest
         )
     sent: list[dict[str, np.ndarray]] = []
@@ -46,7 +47,7 @@ def main() -> None:
             return dataclasses.replace(honest, update=UPDATES[name](honest.update, sent[0]))
         return BEHAVIOURS.get(name, lambda same: same)(honest)
 
-    site.Reply = reply
+    participate.Reply = reply
     pass_checks()  # what it finds out about itself, it keeps to itself
     runpy.run_path(str(ROOT / "bin" / "train_site.py"), run_name="__main__")
 

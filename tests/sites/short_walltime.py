@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cordon.federation import stay
+from cordon.federation.site import walltime
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class ShortStay(stay.Stay):
+class ShortStay(walltime.Stay):
     rounds = 0
 
     @contextmanager
@@ -24,10 +24,10 @@ class ShortStay(stay.Stay):
             yield
         self.rounds -= 1
         if self.rounds == 0:
-            self.ends = time.monotonic() + stay.RESERVE / 2
+            self.ends = time.monotonic() + walltime.RESERVE / 2
 
 
 if __name__ == "__main__":
     ShortStay.rounds = int(sys.argv.pop(1))
-    stay.Stay = ShortStay
+    walltime.Stay = ShortStay
     runpy.run_path(str(ROOT / "bin" / "train_site.py"), run_name="__main__")

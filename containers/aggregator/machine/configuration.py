@@ -112,7 +112,7 @@ def enrolment(folder: Path) -> list[Site]:
 
 def check_bound(configuration: Configuration, report: bytes) -> None:
     """AttestationError where the SEV-SNP ``report`` of this VM was launched with another configuration."""
-    from cordon.attestation.report import Report
+    from cordon.attestation.snp_report import Report
 
     launched = Report.parse(report).host_data
     if launched != configuration.digest:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from cordon.attestation.report import HARDWARE_ID_BYTES, PRODUCTS, TCB_LAYOUT, TCB_PARTS
+from cordon.attestation.snp_report import HARDWARE_ID_BYTES, PRODUCTS, TCB_LAYOUT, TCB_PARTS
 from cordon.errors import AttestationError
 
 TEST_ONLY = "TEST ONLY"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cordon.commands import EXISTING, OUTPUT, Facts, Group
+from cordon.console.commands import EXISTING, OUTPUT, Facts, Group
 from cordon.errors import UserError
 
 if TYPE_CHECKING:

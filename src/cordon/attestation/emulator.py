@@ -34,7 +34,7 @@ from cordon.attestation.certificates import (
     fingerprint,
 )
 from cordon.attestation.evidence import Evidence
-from cordon.attestation.report import (
+from cordon.attestation.snp_report import (
     HARDWARE_ID_BYTES,
     POLICY_DEBUG,
     POLICY_MIGRATION,

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from cordon.attestation.certificates import load, shipped
 from cordon.attestation.evidence import Evidence
-from cordon.attestation.report import PRODUCTS, REPORT_BYTES
+from cordon.attestation.snp_report import PRODUCTS, REPORT_BYTES
 from cordon.errors import AttestationError
 
 TSM = Path("/sys/kernel/config/tsm/report")

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from cordon.attestation.certificates import amd_roots, fingerprint, is_test
-from cordon.attestation.report import PRODUCTS, TCB_LAYOUT
+from cordon.attestation.snp_report import PRODUCTS, TCB_LAYOUT
 from cordon.errors import AttestationError, UserError
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cordon.attestation.certificates import Endorsement, endorsement
 from cordon.attestation.evidence import Evidence
 from cordon.attestation.policy import SnpPolicy
-from cordon.attestation.report import SIGNED_BYTES, Report, tcb_parts
+from cordon.attestation.snp_report import SIGNED_BYTES, Report, tcb_parts
 from cordon.attestation.verified import Verified
 from cordon.errors import AttestationError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cordon.attestation.report import TCB_LAYOUT, Report, tcb_parts
+from cordon.attestation.snp_report import TCB_LAYOUT, Report, tcb_parts
 from cordon.errors import UserError
 
 # Zero accepts any firmware: to be raised to what the provider's hosts report.

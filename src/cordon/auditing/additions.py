@@ -17,8 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cordon import training
-from cordon.accountants import LEAST_NOISE, NORMS
 from cordon.auditing.checks import Check
 from cordon.auditing.made_up_rows import (
     LONG_ROWS,
@@ -33,11 +31,13 @@ from cordon.auditing.made_up_rows import (
 from cordon.auditing.made_up_site import PATIENTS, Round, apart, as_told, played, repeated, some_rounds
 from cordon.auditing.recorder import Recorded, counted, recording, span
 from cordon.auditing.step_bound import declared_count_noise, declared_noise
-from cordon.features import FEATURES
 from cordon.federation.plan import Plan
-from cordon.images import WITH_IMAGES
-from cordon.mechanisms import GRID_BITS, Randomness
-from cordon.model import initial_parameters
+from cordon.model.initial_weights import initial_parameters
+from cordon.privacy.accountants import LEAST_NOISE, NORMS
+from cordon.privacy.mechanisms import GRID_BITS, Randomness
+from cordon.training import dpsgd
+from cordon.variants.features import FEATURES
+from cordon.variants.pileup_images import WITH_IMAGES
 
 Floats = npt.NDArray[np.float64]
 
@@ -132,7 +132,7 @@ def _play(tables: Sequence[pa.Table], plan: Plan, rounds: Sequence[int], spent: 
     """A site of ``tables``, whose process draws what every other one's does: nothing of it is private."""
     units = units_of(tables, plan)
     samples: list[list[npt.NDArray[np.intp]]] = []
-    vars(training)["Randomness"] = lambda: coupled(samples)
+    vars(dpsgd)["Randomness"] = lambda: coupled(samples)
     with recording(instead=partial(_instead, plan)) as recorder:
         return Site(len(units), played(plan, lambda plan: units, recorder, rounds, spent), samples)
 

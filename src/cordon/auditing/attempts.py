@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cordon import database
 from cordon.auditing.checks import Check
 from cordon.errors import UserError
-from cordon.ledger import ChainedLog, Tip
-from cordon.provenance import code_digest
-from cordon.spending import AUDIT, AUDITED
+from cordon.ledger import database
+from cordon.ledger.log import ChainedLog, Tip
+from cordon.ledger.provenance import code_digest
+from cordon.ledger.spending import AUDIT, AUDITED
 
 
 class Attempt:

@@ -15,18 +15,19 @@ import numpy.typing as npt
 
 from cordon.auditing.one_run import APPROXIMATE, OneRunBound, lower_bound
 from cordon.auditing.replay import Replay, replay
-from cordon.devices import thread_count
 from cordon.errors import UserError
-from cordon.features import LIMIT
 from cordon.federation.plan import Plan
-from cordon.model import Model, Parameters, build, features_of, load_parameters
-from cordon.rows import ImageRows, Rows
-from cordon.units import Units
+from cordon.model.architectures import Parameters, build, features_of, load_parameters
+from cordon.model.devices import thread_count
+from cordon.model.released import Model
+from cordon.training.rows import ImageRows, Rows
+from cordon.training.units import Units
+from cordon.variants.features import LIMIT
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cordon.gradients import UnitGradients
+    from cordon.privacy.gradients import UnitGradients
 
 VIEWS = ("black-box", "updates", "white-box")
 SITE = "audited"
@@ -116,7 +117,7 @@ def updates(plan: Plan, canaries: Canaries, run: Replay) -> Scores:
     """How far the updates go against each canary's gradient [m], of length 1, at their rounds' starts."""
     import torch
 
-    from cordon.gradients import Block, unit_gradients
+    from cordon.privacy.gradients import Block, unit_gradients
 
     points = torch.from_numpy(canaries.points[np.arange(len(canaries.labels))])
     labels = torch.from_numpy(canaries.labels)

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cordon.accountants import NORMS
 from cordon.auditing.attack_scores import CONFIDENCE, AttackScore, Estimate, advantage, judge
 from cordon.auditing.membership import check_views, claim
 from cordon.auditing.shadows import (
@@ -36,11 +35,12 @@ from cordon.auditing.shadows import (
     replayed,
     unit_gradients_of,
 )
-from cordon.devices import thread_count
 from cordon.errors import UserError
 from cordon.federation.plan import Plan
-from cordon.model import Parameters
-from cordon.units import Units
+from cordon.model.architectures import Parameters
+from cordon.model.devices import thread_count
+from cordon.privacy.accountants import NORMS
+from cordon.training.units import Units
 
 Indices = npt.NDArray[np.intp]
 

@@ -15,16 +15,17 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cordon.accountants import ADJACENCY, all_mechanisms
-from cordon.auditing.answers import answers, law
 from cordon.auditing.checks import Check
+from cordon.auditing.reviewer_questions import answers, law
 from cordon.auditing.training import TrainedBy
-from cordon.chain import BROKEN, hexadecimal, opened, public_key, sealed, write_durably
 from cordon.errors import NotReleased, UserError
 from cordon.federation.plan import Plan
-from cordon.ledger import Tip
-from cordon.model import Model
-from cordon.provenance import FAILED, software
+from cordon.files import write_durably
+from cordon.ledger.hash_chain import BROKEN, hexadecimal, opened, public_key, sealed
+from cordon.ledger.log import Tip
+from cordon.ledger.provenance import FAILED, software
+from cordon.model.released import Model
+from cordon.privacy.accountants import ADJACENCY, all_mechanisms
 
 KIND = "cordon certificate 3"
 # By either accountant: over all runs, and of this one alone.

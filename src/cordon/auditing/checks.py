@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cordon.provenance import FAILED, PASSED, UNABLE, UNTRIED, VERDICTS
+from cordon.ledger.provenance import FAILED, PASSED, UNABLE, UNTRIED, VERDICTS
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cordon.accountants import (
+from cordon.auditing.checks import Check
+from cordon.federation.plan import Plan
+from cordon.ledger.cohorts import RESERVED
+from cordon.ledger.hash_chain import Chain, hexadecimal
+from cordon.ledger.site import CALIBRATION, FOLLOWED, SENT
+from cordon.ledger.spending import ASKED, Charge, behind, charged
+from cordon.model.released import Model
+from cordon.privacy.accountants import (
     LIFETIME,
     MECHANISMS,
     RUN,
@@ -23,15 +30,8 @@ from cordon.accountants import (
     mechanism_of,
     statement,
 )
-from cordon.auditing.checks import Check
-from cordon.chain import Chain, hexadecimal
-from cordon.cohorts import RESERVED
-from cordon.federation.plan import Plan
-from cordon.model import Model
-from cordon.several_sites import at_more_sites
-from cordon.site_ledger import CALIBRATION, FOLLOWED, SENT
-from cordon.spending import ASKED, Charge, behind, charged
-from cordon.tradeoff import risk
+from cordon.privacy.several_sites import at_more_sites
+from cordon.privacy.tradeoff import risk
 
 QUESTION = "Does the ledger bear out what the model says of its privacy?"
 # A statement may be rounded, never down.

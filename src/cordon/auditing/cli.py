@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from cordon.commands import EXISTING, KEY, OUTPUT, Facts, Group, command, each, facts
-from cordon.progress import telling
+from cordon.console.commands import EXISTING, KEY, OUTPUT, Facts, Group, command, each, facts
+from cordon.console.progress import telling
 
 VERDICT = "{name}: {verdict}; {reason}{most}"
 PRIVATE_KEY = "Its ledger with the key beside it: the aggregator's, or a site's own."
@@ -69,16 +69,17 @@ def audit(
     from cordon.auditing.checks import counted
     from cordon.auditing.release import Evidence, Limits, examine, settings_of
     from cordon.auditing.training import trained_by
-    from cordon.chain import read_private_key
-    from cordon.cohorts import RESERVED, Beside
     from cordon.errors import UserError
     from cordon.federation.plan import Plan
-    from cordon.ledger import key_path, read_log
-    from cordon.model import initial_parameters, load
-    from cordon.pretraining import read_public
-    from cordon.same_person import MERGE, same_people
-    from cordon.spending import by_cohort
-    from cordon.units import Units
+    from cordon.ledger.cohorts import RESERVED, Beside
+    from cordon.ledger.hash_chain import read_private_key
+    from cordon.ledger.log import key_path, read_log
+    from cordon.ledger.spending import by_cohort
+    from cordon.model.initial_weights import initial_parameters
+    from cordon.model.released import load
+    from cordon.training.pretrain import read_public
+    from cordon.training.units import Units
+    from cordon.variants.same_person import MERGE, same_people
 
     happened = _record(Path(record))
     plan = Plan.from_dict(happened["plan"])
@@ -161,17 +162,17 @@ def certificate() -> None:
 def verify(certificate_file: str, model_file: str, key: str | None) -> Facts:
     """Whether CERTIFICATE holds for a model: exit status 0, or 8 and why not."""
     from cordon.auditing.certificate import verify as verified
-    from cordon.model import load
+    from cordon.model.released import load
 
     content = verified(Path(certificate_file), load(Path(model_file)), key=key)
     return Facts({"certificate": certificate_file, "content": content}, _told(certificate_file, content))
 
 
 def _told(path: str, content: dict[str, Any]) -> Iterator[str]:
-    from cordon.accountants import RUN, stated
-    from cordon.auditing.answers import counted, groups, strength
-    from cordon.auditing.answers import stated as stated_by_model
-    from cordon.several_sites import told
+    from cordon.auditing.reviewer_questions import counted, groups, strength
+    from cordon.auditing.reviewer_questions import stated as stated_by_model
+    from cordon.privacy.accountants import RUN, stated
+    from cordon.privacy.several_sites import told
 
     said = content["guarantee"]
     about = {name: said[name] for name in ("unit", "delta")}

@@ -17,8 +17,8 @@ from scipy.fft import irfft, next_fast_len, rfft
 from scipy.special import betaincinv
 from scipy.stats import binom, chi2, gamma, laplace, norm
 
-from cordon.accountants import GAUSSIAN, LAPLACE
-from cordon.mechanisms import GRID_BITS
+from cordon.privacy.accountants import GAUSSIAN, LAPLACE
+from cordon.privacy.mechanisms import GRID_BITS
 
 Floats = npt.NDArray[np.float64]
 Coins = npt.NDArray[np.bool_]

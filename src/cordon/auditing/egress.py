@@ -17,8 +17,8 @@ from cordon.auditing.made_up_site import ROUNDED, replies
 from cordon.errors import CordonError
 from cordon.federation.messages import Reply
 from cordon.federation.plan import Plan
-from cordon.model import Parameters
-from cordon.units import Units
+from cordon.model.architectures import Parameters
+from cordon.training.units import Units
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict

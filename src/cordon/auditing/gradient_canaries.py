@@ -1,8 +1,9 @@
 """Units whose gradients an auditor has chosen, put in before the clip: the hardest data that there can be.
 
 A canary's gradient is far longer than the clip and lies along coordinates of its own. The auditor puts it in
-the place of what `cordon.gradients` would find for the canary's rows; all that comes after (clip, sum, noise,
-normaliser, optimiser) is the code under audit. Rows of canaries are known by a mark, an input of its own.
+the place of what `cordon.privacy.gradients` would find for the canary's rows; all that comes after (clip,
+sum, noise, normaliser, optimiser) is the code under audit. Rows of canaries are known by a mark, an input
+of its own.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cordon.gradients import MOST_ROWS, Block, LayerGradients, UnitGradients, unit_gradients
-from cordon.model import Parameters, initial_parameters
+from cordon.model.architectures import Parameters
+from cordon.model.initial_weights import initial_parameters
+from cordon.privacy.gradients import MOST_ROWS, Block, LayerGradients, UnitGradients, unit_gradients
 
 Floats = npt.NDArray[np.float32]
 
 # The length of a canary's gradient in every coordinate that it has, in clips: longer than any adaptive clip
-# becomes (`cordon.clipping.REACH`), so that every canary is clipped.
+# becomes (`cordon.privacy.clipping.REACH`), so that every canary is clipped.
 LENGTH = 1e4
 NONE = -1
 
@@ -54,7 +56,8 @@ class PlantedLayer:
 
 
 class CanaryGradients:
-    """A module's gradients by unit (`cordon.gradients.UnitGradients`), and those of the canaries among them.
+    """A module's gradients by unit (`cordon.privacy.gradients.UnitGradients`), and those of the canaries
+    among them.
 
     A row's mark, its input number ``column``, is 0 for a real row and 1 + c for a row of canary c, whose
     gradient is ``length`` (of all canaries, or [canaries]) at coordinate ``places`` int64 [layers, canaries]
@@ -90,7 +93,7 @@ class CanaryGradients:
 
 
 def layer_sizes(module: nn.Module) -> list[int]:
-    """The numbers of parameters of the layers, as `cordon.gradients.UnitGradients` orders them."""
+    """The numbers of parameters of the layers, as `cordon.privacy.gradients.UnitGradients` orders them."""
     layers = groupby(module.named_parameters(), key=lambda named: named[0].rpartition(".")[0])
     return [sum(parameter.numel() for _, parameter in layer) for _, layer in layers]
 

@@ -17,18 +17,18 @@ import numpy.typing as npt
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
-from cordon.accountants import GAUSSIAN
 from cordon.auditing.attack_scores import CONFIDENCE, Estimate
 from cordon.auditing.membership import claim
 from cordon.auditing.shadows import NO_CLIP, NO_NOISE, Tick, declared_for
-from cordon.devices import thread_count
 from cordon.errors import UserError
-from cordon.features import LIMIT
 from cordon.federation.plan import Plan
-from cordon.mechanisms import Randomness
-from cordon.model import Parameters, build, load_parameters
-from cordon.training import descend
-from cordon.units import Units
+from cordon.model.architectures import Parameters, build, load_parameters
+from cordon.model.devices import thread_count
+from cordon.privacy.accountants import GAUSSIAN
+from cordon.privacy.mechanisms import Randomness
+from cordon.training.dpsgd import descend
+from cordon.training.units import Units
+from cordon.variants.features import LIMIT
 
 if TYPE_CHECKING:
     from torch import Tensor

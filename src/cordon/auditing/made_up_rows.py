@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cordon.features import FEATURES
 from cordon.federation.plan import Plan
-from cordon.federation.site import reading
-from cordon.images import SIZE
-from cordon.tables import LABELLED, PILEUP, for_model, write_table
-from cordon.units import Units
+from cordon.federation.site.participate import reading
+from cordon.training.units import Units
+from cordon.variants.features import FEATURES
+from cordon.variants.pileup_images import SIZE
+from cordon.variants.table import LABELLED, PILEUP, for_model, write_table
 
 # Patients and how many rows each has: fewer and more than MOST_ROWS, which a step takes of one.
 ROWS = {"p0": 1, "p1": 2, "p2": 3, "p3": 4, "p4": 5, "p5": 7, "p6": 9, "p7": 1}

@@ -23,16 +23,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cordon.auditing.recorder import Recorded, Recorder, in_order, made_of_releases
-from cordon.devices import THREADS
-from cordon.features import FEATURES
+from cordon.federation.flower.processes import PR_SET_PDEATHSIG
 from cordon.federation.messages import Reply, Task
 from cordon.federation.plan import Plan
-from cordon.federation.processes import PR_SET_PDEATHSIG
-from cordon.federation.site import Participant
-from cordon.ledger import Tip
-from cordon.model import Parameters, initial_parameters, width
-from cordon.site_ledger import SiteLedger
-from cordon.units import Units
+from cordon.federation.site.participate import Participant
+from cordon.ledger.log import Tip
+from cordon.ledger.site import SiteLedger
+from cordon.model.architectures import Parameters, width
+from cordon.model.devices import THREADS
+from cordon.model.initial_weights import initial_parameters
+from cordon.training.units import Units
+from cordon.variants.features import FEATURES
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from cordon.accountants import NORMS
 from cordon.auditing.attack_scores import CONFIDENCE, AttackScore, judge
 from cordon.auditing.shadows import (
     VIEWS,
@@ -32,11 +31,13 @@ from cordon.auditing.shadows import (
     replayed,
     unit_gradients_of,
 )
-from cordon.devices import thread_count
 from cordon.errors import UserError
 from cordon.federation.plan import Plan
-from cordon.model import Model, Parameters
-from cordon.units import Units
+from cordon.model.architectures import Parameters
+from cordon.model.devices import thread_count
+from cordon.model.released import Model
+from cordon.privacy.accountants import NORMS
+from cordon.training.units import Units
 
 # The threshold needs no shadows; offline, an attacker has shadows without the unit alone.
 ATTACKS = ("threshold", "lira_offline", "lira_online")

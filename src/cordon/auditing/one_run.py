@@ -20,8 +20,8 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr, ndtri
 from scipy.stats import binom
 
-from cordon.accountants import ADJACENCY, at_least
 from cordon.errors import UserError
+from cordon.privacy.accountants import ADJACENCY, at_least
 
 APPROXIMATE, GAUSSIAN_CURVE = "approximate", "gaussian"
 ASSUMPTIONS = {

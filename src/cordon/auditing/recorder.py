@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cordon.model import Parameters, build
-from cordon.training import DPSGD
+from cordon.model.architectures import Parameters, build
+from cordon.training.settings import DPSGD
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from cordon.auditing.gradient_canaries import CanaryGradients
-    from cordon.gradients import Block
+    from cordon.privacy.gradients import Block
 
 Floats = npt.NDArray[np.float64]
 
@@ -49,7 +49,7 @@ Instead = Callable[[int, int], tuple[Floats, float]]
 
 @dataclass
 class Recorder:
-    """What `cordon.training.descend` released in this process, and was not yet asked for."""
+    """What `cordon.training.dpsgd.descend` released in this process, and was not yet asked for."""
 
     releases: list[Recorded] = field(default_factory=list)
 
@@ -65,7 +65,7 @@ def recording(planted: CanaryGradients | None = None, instead: Instead | None = 
 
     ``planted`` gradients take the place of the units' own, and what ``instead`` gives that of releases.
     """
-    from cordon import clipping, gradients
+    from cordon.privacy import clipping, gradients
 
     recorder, modules = Recorder(), list[Any]()
     unit_gradients, release = gradients.unit_gradients, clipping.PrivateMean.release
@@ -132,7 +132,7 @@ def span(settings: DPSGD) -> float:
 
 
 def counted(release: Recorded, settings: DPSGD) -> float:
-    """The noisy count that moved the clip, as `cordon.clipping.AdaptiveClip` is described."""
+    """The noisy count that moved the clip, as `cordon.privacy.clipping.AdaptiveClip` is described."""
     batch = settings.expected_batch / (settings.clip_rate * span(settings))
     return -math.log(release.next_clip / release.clip) * batch
 
@@ -143,7 +143,7 @@ def made_of_releases(
     """What of a round from ``start`` [P] to its ``update`` [P] does not follow from its releases alone."""
     import torch
 
-    from cordon.optimisers import optimiser
+    from cordon.training.optimisers import optimiser
 
     if len(releases) != settings.steps:
         yield f"a round of {settings.steps} steps makes {len(releases)} releases"

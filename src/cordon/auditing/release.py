@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from cordon.accountants import at_sites
 from cordon.auditing import (
     additions,
     canaries,
@@ -32,13 +31,15 @@ from cordon.auditing.checks import Check, confirmed
 from cordon.auditing.claims import check_claims
 from cordon.auditing.egress import check_egress
 from cordon.auditing.training import check_training
-from cordon.chain import Chain
 from cordon.federation.plan import Plan
-from cordon.images import WITH_IMAGES
-from cordon.model import Model, Parameters
+from cordon.ledger.hash_chain import Chain
+from cordon.model.architectures import Parameters
+from cordon.model.released import Model
+from cordon.privacy.accountants import at_sites
+from cordon.privacy.tradeoff import FPR, Tradeoff, tradeoff
 from cordon.steps import Steps, silent
-from cordon.tradeoff import FPR, Tradeoff, tradeoff
-from cordon.units import Units
+from cordon.training.units import Units
+from cordon.variants.pileup_images import WITH_IMAGES
 
 # Units that attacks look at, and rows of each, drawn where there are more: a whole genome has millions.
 MOST_UNITS, MOST_ROWS = 2000, 2048

@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cordon.devices import thread_count
 from cordon.federation.averaging import combine, mean_of
 from cordon.federation.plan import Plan
-from cordon.mechanisms import Randomness
-from cordon.model import Parameters
-from cordon.training import descend, train
-from cordon.units import Units
+from cordon.model.architectures import Parameters
+from cordon.model.devices import thread_count
+from cordon.privacy.mechanisms import Randomness
+from cordon.training.dpsgd import descend, train
+from cordon.training.units import Units
 
 if TYPE_CHECKING:
-    from cordon.training import Gradients
+    from cordon.training.dpsgd import Gradients
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def replay(
     """All rounds of ``plan`` with every site in each, from ``start``.
 
     ``declared`` patients and ``weights`` (None: equal) are the sites' public declarations. Noise is drawn
-    afresh in every call. ``gradients`` plants an audit's own (`cordon.training.descend`).
+    afresh in every call. ``gradients`` plants an audit's own (`cordon.training.dpsgd.descend`).
     """
     models, updates = [start], []
     clips: dict[str, float] = {}

@@ -11,18 +11,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
-from cordon import training
 from cordon.auditing import draws
 from cordon.auditing.checks import Check
 from cordon.auditing.made_up_site import PATIENTS, apart, as_told, marked
 from cordon.auditing.recorder import marks_of
 from cordon.auditing.step_bound import canaries_of
-from cordon.features import FEATURES
 from cordon.federation.plan import Plan
-from cordon.model import initial_parameters
+from cordon.model.initial_weights import initial_parameters
+from cordon.training import dpsgd
+from cordon.variants.features import FEATURES
 
 if TYPE_CHECKING:
-    from cordon.gradients import Block
+    from cordon.privacy.gradients import Block
 
 Coins = npt.NDArray[np.bool_]
 
@@ -67,7 +67,7 @@ def _taken(plan: Plan) -> list[Coins]:
     """Whether each unit is in each step, bool [rounds, steps, units], of a site of each size of HELD."""
     import torch
 
-    from cordon import clipping, gradients
+    from cordon.privacy import clipping, gradients
 
     planted, _ = canaries_of(plan, len(FEATURES))
     vars(gradients)["unit_gradients"] = lambda module, width: planted
@@ -84,7 +84,7 @@ def _taken(plan: Plan) -> list[Coins]:
         units, taken = marked(plan, held), np.zeros((_rounds(plan, held), settings.steps, held), bool)
         for one in taken:
             seen.clear()
-            training.train(plan.model, start, units, settings)
+            dpsgd.train(plan.model, start, units, settings)
             for step, marks in zip(one, seen, strict=True):
                 step[marks - 1] = True
         found.append(taken)

@@ -26,12 +26,12 @@ from cordon.auditing.egress import check_egress
 from cordon.auditing.made_up_rows import MOST_ROWS, ROWS, table_of, units_of
 from cordon.auditing.made_up_site import PATIENTS, apart, as_told, begin_apart, marked
 from cordon.errors import Unsound
-from cordon.features import FEATURES
 from cordon.federation.plan import Plan
-from cordon.model import initial_parameters
-from cordon.provenance import Provenance, installed
-from cordon.site_ledger import SiteLedger
-from cordon.training import train
+from cordon.ledger.provenance import Provenance, installed
+from cordon.ledger.site import SiteLedger
+from cordon.model.initial_weights import initial_parameters
+from cordon.training.dpsgd import train
+from cordon.variants.features import FEATURES
 
 # Seconds that all checks may take: a site where they take longer does not train.
 MOST_SECONDS = 300.0

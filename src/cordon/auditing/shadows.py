@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cordon.accountants import GAUSSIAN
 from cordon.auditing.replay import replay
-from cordon.devices import thread_count
 from cordon.errors import UserError
 from cordon.federation.averaging import average, mean_of
 from cordon.federation.plan import Plan
-from cordon.mechanisms import Randomness
-from cordon.model import Parameters, build, features_of, load_parameters, slices
-from cordon.training import descend
-from cordon.units import Units
+from cordon.model.architectures import Parameters, build, features_of, load_parameters, slices
+from cordon.model.devices import thread_count
+from cordon.privacy.accountants import GAUSSIAN
+from cordon.privacy.mechanisms import Randomness
+from cordon.training.dpsgd import descend
+from cordon.training.units import Units
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,7 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cordon.accountants import (
+from cordon.auditing.checks import Check
+from cordon.auditing.draws import noise_at_most, rate_at_least, shift_at_least
+from cordon.errors import UserError
+from cordon.federation.plan import Plan
+from cordon.privacy.accountants import (
     ADJACENCY,
     GAUSSIAN,
     LEAST_NOISE,
@@ -30,14 +34,10 @@ from cordon.accountants import (
     at_least,
     epsilon_pld,
 )
-from cordon.auditing.checks import Check
-from cordon.auditing.draws import noise_at_most, rate_at_least, shift_at_least
-from cordon.errors import UserError
-from cordon.features import FEATURES
-from cordon.federation.plan import Plan
-from cordon.mechanisms import Randomness
-from cordon.training import block_shape, draw, private_mean
-from cordon.units import Units
+from cordon.privacy.mechanisms import Randomness
+from cordon.training.dpsgd import block_shape, draw, private_mean
+from cordon.training.units import Units
+from cordon.variants.features import FEATURES
 
 if TYPE_CHECKING:
     from cordon.auditing.gradient_canaries import CanaryGradients
@@ -153,9 +153,9 @@ def audit_step(
 
     More trials bring it nearer to epsilon; without a number they are TRIALS, and more where units are rarely
     sampled. Right code exceeds what it declares with a probability of at most 1 - ``confidence``. What is
-    audited is what a step of ``cordon.training.descend`` does: `draw` and ``PrivateMean.release``, for a plan
-    of any clip and mechanism; what is made of releases is post-processing. UserError where there are too few
-    trials, or delta is too small to be told from rounding.
+    audited is what a step of ``cordon.training.dpsgd.descend`` does: `draw` and ``PrivateMean.release``,
+    for a plan of any clip and mechanism; what is made of releases is post-processing. UserError where
+    there are too few trials, or delta is too small to be told from rounding.
     """
     if (trials is not None and trials < 100) or not 0 < confidence < 1:
         raise UserError(
@@ -263,7 +263,7 @@ def canaries_of(
     own share, and else in one alone, which is the worst for the Laplace mechanism.
     """
     from cordon.auditing.gradient_canaries import LENGTH, NONE, CanaryGradients, layer_sizes
-    from cordon.model import build
+    from cordon.model.architectures import build
 
     sizes = layer_sizes(build(plan.model, features))
     used = range(len(sizes)) if plan.per_layer else [int(np.argmax(sizes))]
@@ -282,7 +282,7 @@ def canaries_of(
 def declared_noise(plan: Plan) -> float:
     """The noise multiplier that is left for the gradient: all, or what an adaptive clip's count leaves.
 
-    By the plan's share of the cost, as `cordon.clipping.split_noise` should do it.
+    By the plan's share of the cost, as `cordon.privacy.clipping.split_noise` should do it.
     """
     if plan.clipping == "fixed":
         return plan.noise_multiplier

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cordon.auditing.checks import Check
-from cordon.chain import Chain
-from cordon.provenance import UNABLE, UNTRIED, Provenance, code_digest
-from cordon.site_ledger import TESTED
-from cordon.spending import ACCEPTED, DECISION
+from cordon.ledger.hash_chain import Chain
+from cordon.ledger.provenance import UNABLE, UNTRIED, Provenance, code_digest
+from cordon.ledger.site import TESTED
+from cordon.ledger.spending import ACCEPTED, DECISION
 
 QUESTION = "Did the code that audits train at every site, with noise that is fresh?"
 

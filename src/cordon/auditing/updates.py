@@ -15,20 +15,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from cordon import training
-from cordon.accountants import DEVIATIONS, NORMS
 from cordon.auditing import draws
 from cordon.auditing.checks import Check
 from cordon.auditing.draws import ERROR
 from cordon.auditing.made_up_site import MOST_PLAYED, PATIENTS, apart, as_told, marked, played, some_rounds
 from cordon.auditing.recorder import Recorded, counted, recording, span
 from cordon.auditing.step_bound import canaries_of, declared_count_noise, declared_noise
-from cordon.features import FEATURES
 from cordon.federation.plan import RANGES, Plan
-from cordon.images import WITH_IMAGES
-from cordon.mechanisms import GRID_BITS, STREAM_FROM, Randomness
-from cordon.model import build
-from cordon.training import DPSGD
+from cordon.model.architectures import build
+from cordon.privacy.accountants import DEVIATIONS, NORMS
+from cordon.privacy.clipping import REACH
+from cordon.privacy.mechanisms import GRID_BITS, STREAM_FROM, Randomness
+from cordon.training import dpsgd
+from cordon.training.settings import DPSGD
+from cordon.variants.features import FEATURES
+from cordon.variants.pileup_images import WITH_IMAGES
 
 __all__ = ["ERROR", "NOISE", "check_noise"]
 
@@ -45,7 +46,7 @@ RELEASES, MOST_ROUNDS = 100, 40
 # Rows of a unit that a step takes at most where they are images. So many deviations are hardly ever exceeded.
 IMAGE_ROWS, FAR = 16, 8.0
 # Streams of random bytes whose beginnings are compared, bytes of one, uniform draws that are looked at, and
-# bytes that a number of noise takes (Mironov 2012, and `cordon.mechanisms.Randomness`).
+# bytes that a number of noise takes (Mironov 2012, and `cordon.privacy.mechanisms.Randomness`).
 STREAMS, BEGINNING, UNIFORMS, BYTES = 4096, 16, 2**15, 32
 
 
@@ -112,7 +113,7 @@ def _slow(plan: Plan) -> float:
     """The clip's rate that keeps it within half of its range (log clips) over a run of the rounds played."""
     settings, sampled = plan.settings_for(PATIENTS), plan.sampling_rate * HELD
     most = sampled + FAR * math.sqrt(sampled) + FAR + FAR * declared_count_noise(plan)
-    each = math.log(training.REACH) / 2.0 / (MOST_PLAYED * plan.local_steps) / most
+    each = math.log(REACH) / 2.0 / (MOST_PLAYED * plan.local_steps) / most
     return min(plan.clip_rate, each * settings.expected_batch / span(settings))
 
 
@@ -199,7 +200,7 @@ def _noise_faults(plan: Plan, noise: Floats, touched: npt.NDArray[np.bool_]) -> 
 
 def _cost_faults(plan: Plan) -> Iterator[str]:
     """Gradient and count of a step must cost together what the plan's noise does alone."""
-    from cordon.clipping import split_noise
+    from cordon.privacy.clipping import split_noise
 
     gradient, count = split_noise(plan.noise_multiplier, plan.mechanism, plan.quantile_share)
     power = draws.POWERS[plan.mechanism]
@@ -210,7 +211,7 @@ def _cost_faults(plan: Plan) -> Iterator[str]:
 
 def _random() -> Randomness:
     """What training draws from."""
-    drawn_from: Randomness = vars(training)["Randomness"]()
+    drawn_from: Randomness = vars(dpsgd)["Randomness"]()
     return drawn_from
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cordon.commands import EXISTING, Facts, GivenPath, as_json, command
+from cordon.console.commands import EXISTING, Facts, GivenPath, as_json, command
 from cordon.doctor.finding import FAILED, OK, WARNING, Finding
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from cordon.doctor.finding import Finding, failed, ok, warning
 
 # States in which a node takes jobs, or will when those that it has are over (sinfo(1), NODE STATE CODES).
 WORKING = ("allocated", "completing", "idle", "mixed", "planned", "reserved")
-LONGEST_HOURS = 24.0  # of a label in modules/base.config
+LONGEST_HOURS = 24.0  # of a label in conf/base.config
 # Where a configuration names a queue: as such, or among a scheduler's own options.
 QUEUE = r"\bqueue\s*[= ]\s*\{?\s*['\"]([^'\"$]+)['\"]|(?:--partition[= ]|(?<=['\" ])-p *)([\w.,-]+)"
 LIMIT = r"resourceLimits\s*=\s*\[[^\]]*\btime\s*:\s*['\"]?([\d.]+?)[. ]?(d|h|m)\w*\b"

@@ -18,7 +18,7 @@ ROOM = 1 << 30  # bytes
 
 def reference(path: Path) -> Finding:
     """Whether ``path`` begins as FASTA."""
-    from cordon.reference import opened
+    from cordon.files import opened
 
     remedy = "Give the genome that the reads were aligned to, as FASTA: plain, gzip or bgzip."
     try:
@@ -89,7 +89,7 @@ def state(folder: Path) -> Iterator[Finding]:
 
 
 def _write_a_ledger(folder: Path) -> None:
-    from cordon.ledger import ChainedLog
+    from cordon.ledger.log import ChainedLog
 
     path = folder / "ledger.sqlite"
     ChainedLog(path).append({"kind": "doctor"})

@@ -3,7 +3,7 @@
 The rules are Flower's own. Each but the mean counts every site the same, whatever its declared weight, and
 holds only while there are enough sites for the number of dishonest ones (``malicious_sites``): see RULES.
 Under strong noise they cost accuracy, since a mean evens noise out and they leave some updates out; Krum
-keeps one site's alone. Outliers are quarantined before any of them (`cordon.federation.outliers`).
+keeps one site's alone. Outliers are quarantined before any of them (`cordon.federation.aggregator.outliers`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cordon.errors import UserError
-from cordon.model import Parameters
+from cordon.model.architectures import Parameters
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cordon.accountants import Event
 from cordon.errors import FederationError, UserError
 from cordon.federation.plan import Plan
-from cordon.ledger import Tip
-from cordon.model import Parameters
-from cordon.provenance import Provenance, installed
+from cordon.ledger.log import Tip
+from cordon.ledger.provenance import Provenance, installed
+from cordon.model.architectures import Parameters
+from cordon.privacy.accountants import Event
 
 if TYPE_CHECKING:
     from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict

@@ -15,7 +15,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from cordon.accountants import (
+from cordon.errors import InputProblems, Problem, UserError
+from cordon.federation.averaging import MEAN, RULES
+from cordon.model.architectures import ARCHITECTURES, MOST_NUMBERS, width
+from cordon.privacy.accountants import (
     ACCOUNTANTS,
     ADJACENCY,
     GAUSSIAN,
@@ -33,12 +36,10 @@ from cordon.accountants import (
     stated_of,
     statement,
 )
-from cordon.errors import InputProblems, Problem, UserError
-from cordon.features import FEATURES
-from cordon.federation.averaging import MEAN, RULES
-from cordon.model import ARCHITECTURES, MOST_NUMBERS, width
-from cordon.training import CLIPPINGS, DPSGD, LANES, OPTIMISERS, least_block
-from cordon.units import MOST_DELTA, UNITS, Grouping, check_delta, declared_units
+from cordon.privacy.grouping import MOST_DELTA, UNITS, Grouping, check_delta, declared_units
+from cordon.training.dpsgd import LANES, least_block
+from cordon.training.settings import CLIPPINGS, DPSGD, OPTIMISERS
+from cordon.variants.features import FEATURES
 
 SITE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # What a site takes from an aggregator that it does not trust: wide enough for every use, and narrow enough
@@ -194,7 +195,9 @@ class Plan:
         return declared_units(self.unit, declared_patients, self.max_variants_per_patient)
 
     def check_delta(self, site: str, declared_patients: int) -> str:
-        """`cordon.units.check_delta` of the plan's delta at a site that declared so many patients."""
+        """`cordon.training.units.check_delta` of the plan's delta at a site that declared so many
+        patients.
+        """
         return check_delta(site, self.delta, self.declared_units(declared_patients))
 
     def settings_for(self, declared_patients: int) -> DPSGD:

@@ -2,7 +2,7 @@
 
 The noise of a run is public, so it follows from what is public: what the aggregator charged a site's key,
 and all rounds of the site's own ledger, whoever took part in them. Who of the site's patients has room for
-the run is decided at the site, and told nowhere (`cordon.site_ledger`).
+the run is decided at the site, and told nowhere (`cordon.ledger.site`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cordon.accountants import Event, at_sites, epsilon_by, stated_budget
-from cordon.chain import Chain, read_private_key
-from cordon.cohorts import SUFFIX, of_all
 from cordon.errors import BudgetExceeded, UserError
 from cordon.federation.plan import Plan, Site
-from cordon.ledger import head_of, key_path, read_log
-from cordon.spending import ENROLLED, charged
+from cordon.ledger.cohorts import SUFFIX, of_all
+from cordon.ledger.hash_chain import Chain, read_private_key
+from cordon.ledger.log import head_of, key_path, read_log
+from cordon.ledger.spending import ENROLLED, charged
+from cordon.privacy.accountants import Event, at_sites, epsilon_by, stated_budget
 
 # A site that has less than this share of its budget left has spent it: a calibration that aims at the whole
 # leaves about a tenth of that.

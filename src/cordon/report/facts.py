@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cordon.accountants import mechanism_of
-from cordon.calibration import Calibration
+from cordon.privacy.accountants import mechanism_of
+from cordon.privacy.several_sites import at_more_sites, told
 from cordon.report.figures.names import beside, display
 from cordon.report.risks import Scope
 from cordon.report.sources import Federation, Guarantee, OwnSpending, SiteOutcome, Sources
-from cordon.several_sites import at_more_sites, told
+from cordon.scoring.calibrate import Calibration
 
 NUMERALS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 

@@ -14,15 +14,15 @@ from decimal import ROUND_CEILING
 from pathlib import Path
 from typing import Any
 
-from cordon.accountants import LIFETIME, three_digits
 from cordon.errors import UserError
+from cordon.privacy.accountants import LIFETIME, three_digits
 from cordon.report.facts import decisions
 from cordon.report.figures.names import beside, display
 from cordon.report.reading import read_object
 from cordon.report.sources import Federation, Sources
 
 SUFFIX = ".summary.json"
-# What may become of an allele (`cordon.variants.Summary`), in words.
+# What may become of an allele (`cordon.calls.normalise.Summary`), in words.
 FATES = {
     "kept": "kept",
     "not_carried": "not in the sample's genotype",

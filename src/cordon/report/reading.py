@@ -9,9 +9,10 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cordon.accountants import Event, all_mechanisms
 from cordon.auditing import certificate
 from cordon.errors import UserError
+from cordon.ledger.spending import charged
+from cordon.privacy.accountants import Event, all_mechanisms
 from cordon.report.sources import (
     Federation,
     Guarantee,
@@ -22,7 +23,6 @@ from cordon.report.sources import (
     SiteRound,
     Spent,
 )
-from cordon.spending import charged
 
 Row = TypeVar("Row", SiteRound, SiteOutcome)
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cordon.accountants import LIFETIME, RUN, Event, epsilon_rdp
 from cordon.errors import UserError
+from cordon.privacy.accountants import LIFETIME, RUN, Event, epsilon_rdp
+from cordon.privacy.tradeoff import Risk, Tradeoff, risk, tradeoff
 from cordon.report.sources import Guarantee, Sources
-from cordon.tradeoff import Risk, Tradeoff, risk, tradeoff
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cordon.accountants import Event
-from cordon.calibration import Calibration
+from cordon.privacy.accountants import Event
+from cordon.scoring.calibrate import Calibration
 
 # Parameters that the consortium agreed on, and in which nothing of a site's data or machines is.
 PUBLIC = ("aggregator_evidence", "simulate_sites")
@@ -32,8 +32,9 @@ class Guarantee:
 class SiteRound:
     """One site in one round; epsilons are the site's spend so far, this round included.
 
-    ``ceiling`` bounds the norm, ``most_small`` the ``small`` numbers (`cordon.federation.noise_checks`); None
-    where the update was refused before it was measured.
+    ``ceiling`` bounds the norm, ``most_small`` the ``small`` numbers
+    (`cordon.federation.aggregator.noise_checks`); None where the update was refused before it was
+    measured.
     """
 
     site: str

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import Facts, GivenPath, command, facts
-from cordon.progress import say
+from cordon.console.commands import Facts, GivenPath, command, facts
+from cordon.console.progress import say
 
 
 @command(short_help="Carry sites' connections out of a shared folder.")

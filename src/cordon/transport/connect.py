@@ -13,12 +13,12 @@ from pathlib import Path
 
 import click
 
-from cordon.commands import command
+from cordon.console.commands import command
 from cordon.errors import Unreachable
-from cordon.peers import sender
 from cordon.transport.link import Connection, Link
 from cordon.transport.mailbox import TO_RELAY, TO_SITE, BadMailbox, Inbox, Outbox, Session, shared_folder
 from cordon.transport.relay import until_signal
+from cordon.transport.socket_owner import sender
 
 # A session whose files reach this size (bytes) takes no new connections; another one begins for them.
 RENEWED_FROM = 64 * 2**20

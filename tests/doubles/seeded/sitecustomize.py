@@ -89,10 +89,10 @@ def certificate(module: Any) -> None:
 
 
 CHANGES: dict[str, Callable[[Any], None]] = {
-    "cordon.training": training,
+    "cordon.training.dpsgd": training,
     "cordon.federation.messages": messages,
     "cordon.federation.plan": plan,
-    "cordon.pseudonyms": pseudonyms,
+    "cordon.ledger.pseudonyms": pseudonyms,
     "cordon.auditing.self_test": self_test,
     "cordon.auditing.certificate": certificate,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from cordon.features import CALLERS
+from cordon.calls.callers import CALLERS
 from cordon.report.figures.names import display, style
 from cordon.report.figures.vega import (
     PALETTE,
@@ -18,7 +18,7 @@ from cordon.report.figures.vega import (
     nominal,
     series,
     tooltip,
-)  # fmt: skip
+)
 
 STEADY_RECALL = 0.05  # below it precision rests on a handful of alleles and does not set the axis
 STEADY_SHARE = 0.5  # of the most that any score finds: below it no filter is set

@@ -17,7 +17,7 @@ from cordon.report.figures.vega import (
     rounds,
     series,
     tooltip,
-)  # fmt: skip
+)
 from cordon.report.sources import Federation, SiteRound
 
 Row = dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cordon.features import CALLERS
+from cordon.calls.callers import CALLERS
 from cordon.report.figures.vega import DASHES, PALETTE, SOLID, Style, short
 from cordon.report.sources import Guarantee
 

@@ -9,7 +9,8 @@ from decimal import ROUND_CEILING
 from importlib.resources import files
 from typing import Any
 
-from cordon.accountants import three_digits
+from cordon.privacy.accountants import three_digits
+from cordon.privacy.tradeoff import FPR, percent
 from cordon.report.figures.names import beside
 from cordon.report.figures.vega import (
     DASHES,
@@ -25,10 +26,9 @@ from cordon.report.figures.vega import (
     rounds,
     series,
     tooltip,
-)  # fmt: skip
+)
 from cordon.report.risks import Scope
 from cordon.report.sources import Federation, Guarantee
-from cordon.tradeoff import FPR, percent
 
 
 def epsilon(federation: Federation) -> Figure | None:

@@ -1,0 +1,1 @@
+"""VCFs of callers: normalised, gathered, read."""

@@ -1,0 +1,1 @@
+"""How well a score tells real alleles from false ones."""

@@ -1,0 +1,1 @@
+"""The aggregator: rounds, judgement of updates, averages, checkpoint, registry."""

@@ -1,0 +1,90 @@
+"""The aggregator as one process: the gate, the SuperLink behind it, and a run on them that outlives both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from cordon.errors import UserError
+from cordon.federation.aggregator.checkpoint import Checkpoints
+from cordon.federation.aggregator.exchange import Exchange
+from cordon.federation.aggregator.record import Record
+from cordon.federation.aggregator.registry import Registry
+from cordon.federation.aggregator.run import Aggregation, Limits, Say
+from cordon.federation.flower import processes, tasks
+from cordon.federation.flower.tasks import LinkLost
+from cordon.federation.plan import Plan, Site, write_enrolment
+from cordon.ledger.log import ChainedLog
+from cordon.model.released import Model
+
+if TYPE_CHECKING:
+    from cordon.training.pretrain import PublicStart
+
+# So often are the SuperLink and the gate started again without a round in between.
+MOST_RESTARTS = 3
+
+
+def serve(
+    plan: Plan, sites: Sequence[Site], features: tuple[str, ...], *,
+    credentials: Path, host: str, port: int, state: Path, workdir: Path, limits: Limits, say: Say,
+    start: PublicStart | None = None, evidence: str = "", names: Sequence[str] = (),
+    transport: Path | None = None,
+    save: Callable[[Model, Record], None] = lambda model, record: None,
+) -> tuple[Model, Record]:  # fmt: skip
+    """Run a gate at ``host:port``, a SuperLink behind it, and one aggregation on it, from start to end.
+
+    ``sites`` are enrolled, where they are not yet; none: those that are enrolled take part.
+    ``state`` outlives runs and holds the aggregator's ledger and an unfinished run, which goes on;
+    ``workdir`` holds this run's logs. ``save`` puts the result where it shall be: whoever dies before that
+    is done finds the run as it was before its end. ``evidence`` and ``names`` are the gate's, see
+    `processes.superlink`. With ``transport``, a relay serves the sites that connect through that folder.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    ledger = ChainedLog(state / "ledger.sqlite")
+    registry = Registry(ledger)
+    registry.enrol(*sites)
+    sites = list(sites) or [member.site for member in registry.members() if member.current]
+    if not sites:
+        raise UserError(f"no site is enrolled in {ledger.path}. Enrol each with cordon aggregator enrol.")
+    for site in sites:
+        if warning := plan.check_delta(site.name, site.declared_patients):
+            say(warning)
+    write_enrolment(sites, enrolment := workdir / "enrolment.json")
+    checkpoints = Checkpoints(state, ledger)
+    restarts = 0
+    while True:
+        aggregation = Aggregation(
+            plan, list(sites), features, ledger=ledger, checkpoints=checkpoints, limits=limits, say=say,
+            start=start,
+        )  # fmt: skip
+        model = None
+        before = len(aggregation.record.rounds)
+        try:
+            with (
+                processes.superlink(
+                    credentials, host, port, workdir, enrolment=enrolment, evidence=evidence, names=names,
+                    keys=[site.public_key for site in sites],
+                ) as link,
+                processes.relay(transport, host, port, link, workdir),
+                tasks.noticing_loss(link.alive, httpx.HTTPError),
+            ):  # fmt: skip
+                say(f"the aggregator listens on {host}:{port}")
+                tasks.start_run(link)
+                with tasks.server_task(link) as grid:
+                    exchange = Exchange(grid, sites, link.alive)
+                    tasks.await_replies(grid, exchange.late)
+                    model = aggregation.run(exchange)
+                    save(model, aggregation.record)
+                    checkpoints.discard()
+        except LinkLost as error:
+            if model is not None:
+                return model, aggregation.record
+            restarts = 0 if len(aggregation.record.rounds) > before else restarts + 1
+            if restarts > MOST_RESTARTS:
+                raise
+            say(f"{error}; starting them again")
+        else:
+            return model, aggregation.record

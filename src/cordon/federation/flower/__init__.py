@@ -1,0 +1,1 @@
+"""Flower, behind one door: its SuperLink, SuperNodes, tasks and messages' objects."""

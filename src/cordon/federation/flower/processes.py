@@ -1,0 +1,259 @@
+"""Flower's own processes, as Cordon starts them: a SuperLink at the aggregator, a SuperNode at a site."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cordon.federation.credentials import self_signed, write_private
+from cordon.federation.flower.tasks import Tasks, noticing_loss, register, until
+from cordon.transport.mailbox import shared_folder
+from cordon.transport.proxy import VARIABLES, Proxy, split_address
+
+PR_SET_PDEATHSIG = 1
+PYTHON = Path(sys.executable).name
+# What the gate is told of an operator's credentials, where they are there.
+GIVEN = {"--certificate": "server.crt", "--key": "server.key"}
+
+
+# What a SuperNode's log says of each reply that it has dealt with.
+DEALT_WITH = re.compile(rb"Sent successfully|Failed to send message|Ignoring reply message")
+
+
+def environment(home: Path, proxy: Proxy | None = None) -> dict[str, str]:
+    """The environment of every Flower process: no telemetry, no updates, no installs, its own home.
+
+    Whatever it connects to goes through ``proxy``: which connections do, is decided before.
+    """
+    kept = {name: value for name, value in os.environ.items() if name.lower() not in (*VARIABLES, "no_proxy")}
+    return {
+        **kept,
+        **({"HTTPS_PROXY": proxy.url} if proxy else {}),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_HOME": str(home),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.socket() as listener:
+        listener.bind((host, 0))
+        return int(listener.getsockname()[1])
+
+
+class Process:
+    """A command of Flower's or ours that dies with us, its output in ``log``."""
+
+    def __init__(self, command: Sequence[str], home: Path, log: Path, *, proxy: Proxy | None = None) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self._log = log
+        with log.open("ab") as output:
+            self._log_begins = output.tell()
+            self._process = subprocess.Popen(
+                [str(Path(sys.executable).parent / command[0]), *command[1:]],
+                env=environment(home, proxy),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_die_with_parent,
+            )
+        self.pid = self._process.pid
+
+    def exit_status(self) -> int | None:
+        return self._process.poll()
+
+    def said(self, words: re.Pattern[bytes]) -> int:
+        """How often ``words`` stand in what this process has written to its log."""
+        with self._log.open("rb") as log:
+            log.seek(self._log_begins)
+            return len(words.findall(log.read()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the process: politely, and after ten seconds for certain."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def _die_with_parent() -> None:
+    # A task that is killed outright cannot stop its children: Linux does it.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def make_secret(path: Path) -> Path:
+    """A fresh shared secret at ``path``, for its owner's eyes."""
+    write_private(path, secrets.token_hex(32).encode())
+    return path
+
+
+@contextmanager
+def superlink(
+    credentials: Path, host: str, port: int, workdir: Path, *, enrolment: Path | None = None,
+    evidence: str = "", names: Sequence[str] = (), keys: Sequence[str] = (),
+) -> Iterator[Tasks]:  # fmt: skip
+    """A SuperLink on loopback behind a gate at ``host:port``, both ready; they end with the block.
+
+    It knows the SuperNodes' ``keys`` (PEM) before the gate opens: one whose key is not known yet is turned
+    away, and ends.
+
+    The gate shows ``credentials``' server.crt. Where there is none it makes a key of its own, for
+    ``names`` or else ``host``, and leaves the certificate that sites must pin in ``workdir/gate.crt``.
+    ``evidence`` says what attests the key: ``guest``, ``emulator:FOLDER``, or nothing. Where an
+    ``enrolment`` is given, only the keys in it come in.
+    """
+    import httpx
+
+    from cordon.federation.gate.listener import bound
+
+    bound(host, port).close()
+    shown = workdir / "gate.crt"
+    shown.unlink(missing_ok=True)
+    with _inner_superlink(workdir) as (tasks, certificate, link):
+        with noticing_loss(lambda: link.exit_status() is None, httpx.HTTPError):
+            register(tasks, keys)
+        command = [
+            PYTHON, "-m", "cordon.federation.gate.app", "--address", f"{host}:{port}",
+            "--upstream", f"https://{tasks.address}", "--upstream_certificate", str(certificate),
+            "--certificate_output", str(shown), "--evidence", evidence,
+        ]  # fmt: skip
+        for name in names:
+            command += ["--name", name]
+        if enrolment is not None:
+            command += ["--enrolment", str(enrolment)]
+        for option, file in GIVEN.items():
+            if (credentials / file).exists():
+                command += [option, str(credentials / file)]
+        log = workdir / "gate.log"
+        with Process(command, workdir / "flower", log) as gate, closing(tasks):
+            until(
+                shown.exists,
+                f"the gate did not start. See {log}.",
+                alive=lambda: gate.exit_status() is None,
+            )
+            tasks.alive = lambda: link.exit_status() is None and gate.exit_status() is None
+            yield tasks
+
+
+@contextmanager
+def _inner_superlink(workdir: Path) -> Iterator[tuple[Tasks, Path, Process]]:
+    """A SuperLink on a free loopback port for this user alone, its certificate, and its process.
+
+    Its TLS keeps another user, who might take the port first, from passing for it.
+    """
+    port = free_port()
+    secret = make_secret(workdir / "superexec.secret")
+    certificate, key = workdir / "superlink.crt", workdir / "superlink.key"
+    public, private = self_signed(["127.0.0.1"])
+    certificate.write_bytes(public)
+    write_private(key, private)
+    command = [
+        PYTHON, "-m", "cordon.federation.flower.superlink", "--host", "127.0.0.1", "--port", str(port),
+        "--isolation", "process", "--ssl-ca-certfile", str(certificate), "--ssl-certfile", str(certificate),
+        "--ssl-keyfile", str(key), "--enable-supernode-auth",
+        "--disable-runtime-dependency-installation", "--superexec-auth-secret-file", str(secret),
+    ]  # fmt: skip
+    log = workdir / "superlink.log"
+    with Process(command, workdir / "flower", log) as process:
+        tasks = Tasks(f"127.0.0.1:{port}", secret, certificate)
+        until(
+            lambda: _healthy(tasks),
+            f"the SuperLink did not start. See {log}.",
+            alive=lambda: process.exit_status() is None,
+        )
+        key.unlink()
+        yield tasks, certificate, process
+
+
+def supernode(
+    address: str, certificate: Path, key: Path, workdir: Path, proxy: Proxy | None = None
+) -> tuple[Process, Tasks]:
+    """Start a SuperNode that connects to ``address``, through ``proxy`` if any; its tasks are ours."""
+    secret = make_secret(workdir / "superexec.secret")
+    port = free_port()
+    command = [
+        PYTHON, "-m", "cordon.federation.flower.supernode", "--superlink", address,
+        "--root-certificates", str(certificate),
+        "--auth-supernode-private-key", str(key), "--isolation", "process", "--host", "127.0.0.1",
+        "--port", str(port), "--superexec-auth-secret-file", str(secret), "--max-wait-time", "60",
+    ]  # fmt: skip
+    process = Process(command, workdir / "flower", workdir / "supernode.log", proxy=proxy)
+    tasks = Tasks(f"127.0.0.1:{port}", secret, None)
+    tasks.alive = lambda: process.exit_status() is None
+    return process, tasks
+
+
+@contextmanager
+def way_out(address: str, folder: Path | None, name: str, workdir: Path) -> Iterator[Proxy | None]:
+    """The proxy to ``address``: one that goes through the shared ``folder``, or else the environment's."""
+    if folder is None:
+        yield Proxy.of_environment(split_address(address)[0])
+        return
+    shared_folder(folder)
+    port, log = workdir / "transport.port", workdir / "transport.log"
+    port.unlink(missing_ok=True)
+    command = [
+        PYTHON, "-m", "cordon.transport.connect", str(folder), "--address", address, "--name", name,
+        "--port_file", str(port),
+    ]  # fmt: skip
+    with Process(command, workdir / "flower", log) as process:
+        until(
+            port.exists,
+            f"nothing can go through {folder}. See {log}.",
+            alive=lambda: process.exit_status() is None,
+        )
+        yield Proxy.at(f"http://127.0.0.1:{port.read_text()}")
+
+
+@contextmanager
+def relay(folder: Path | None, host: str, port: int, tasks: Tasks, workdir: Path) -> Iterator[None]:
+    """A relay from the shared ``folder``, if any, to our own gate at ``host:port``; ends with the block."""
+    if folder is None:
+        yield
+        return
+    shared_folder(folder)
+    reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]", "": "127.0.0.1"}.get(host, host)
+    command = [PYTHON, "-m", "cordon.transport.cli", str(folder), "--aggregator", f"{reached}:{port}"]
+    with Process(command, workdir / "flower", workdir / "relay.log") as process:
+        others_live = tasks.alive
+        tasks.alive = lambda: others_live() and process.exit_status() is None
+        yield
+
+
+def _healthy(tasks: Tasks) -> bool:
+    import ssl
+
+    import httpx
+
+    assert tasks.certificate is not None
+    context = ssl.create_default_context(cadata=tasks.certificate.decode())
+    try:
+        answer = httpx.get(f"https://{tasks.address}/health", verify=context, timeout=5, trust_env=False)
+        return answer.is_success
+    except httpx.HTTPError:
+        return False

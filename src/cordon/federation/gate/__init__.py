@@ -1,0 +1,1 @@
+"""What stands before the SuperLink: who may come in, and with how much."""

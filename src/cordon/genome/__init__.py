@@ -1,0 +1,1 @@
+"""A reference, its contigs, regions of it, and files that samtools reads."""

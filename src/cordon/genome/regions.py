@@ -1,0 +1,83 @@
+"""Regions of the genome from a BED file, and which alleles lie inside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cordon.errors import InputProblems, Problem
+from cordon.files import StrPath, opened
+
+HEADER_LINE = re.compile(rb"(#|track\b|browser\b)")
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Merged, sorted half-open intervals (0-based bp) by contig."""
+
+    starts: Mapping[str, NDArray[np.int64]]
+    ends: Mapping[str, NDArray[np.int64]]
+
+    def hold(self, contig: str, starts: ArrayLike, ends: ArrayLike) -> NDArray[np.bool_]:
+        """Whether [n] each whole stretch [start, end) lies inside one region."""
+        if contig not in self.starts:
+            return np.zeros(np.shape(starts), dtype=np.bool_)
+        at = np.searchsorted(self.starts[contig], starts, side="right") - 1
+        held: NDArray[np.bool_] = (at >= 0) & (np.asarray(ends) <= self.ends[contig][at])
+        return held
+
+    @property
+    def contigs(self) -> list[str]:
+        """The contigs with regions, in the file's order."""
+        return list(self.starts)
+
+
+def read_regions(path: StrPath) -> Regions:
+    """Read a BED (plain, gzip or bgzip); overlapping and touching intervals are merged.
+
+    Raises InputProblems naming the first malformed lines, or a file without any interval.
+    """
+    problems: list[Problem] = []
+    intervals: dict[str, list[tuple[int, int]]] = {}
+    for row, fields in _lines(path):
+        if len(fields) < 3 or not (fields[1].isdigit() and fields[2].isdigit()):
+            what = "is no BED interval: contig, start and end with tabs between, two whole numbers."
+        elif int(fields[1]) >= int(fields[2]):
+            what = f"start {fields[1].decode()} is not before end {fields[2].decode()}."
+        else:
+            intervals.setdefault(fields[0].decode(), []).append((int(fields[1]), int(fields[2])))
+            continue
+        problems.append(Problem(f"{path}, row {row}", what, "Correct this line or make the BED again."))
+        if len(problems) == 3:
+            break
+    if not intervals and not problems:
+        problems.append(Problem(str(path), "holds no interval.", "Give a BED with at least one region."))
+    if problems:
+        raise InputProblems(problems)
+    merged = {contig: _merged(found) for contig, found in intervals.items()}
+    return Regions(
+        {contig: pairs[:, 0] for contig, pairs in merged.items()},
+        {contig: pairs[:, 1] for contig, pairs in merged.items()},
+    )
+
+
+def _lines(path: StrPath) -> Iterator[tuple[int, list[bytes]]]:
+    with opened(path) as lines:
+        for row, line in enumerate(lines, start=1):
+            if line.strip() and not HEADER_LINE.match(line):
+                yield row, line.rstrip(b"\r\n").split(b"\t")
+
+
+def _merged(intervals: list[tuple[int, int]]) -> NDArray[np.int64]:
+    """The intervals' union, int64 [n, 2], sorted."""
+    union: list[list[int]] = []
+    for start, end in sorted(intervals):
+        if union and start <= union[-1][1]:
+            union[-1][1] = max(union[-1][1], end)
+        else:
+            union.append([start, end])
+    return np.array(union, dtype=np.int64)

@@ -1,0 +1,1 @@
+"""What a run is given: samplesheet, parameters and files, all checked before anything is computed."""

@@ -1,0 +1,271 @@
+"""What a ledger's rows add up to: epsilon round by round, by both accountants, and what is left.
+
+Everything is computed anew from the recorded events; no epsilon that a row states is taken over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cordon.errors import UserError
+from cordon.ledger.cohorts import RESERVED, everybody, histories
+from cordon.ledger.hash_chain import Chain
+from cordon.ledger.site import BUDGET, FOLLOWED, SENT, STOPPED, TESTED
+from cordon.privacy.accountants import ADJACENCY, Event, epsilon_by, epsilons, mechanism_of
+from cordon.privacy.several_sites import at_more_sites
+from cordon.steps import Steps, Tick, silent
+
+MOST_FURTHER_ROUNDS = 10_000
+# Kinds of an aggregator's rows: that a site is about to be sent a round's task, the decision on what came of
+# it, and those of its registry. The first two may cost.
+ASKED, DECISION = "asked", "decision"
+ENROLLED, BANNED, RELEASED = "enrolled", "banned", "released"
+# In whoever's ledger signs the certificate: that an audit of a model began, and what it found.
+AUDIT, AUDITED = "audit", "audited"
+# What a decision can be.
+ACCEPTED, QUARANTINED, MISSING = "accepted", "quarantined", "missing"
+# All kinds of rows, a site's and an aggregator's.
+KINDS = (
+    BUDGET, RESERVED, SENT, STOPPED, FOLLOWED, TESTED, ASKED, DECISION, ENROLLED, BANNED, RELEASED, AUDIT,
+    AUDITED,
+)  # fmt: skip
+
+
+# One of an aggregator's rows, and the events that it charges the row's identity.
+Charge = tuple[Mapping[str, Any], tuple[Event, ...]]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One reservation of a site, or one decision on it.
+
+    The epsilons compose every event of the account up to and with this one, over rounds and runs, and
+    ``mechanism`` names all of theirs; ``epsilon_pld`` is None above MOST_FOR_PLD.
+    """
+
+    run: str
+    round: int
+    state: str
+    events: tuple[Event, ...]
+    mechanism: str
+    epsilon_rdp: float
+    epsilon_pld: float | None
+
+
+@dataclass(frozen=True)
+class Account:
+    """What ``holder`` spent: the site whose ledger this is, or one identity in the aggregator's.
+
+    In a site's ledger that is what a patient spent who took part in all of it (`by_cohort` tells what others
+    did). ``left`` is what lies between epsilon by ``accountant`` and the budget; epsilons do not add, so
+    ``further_rounds`` says how many more events like the last one the budget allows, counted up to
+    MOST_FURTHER_ROUNDS. Both are None where no budget is known. ``at_more_sites`` is what a person comes to
+    who took part elsewhere, too (`cordon.privacy.several_sites`).
+    """
+
+    holder: str
+    unit: str
+    delta: float
+    budget: float | None
+    accountant: str
+    rounds: tuple[Round, ...]
+    left: float | None
+    further_rounds: int | None
+    at_more_sites: tuple[Mapping[str, Any], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``: unit, delta, mechanism and adjacency are in the same object as each epsilon."""
+        about = {"unit": self.unit, "delta": self.delta, "adjacency": ADJACENCY}
+        last = self.rounds[-1]
+        return {
+            "holder": self.holder, **about, "mechanism": last.mechanism, "budget": self.budget,
+            "epsilon_rdp": last.epsilon_rdp, "epsilon_pld": last.epsilon_pld,
+            f"left_by_{self.accountant}": self.left, "further_rounds": self.further_rounds,
+            "at_more_sites": [dict(item) for item in self.at_more_sites],
+            "rounds": [
+                {
+                    "run": item.run, "round": item.round, "state": item.state, **about,
+                    "mechanism": item.mechanism, "events": [event.to_dict() for event in item.events],
+                    "epsilon_rdp": item.epsilon_rdp, "epsilon_pld": item.epsilon_pld,
+                }
+                for item in self.rounds
+            ],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Entry:
+    holder: str
+    run: str
+    round: int
+    state: str
+    unit: str
+    events: tuple[Event, ...]
+
+
+def accounts(
+    rows: Iterable[Mapping[str, Any]], *, epsilon: float | None = None, delta: float | None = None,
+    steps: Steps = silent,
+) -> list[Account]:  # fmt: skip
+    """One account a holder, in the order of first appearance.
+
+    Budget, delta and accountant are those that the ledger recorded last, unless ``epsilon`` or ``delta`` is
+    given. UserError where a row is of no known ledger, or no delta is known.
+    """
+    rows = list(rows)
+    epsilon, delta, accountant = _terms(rows, epsilon, delta)
+    entries: dict[str, list[_Entry]] = {}
+    for entry in _entries(rows):
+        entries.setdefault(entry.holder, []).append(entry)
+    if not entries:
+        return []
+    if delta is None:
+        raise UserError("the ledger records no delta. Give --delta.")
+    with steps("composing", sum(map(len, entries.values())), "rounds") as tick:
+        return [_account(items, epsilon, delta, accountant, tick) for items in entries.values()]
+
+
+def _terms(
+    rows: Sequence[Mapping[str, Any]], epsilon: float | None, delta: float | None
+) -> tuple[float | None, float | None, str]:
+    """The budget in force, where it is known, and the accountant that it is held against."""
+    stated = [row for row in rows if row.get("kind") in (BUDGET, ASKED, DECISION)][-1:]
+    for row in stated:
+        delta = float(row["delta"]) if delta is None else delta
+        epsilon = float(row["epsilon" if row["kind"] == BUDGET else "budget"]) if epsilon is None else epsilon
+    return epsilon, delta, str(stated[0].get("accountant", "rdp")) if stated else "rdp"
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Patients of a site who took part in the same rounds, and what that cost each of them.
+
+    ``ledgers`` are the site ledgers of the folder that hold these rounds, and ``left`` is what the site's
+    budget leaves by ``accountant``.
+    """
+
+    patients: int
+    runs: tuple[str, ...]
+    rounds: int
+    ledgers: tuple[str, ...]
+    unit: str
+    mechanism: str
+    delta: float
+    epsilon_rdp: float
+    epsilon_pld: float | None
+    accountant: str
+    left: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        values = asdict(self)
+        left, accountant = values.pop("left"), values.pop("accountant")
+        return values | {"adjacency": ADJACENCY, f"left_by_{accountant}": left}
+
+
+def by_cohort(
+    own: Chain, beside: Sequence[Chain], *, epsilon: float | None = None, delta: float | None = None
+) -> list[Cohort]:  # fmt: skip
+    """What the patients of a site's ledger ``own`` spent, by history, who spent most first.
+
+    Over all ledgers of the folder; none where it names no cohort. Budget and delta as for `accounts`.
+    """
+    epsilon, delta, accountant = _terms(own.rows, epsilon, delta)
+    if delta is None or not (patients := everybody(own)):
+        return []
+    found = []
+    for history in histories([own, *beside], patients):
+        held = history.reservations
+        rdp, pld = epsilons(history.events, delta)
+        left = None if epsilon is None else epsilon - epsilon_by(accountant, history.events, delta)
+        found.append(
+            Cohort(
+                int(history.patients.sum()), tuple(dict.fromkeys(one.run for one in held)), len(held),
+                tuple(sorted({one.ledger for one in held})), held[0].unit, mechanism_of(history.events),
+                delta, rdp, pld, accountant, None if left is None else max(0.0, left),
+            )
+        )  # fmt: skip
+    return sorted(found, key=lambda cohort: -cohort.epsilon_rdp)
+
+
+def charged(rows: Iterable[Mapping[str, Any]]) -> Iterator[Charge]:
+    """Each of an aggregator's rows that says what a round cost an identity, and the events of it.
+
+    A decision says so. Where a site was asked and there is none, because the aggregator ended before it, the
+    site may have trained and answered: it is charged what it was asked for.
+    """
+    rows = list(rows)
+    decided = {_place(row) for row in rows if row.get("kind") == DECISION}
+    for row in rows:
+        if row.get("kind") == DECISION:
+            yield row, tuple(Event(**event) for event in row["events"])
+        elif row.get("kind") == ASKED and _place(row) not in decided:
+            yield row, (Event(**row["event"]),)
+
+
+def behind(rows: Iterable[Mapping[str, Any]], run: str) -> list[str]:
+    """The identities whose patients the model of ``run`` may tell of, in order.
+
+    That is who was charged in the run, whether or not an update arrived: it may be anywhere. Of whom every
+    answer was refused, nothing is in the model, and nobody vouches for what it says that it spent.
+    """
+    costs = [(row, events) for row, events in charged(rows) if row["run"] == run]
+    return sorted({row["identity"] for row, events in costs if events and row.get("decision") != QUARANTINED})
+
+
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["identity"], row["run"], row["round"]
+
+
+def _entries(rows: list[Mapping[str, Any]]) -> Iterable[_Entry]:
+    for number, row in enumerate(rows, start=1):
+        if row.get("kind") not in KINDS:
+            raise UserError(
+                f"row {number} is of kind {row.get('kind')!r}, which this version does not know. "
+                "Read the ledger with the version of Cordon that wrote it."
+            )
+    sent = {(row["run"], row["round"]) for row in rows if row.get("kind") == SENT}
+    # A round that was asked again at another cost has several reservations; the last one was sent. Equal ones
+    # are one release, at most (`cordon.ledger.cohorts`).
+    reserved = [
+        (row["run"], row["round"], row["unit"], row.get("grouping", ""), Event(**row["event"]))
+        for row in rows if row["kind"] == RESERVED
+    ]  # fmt: skip
+    last = {one[:2]: one for one in reserved}
+    for one in dict.fromkeys(reserved):
+        run, number, unit, _, event = one
+        state = SENT if (run, number) in sent and last[run, number] == one else RESERVED
+        yield _Entry("this site", run, number, state, unit, (event,))
+    for row, events in charged(rows):
+        holder = f"{row['site']} (key {row['identity'][:12]})"
+        yield _Entry(holder, row["run"], row["round"], row.get("decision", ASKED), row["unit"], events)
+
+
+def _account(
+    entries: list[_Entry], budget: float | None, delta: float, accountant: str, tick: Tick
+) -> Account:
+    events: list[Event] = []
+    rounds = []
+    for entry in entries:
+        events += entry.events
+        rdp, pld = epsilons(events, delta)
+        about = entry.run, entry.round, entry.state, entry.events, mechanism_of(events)
+        rounds.append(Round(*about, rdp, pld))
+        tick()
+    left = None if budget is None else max(0.0, budget - epsilon_by(accountant, events, delta))
+    further = _further(events, budget, delta, accountant) if budget is not None and events else None
+    first = entries[0]
+    more = tuple(at_more_sites(events, unit=first.unit, delta=delta, mechanism=rounds[-1].mechanism))
+    return Account(first.holder, first.unit, delta, budget, accountant, tuple(rounds), left, further, more)
+
+
+def _further(events: list[Event], budget: float, delta: float, accountant: str) -> int:
+    fits, beyond = 0, MOST_FURTHER_ROUNDS + 1
+    while beyond - fits > 1:
+        tried = (fits + beyond) // 2
+        if epsilon_by(accountant, [*events, *events[-1:] * tried], delta) <= budget:
+            fits = tried
+        else:
+            beyond = tried
+    return fits

@@ -1,0 +1,1 @@
+"""The variant-scoring model: architectures, initial weights, and the file in which a trained one travels."""

@@ -1,0 +1,1 @@
+"""What privacy claims rest on: gradients, clip, noise, and the accountants of their cost."""

@@ -1,0 +1,1 @@
+"""Reads of a sample: checked, sorted, marked, indexed."""

@@ -1,0 +1,1 @@
+"""Scores of a sample's candidates: calibrated, and written as a VCF."""

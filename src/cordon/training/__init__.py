@@ -1,0 +1,1 @@
+"""DP-SGD on a site's own rows, and training on public ones."""

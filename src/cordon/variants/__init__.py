@@ -1,0 +1,1 @@
+"""Candidate alleles as rows of a table: evidence, context, labels, strata."""

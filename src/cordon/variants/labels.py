@@ -1,0 +1,236 @@
+"""Which candidate alleles are real: compared with a truth set inside its confident regions."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pysam
+from numpy.typing import NDArray
+
+from cordon.calls.normalise import normalise_variants
+from cordon.errors import UserError
+from cordon.files import StrPath
+from cordon.genome.contigs import read_aliases
+from cordon.genome.reference import read_fai
+from cordon.genome.regions import Regions, read_regions
+from cordon.genome.samtools import quiet
+from cordon.steps import Steps, Tick, silent
+from cordon.variants.resources import allele_keys, read_contig
+from cordon.variants.table import (
+    LABELLED,
+    TRUTH_ALLELES_KEY,
+    TRUTH_FOUND_KEY,
+    VARIANTS,
+    read_batches,
+    rows_of,
+    with_images_of,
+    write_batches,
+)
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+# A false candidate this near (bp) to a truth allele that no candidate matches may be that allele,
+# written otherwise; it is neither true nor false.
+AMBIGUOUS_WITHIN = 10
+NOWHERE = -(1 << 62)
+# What the labels of a table rest on.
+SOURCE_KEY = b"cordon.variants.labels"
+TRUTH_SET, KNOWN_SITES = b"truth set", b"known sites"
+
+
+@dataclass
+class TruthContig:
+    """The truth alleles of one contig, sorted: 1-based ``starts``, ``ends`` past REF, and ``keys`` [n].
+
+    ``inside`` says which lie in a confident region, ``found`` which are candidates.
+    """
+
+    starts: Ints
+    ends: Ints
+    keys: pa.Array
+    inside: Bools
+    found: Bools = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.found = np.zeros(len(self.starts), dtype=np.bool_)
+
+    def places(self, positions: Ints, keys: pa.Array) -> pa.Array:
+        """The index [n] of each candidate among the truth alleles, null where it is none."""
+        first, last = np.searchsorted(self.starts, [positions.min(), positions.max() + 1])
+        return pc.add(pc.index_in(keys, self.keys.slice(first, last - first)), first)
+
+    def missed(self) -> tuple[Ints, Ints]:
+        """Starts of the alleles that no candidate matches, and how far those up to each one reach."""
+        rest = ~self.found
+        return self.starts[rest], np.maximum.accumulate(self.ends[rest])
+
+
+Truth = Mapping[str, TruthContig]
+
+
+def label_variants(
+    variants: StrPath,
+    output: StrPath,
+    *,
+    sample: str,
+    reference: StrPath,
+    truth: StrPath,
+    confident: StrPath,
+    aliases: StrPath | None = None,
+    steps: Steps = silent,
+) -> None:
+    """Write the variant table of one sample with ``label`` (1 real, 0 false, null unknown), by a truth set.
+
+    A candidate is real when the truth holds its allele, whatever the genotype; the truth is split and
+    left-aligned as the candidates were. Null is outside the confident regions, or within 10 bp of a truth
+    allele without its candidate. The metadata hold the number of truth alleles inside the confident regions
+    and how many of them are candidates. ``sample`` is the name in the truth; ``aliases`` maps contig names
+    of truth and regions to the reference's. The table is read twice, a row group at a time.
+    Raises UserError where table, truth, regions and reference do not belong together.
+    """
+    names = read_aliases(aliases)
+    contigs = read_fai(f"{os.fspath(reference)}.fai")
+    regions = read_regions(confident)
+    regions = _renamed(regions, names.resolve(regions.contigs, contigs))
+    known = read_truth(truth, reference, sample, regions, aliases=aliases, steps=steps)
+    with steps("comparing with the truth", rows_of(variants), "candidates") as tick:
+        for batch in batches_of_one_sample(variants, tick):
+            _find(batch, known)
+    found = sum(int((contig.inside & contig.found).sum()) for contig in known.values())
+    inside = sum(int(contig.inside.sum()) for contig in known.values())
+    metadata = {
+        TRUTH_ALLELES_KEY: str(inside).encode(),
+        TRUTH_FOUND_KEY: str(found).encode(),
+        SOURCE_KEY: TRUTH_SET,
+    }
+    with steps("labelling", rows_of(variants), "candidates") as tick:
+        batches = read_batches(variants, with_images_of(variants, VARIANTS), tick)
+        labelled = (with_labels(batch, _labels(batch, known, regions)) for batch in batches)
+        write_batches(output, with_images_of(variants, LABELLED), labelled, metadata=metadata)
+
+
+def read_truth(
+    truth: StrPath,
+    reference: StrPath,
+    sample: str,
+    regions: Regions,
+    *,
+    aliases: StrPath | None = None,
+    steps: Steps = silent,
+) -> Truth:
+    """The truth alleles by contig, split and left-aligned.
+
+    The genotype of ``sample`` counts when the file holds it, else that of its only sample; a file
+    without samples is taken to hold only real alleles.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        normalised = Path(folder) / "truth.vcf.gz"
+        normalise_variants(
+            vcf=truth,
+            reference=reference,
+            sample=_truth_sample(truth, sample),
+            output=normalised,
+            aliases=aliases,
+            steps=steps,
+        )
+        with pysam.VariantFile(str(normalised)) as records:
+            contigs = list(records.index)
+        return {contig: _truth_contig(read_contig(normalised, contig), contig, regions) for contig in contigs}
+
+
+def batches_of_one_sample(variants: StrPath, tick: Tick | None = None) -> Iterator[pa.Table]:
+    """The row groups of a variant table; UserError once they hold a second sample."""
+    samples: set[str] = set()
+    for batch in read_batches(variants, VARIANTS, tick):
+        samples.update(pc.unique(batch["sample"]).to_pylist())
+        if len(samples) > 1:
+            raise UserError(f"{variants}: holds more than one sample. Label one sample at a time.")
+        yield batch
+
+
+def with_labels(batch: pa.Table, labels: pa.Array) -> pa.Table:
+    """The batch of a table of VARIANTS as one of LABELLED; any images stay behind."""
+    return batch.add_column(len(VARIANTS), LABELLED.field("label"), labels)
+
+
+def by_contig(batch: pa.Table) -> Iterator[tuple[str, Bools | slice, pa.Table]]:
+    """(contig, its rows, the part of the batch) for each contig of a batch."""
+    contigs = pc.unique(batch["contig"]).to_pylist()
+    for contig in contigs:
+        if len(contigs) == 1:
+            yield contig, slice(None), batch
+        else:
+            rows = pc.equal(batch["contig"], contig)
+            yield contig, rows.to_numpy(), batch.filter(rows)
+
+
+def _truth_sample(truth: StrPath, sample: str) -> str | None:
+    try:
+        with quiet(), pysam.VariantFile(os.fspath(truth)) as records:
+            samples = list(records.header.samples)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{truth}: not a readable VCF ({error}). Copy it again.") from error
+    if sample not in samples and len(samples) > 1:
+        raise UserError(
+            f"{truth}: holds samples {', '.join(samples)}, none of them {sample}. "
+            "Give the truth of this sample."
+        )
+    return sample if sample in samples else next(iter(samples), None)
+
+
+def _truth_contig(alleles: pa.Table, contig: str, regions: Regions) -> TruthContig:
+    starts = alleles["position"].to_numpy()
+    ends = starts + pc.binary_length(alleles["ref"]).to_numpy()
+    keys = allele_keys(alleles["position"], alleles["ref"], alleles["alt"])
+    return TruthContig(starts, ends, keys, regions.hold(contig, starts - 1, ends - 1))
+
+
+def _find(batch: pa.Table, truth: Truth) -> None:
+    """Mark the truth alleles that are candidates of the batch."""
+    for contig, _, part in by_contig(batch):
+        if contig in truth:
+            places = truth[contig].places(part["position"].to_numpy(), _keys(part)).drop_null()
+            truth[contig].found[places.to_numpy()] = True
+
+
+def _labels(batch: pa.Table, truth: Truth, regions: Regions) -> pa.Array:
+    """int8 [rows], once every candidate has been found in the truth."""
+    labels = np.zeros(batch.num_rows, dtype=np.int8)
+    unknown = np.zeros(batch.num_rows, dtype=np.bool_)
+    for contig, rows, part in by_contig(batch):
+        starts = part["position"].to_numpy()
+        ends = starts + pc.binary_length(part["ref"]).to_numpy()
+        real = near = np.zeros(len(starts), dtype=np.bool_)
+        if contig in truth:
+            real = truth[contig].places(starts, _keys(part)).is_valid().to_numpy(zero_copy_only=False)
+            near = _near(*truth[contig].missed(), starts, ends)
+        labels[rows] = real
+        unknown[rows] = ~regions.hold(contig, starts - 1, ends - 1) | (near & ~real)
+    return pa.array(labels, mask=unknown)
+
+
+def _near(missed: Ints, reach: Ints, starts: Ints, ends: Ints) -> Bools:
+    """Whether [n] a missed allele (sorted starts, running maximum of ends) is within AMBIGUOUS_WITHIN bp."""
+    before = np.searchsorted(missed, ends + AMBIGUOUS_WITHIN)
+    furthest = np.concatenate([[NOWHERE], reach])[before]
+    near: Bools = furthest > starts - AMBIGUOUS_WITHIN
+    return near
+
+
+def _keys(part: pa.Table) -> pa.Array:
+    return allele_keys(part["position"], part["ref"], part["alt"])
+
+
+def _renamed(regions: Regions, names: Mapping[str, str]) -> Regions:
+    return Regions(
+        {names.get(contig, contig): starts for contig, starts in regions.starts.items()},
+        {names.get(contig, contig): ends for contig, ends in regions.ends.items()},
+    )
