@@ -28,7 +28,7 @@ from cordon.federation.aggregator.checkpoint import Checkpoints
 from cordon.federation.aggregator.exchange import Exchange, read
 from cordon.federation.aggregator.judge import ACCEPTED, Answer, Auditor, Decision
 from cordon.federation.aggregator.noise_checks import reference
-from cordon.federation.aggregator.run import Aggregation, Limits
+from cordon.federation.aggregator.run import Aggregation, RoundLimits
 from cordon.federation.messages import TRAINED, Reply
 from cordon.federation.plan import Plan, Site
 from cordon.ledger.log import ChainedLog
@@ -102,7 +102,7 @@ def timed(way: str, count: int, rounds: int, answer_after: float) -> tuple[float
         log = ChainedLog(Path(folder) / "ledger.sqlite")
         run = Aggregation(
             plan, sites, FEATURES, ledger=log, checkpoints=Checkpoints(Path(folder), log),
-            limits=Limits(1, 1.0, 1.0), say=lambda line: None,
+            limits=RoundLimits(1, 1.0, 1.0), say=lambda line: None,
         )  # fmt: skip
         if way == "plain":
             run._auditor = Plain(plan, log, expected=run.parameters)

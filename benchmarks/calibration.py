@@ -16,12 +16,12 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from cordon.arrays import Floats
 from cordon.privacy.accountants import statement
 from cordon.privacy.mechanisms import Randomness
 from cordon.scoring.calibrate import Calibration, calibrate, uncalibrated
 from cordon.scoring.private_calibration import Settings, estimate, noisy, sums
 
-Floats = NDArray[np.float64]
 TESTED = 2_000
 
 

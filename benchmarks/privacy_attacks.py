@@ -23,7 +23,7 @@ from typing import Any
 import click
 import numpy as np
 
-from cordon.auditing.attack_scores import Estimate, Rate
+from cordon.auditing.attack_scores import Estimate, TruePositiveRate
 from cordon.auditing.canaries import audit_one_run
 from cordon.auditing.carriers import CarrierResult, probe, rarest
 from cordon.auditing.inversion import METHODS, invert
@@ -148,7 +148,7 @@ def told(row: dict[str, Any]) -> str:
     return f"{line}  " + "  ".join(rate(own) for own in result.score.rates)
 
 
-def rate(own: Rate) -> str:
+def rate(own: TruePositiveRate) -> str:
     return f"TPR at {own.fpr:.1%}: {percent(own.tpr) if own.tpr else f'none ({own.reason})'}"
 
 

@@ -31,8 +31,8 @@ from cordon.simulation.fragments import join, shear
 from cordon.simulation.reads import sequence_reads
 from cordon.simulation.sequence import tandem_repeats
 from cordon.simulation.variants import haplotype
-from cordon.variants.encode import Identity, encode
-from cordon.variants.same_person import Sample, alike, compared, read_samples
+from cordon.variants.encode import SampleIdentity, encode
+from cordon.variants.same_person import SnvSketch, alike, compared, read_samples
 from cordon.variants.table import VARIANTS, write_batches
 
 STRETCHES, STRETCH = 100, 10_000_000
@@ -76,7 +76,7 @@ def child(source: np.random.Generator, mother: Genome, father: Genome) -> Genome
     return np.stack(copies, axis=1)
 
 
-def called(source: np.random.Generator, genome: Genome, calls: Calls) -> Sample:
+def called(source: np.random.Generator, genome: Genome, calls: Calls) -> SnvSketch:
     """The sample that calls make of a genome."""
     copies = genome.sum(axis=1)
     lost = source.random(copies.shape) < calls.missed + calls.homozygous
@@ -90,12 +90,12 @@ def called(source: np.random.Generator, genome: Genome, calls: Calls) -> Sample:
     return sample("sample", np.unique(STRETCH * stretches + places))
 
 
-def sample(name: str, alleles: NDArray[np.int64]) -> Sample:
+def sample(name: str, alleles: NDArray[np.int64]) -> SnvSketch:
     """A sample of numbered alleles: a bijection spreads them, as hashes are."""
     hashes = alleles.astype(np.uint64)
     for shift, factor in ((33, 0xFF51AFD7ED558CCD), (33, 0xC4CEB9FE1A85EC53)):
         hashes = (hashes ^ (hashes >> np.uint64(shift))) * np.uint64(factor)
-    return Sample.of(name, "site", name, hashes ^ (hashes >> np.uint64(33)), alleles // STRETCH)
+    return SnvSketch.of(name, "site", name, hashes ^ (hashes >> np.uint64(33)), alleles // STRETCH)
 
 
 def by_kinship(source: np.random.Generator, path: Path, families: int) -> Iterator[dict[str, object]]:
@@ -147,7 +147,7 @@ def by_reads(source: np.random.Generator, folder: Path, coverage: float) -> dict
             bcftools_call(bam=bam, sample=name, reference=fasta, output=calls)
             normalise_variants(vcf=calls, reference=fasta, sample=name, output=normal)
             rows = encode(
-                identity=Identity("s", name, name), sample=name, reference=fasta,
+                identity=SampleIdentity("s", name, name), sample=name, reference=fasta,
                 calls={"bcftools": normal}, bam=bam,
             )  # fmt: skip
             tables.append(folder / f"{name}.parquet")

@@ -34,14 +34,14 @@ from cordon.model.released import Model
 from cordon.privacy.accountants import ADJACENCY, GAUSSIAN, LAPLACE, statement
 from cordon.training.pretrain import fit
 from cordon.training.units import Units
-from cordon.variants.encode import Identity, encode
+from cordon.variants.encode import SampleIdentity, encode
 from cordon.variants.features import FEATURES
 from cordon.variants.labels import label_variants
 from cordon.variants.table import LABELLED, VARIANTS, matrix, read_table, write_batches
 
 OF_REFERENCE = ("f_homopolymer", "f_repeat_unit", "f_repeat_length", "f_gc")
 FOLDS, BLOCK, DELTA = 5, 50_000, 1e-5
-IDENTITY = Identity("site", "patient", "sample")
+IDENTITY = SampleIdentity("site", "patient", "sample")
 
 
 @dataclass(frozen=True)

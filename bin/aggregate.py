@@ -60,7 +60,7 @@ def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...],
          progress_file: str | None, output: str, record: str) -> Facts:  # fmt: skip
     """Wait for the enrolled sites, train the model with them and write it."""
     from cordon.federation.aggregator.record import Record
-    from cordon.federation.aggregator.run import Limits
+    from cordon.federation.aggregator.run import RoundLimits
     from cordon.federation.aggregator.service import serve
     from cordon.federation.plan import read_enrolment, read_plan
     from cordon.model.released import Model
@@ -92,7 +92,8 @@ def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...],
         model, _ = serve(
             plan, sites, FEATURES, credentials=Path(credentials),
             host=host, port=int(port), state=Path(state), workdir=Path("flower"),
-            limits=Limits(min_sites, join_deadline, round_deadline, ban_after), say=tell.say, start=start,
+            limits=RoundLimits(min_sites, join_deadline, round_deadline, ban_after),
+            say=tell.say, start=start,
             save=save, evidence=evidence, names=names, transport=transport_dir,
         )  # fmt: skip
         tell.say(f"model {model.hash[:12]} after {model.privacy['rounds']} rounds")

@@ -6,7 +6,7 @@ import click
 from cordon.calls.read import parse_calls
 from cordon.console.commands import EXISTING, OUTPUT, Facts, command
 from cordon.console.progress import shown
-from cordon.variants.encode import Identity, encode
+from cordon.variants.encode import SampleIdentity, encode
 from cordon.variants.table import PILEUP, VARIANTS, write_batches
 
 
@@ -36,7 +36,7 @@ def main(
     """Join the callers' candidates of a sample into one variant table with features."""
     paths = parse_calls(calls)
     batches = encode(
-        identity=Identity.read(pseudonyms, site),
+        identity=SampleIdentity.read(pseudonyms, site),
         sample=sample,
         bam=bam,
         reference=reference,

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from cordon.console.commands import EXISTING_FOLDER, OUTPUT, PRIVATE_ERRORS, Facts, command, each, facts
-from cordon.inputs.samplesheet import CALLS
+from cordon.inputs.samplesheet import VCF_COLUMNS
 from cordon.inputs.sarek import samplesheet_from_sarek
 
 
@@ -20,9 +20,9 @@ from cordon.inputs.sarek import samplesheet_from_sarek
 def main(sarek: str, folder: str | None, site: str, callers: str, output: str) -> Facts:
     """Write the samplesheet of a results folder of nf-core/sarek."""
     wanted = callers.split(",")
-    unknown = [caller for caller in wanted if caller not in CALLS]
+    unknown = [caller for caller in wanted if caller not in VCF_COLUMNS]
     if unknown:
-        remedy = f"Give some of {', '.join(CALLS)}, with commas between."
+        remedy = f"Give some of {', '.join(VCF_COLUMNS)}, with commas between."
         raise click.BadParameter(f"{unknown[0]} is no caller. {remedy}", param_hint="--callers")
     rows = samplesheet_from_sarek(
         sarek=sarek, folder=folder or Path(sarek).resolve(), site=site, callers=wanted, output=output

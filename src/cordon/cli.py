@@ -25,7 +25,7 @@ from cordon.transport.cli import relay
 
 if TYPE_CHECKING:
     from cordon.ledger.hash_chain import Chain
-    from cordon.ledger.spending import Account, Cohort, Round
+    from cordon.ledger.spending import Account, Cohort, RoundSpending
 
 COLUMNS = ("run", "round", "state", "mechanism", "noise", "rate", "steps", "epsilon RDP", "epsilon PLD")
 ledger_file = click.argument("ledger_file", metavar="LEDGER", type=EXISTING)
@@ -217,7 +217,7 @@ def _table(account: Account) -> Iterator[str]:
     yield f"left by {account.accountant.upper()}: {left} {of}{rounds}"
 
 
-def _cells(item: Round) -> tuple[str, ...]:
+def _cells(item: RoundSpending) -> tuple[str, ...]:
     def each(value: Callable[[Any], str]) -> str:
         return ", ".join(value(event) for event in item.events) or "-"
 

@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 
 from certificate_lab import PLAN, Lab, left_by_a_run
 from cordon.auditing import release
-from cordon.auditing.attack_scores import AttackScore, Estimate, Rate
+from cordon.auditing.attack_scores import AttackScore, Estimate, TruePositiveRate
 from cordon.auditing.certificate import verify
-from cordon.auditing.release import Evidence, Limits, examine
+from cordon.auditing.release import AttackLimits, Audited, examine
 from cordon.cli import main
 from cordon.federation import messages
 from cordon.federation.plan import Plan
@@ -46,12 +46,12 @@ def units() -> Units:
 
 
 @pytest.fixture
-def evidence(tmp_path, units) -> Evidence:
+def evidence(tmp_path, units) -> Audited:
     lab = Lab(tmp_path)
-    return Evidence(lab.model, PLAN, lab.model.parameters, lab.chain, units, model_hash=lab.model.hash)
+    return Audited(lab.model, PLAN, lab.model.parameters, lab.chain, units, model_hash=lab.model.hash)
 
 
-def first_fault(evidence: Evidence):
+def first_fault(evidence: Audited):
     return next((check for check in examine(evidence, trainings=8, seed=1) if check.failed), None)
 
 
@@ -92,7 +92,7 @@ def test_what_too_few_units_leave_untried_is_said(evidence, units):
 
 def test_attacks_on_so_few_units_that_perfect_ones_would_pass_are_no_pass(evidence, units):
     ten = replace(evidence, trained=release.some(units, 10, np.random.default_rng(0)))
-    limits = Limits(auc=0.999, tpr=0.999)
+    limits = AttackLimits(auc=0.999, tpr=0.999)
     checks = {check.name: check for check in examine(ten, limits=limits, trainings=8, seed=1)}
     assert checks["membership"].verdict == UNABLE
     assert checks["membership"].most == "not even an attack that is always right would have failed it"
@@ -154,7 +154,7 @@ def test_a_raw_loss_in_a_message_is_refused(evidence, monkeypatch):
 
 def scored(auc: float, tpr: float, fpr: float = 0.01) -> AttackScore:
     around = Estimate(tpr, tpr - 0.01, tpr + 0.01)
-    rate = Rate(fpr, around, Estimate(fpr, fpr / 2, fpr))
+    rate = TruePositiveRate(fpr, around, Estimate(fpr, fpr / 2, fpr))
     return AttackScore(Estimate(auc, auc - 0.01, auc + 0.01), (rate,), 9, 9, 9, 9, 0.95)
 
 
@@ -176,7 +176,7 @@ def scored(auc: float, tpr: float, fpr: float = 0.01) -> AttackScore:
 def test_attacks_are_held_against_limits_and_against_the_plans_trade_off_curve(score, epsilon, expected):
     noise = calibrate_noise(epsilon=epsilon, delta=1e-5, sampling_rate=0.5, steps=100)
     curve = tradeoff([Event(noise, 0.5, 10)] * 10, 1e-5)
-    found = list(release._score_faults(score, curve, Limits()))
+    found = list(release._score_faults(score, curve, AttackLimits()))
     assert len(found) == len(expected)
     assert all(part in fault for part, fault in zip(expected, found, strict=True))
 

@@ -32,7 +32,8 @@ def aggregation(folder, plan=None):
     ledger = ChainedLog(folder / "ledger.sqlite")
     return aggregator.Aggregation(
         plan or room.AGREED.started(), room.SITES, room.FEATURES, ledger=ledger,
-        checkpoints=Checkpoints(folder, ledger), limits=aggregator.Limits(1, 1.0, 1.0), say=lambda line: None,
+        checkpoints=Checkpoints(folder, ledger), limits=aggregator.RoundLimits(1, 1.0, 1.0),
+        say=lambda line: None,
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from cordon.attestation.policy import Policy
 from cordon.errors import AttestationError, UserError
 from cordon.federation.flower import processes
 from cordon.federation.gate import app, listener
-from cordon.federation.gate.limits import Bounds, Rate, client_of
+from cordon.federation.gate.limits import Bounds, TokenBucket, client_of
 from served_gate import (
     ALLOWED_PATH,
     ServedGate,
@@ -303,7 +303,7 @@ def test_too_many_requests_of_one_client_are_refused_and_another_is_served():
 
 def test_a_hundred_sites_behind_one_address_that_poll_ten_times_a_second_are_all_served():
     now = [0.0]
-    rate = Rate(Bounds.rate, Bounds.burst, clock=lambda: now[0])
+    rate = TokenBucket(Bounds.rate, Bounds.burst, clock=lambda: now[0])
     for _ in range(100 * 50):  # a message comes to all of them at once
         assert rate.take("nat")
     for tick in range(600):
@@ -313,7 +313,7 @@ def test_a_hundred_sites_behind_one_address_that_poll_ten_times_a_second_are_all
 
 
 def test_clients_that_ask_once_do_not_fill_the_memory():
-    rate = Rate(1, 2)
+    rate = TokenBucket(1, 2)
     for number in range(30_000):
         assert rate.take(str(number))
     assert len(rate._levels) == 10_000
@@ -436,7 +436,7 @@ def test_evidence_is_for_the_nonce_and_its_cost_is_bounded():
 
 
 def test_the_gates_evidence_binds_the_nonce_to_the_key_that_tls_shows(tmp_path):
-    identity = listener.Identity.made("127.0.0.1", ())
+    identity = listener.TLSIdentity.made("127.0.0.1", ())
     machine = Emulator.at(tmp_path)
     served = ServedGate(BOUNDS, evidence=app.evidence_source(f"emulator:{tmp_path}", identity.spki))
     served.identity = identity
@@ -460,14 +460,14 @@ def test_an_unknown_provider_is_named():
 
 
 def test_the_made_certificate_is_for_its_names_and_a_key_of_this_process():
-    identity = listener.Identity.made("0.0.0.0", ["aggregator.example", "192.0.2.7"])
+    identity = listener.TLSIdentity.made("0.0.0.0", ["aggregator.example", "192.0.2.7"])
     leaf = x509.load_pem_x509_certificate(identity.certificate)
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["aggregator.example"]
     assert [str(one) for one in names.get_values_for_type(x509.IPAddress)] == ["192.0.2.7"]
-    assert identity.key != listener.Identity.made("127.0.0.1", ()).key
+    assert identity.key != listener.TLSIdentity.made("127.0.0.1", ()).key
     with pytest.raises(UserError, match="--name"):
-        listener.Identity.made("0.0.0.0", ())
+        listener.TLSIdentity.made("0.0.0.0", ())
 
 
 def test_an_older_tls_is_refused(served):
@@ -484,9 +484,9 @@ def test_an_older_tls_is_refused(served):
 
 
 def test_a_key_that_does_not_match_is_a_users_error():
-    one, other = (listener.Identity.made("127.0.0.1", ()) for _ in range(2))
+    one, other = (listener.TLSIdentity.made("127.0.0.1", ()) for _ in range(2))
     with pytest.raises(UserError, match="that match"):
-        listener.Identity(one.certificate, other.key).context()
+        listener.TLSIdentity(one.certificate, other.key).context()
 
 
 # Fuzzing

@@ -20,7 +20,7 @@ from cordon.auditing.claims import check_claims
 from cordon.errors import FederationError, Unreachable
 from cordon.federation.aggregator.checkpoint import Checkpoints
 from cordon.federation.aggregator.registry import Registry
-from cordon.federation.aggregator.run import Aggregation, Limits
+from cordon.federation.aggregator.run import Aggregation, RoundLimits
 from cordon.federation.messages import Reply
 from cordon.federation.plan import Plan, read_enrolment, read_plan
 from cordon.federation.site import participate
@@ -77,7 +77,8 @@ class House:
         room = Room(self, sites, epsilon, run_epsilon)
         aggregation = Aggregation(
             plan.started(), sites, FEATURES, ledger=ledger, say=self.said.append,
-            checkpoints=Checkpoints(self.state / "aggregator", ledger), limits=Limits(len(sites), 1.0, 1.0),
+            checkpoints=Checkpoints(self.state / "aggregator", ledger),
+            limits=RoundLimits(len(sites), 1.0, 1.0),
         )  # fmt: skip
         model = aggregation.run(room)
         aggregation._checkpoints.discard()

@@ -631,7 +631,7 @@ def test_pseudonyms_stay_the_same_for_a_site_and_say_nothing_elsewhere(run):
 def test_the_workflow_stages_every_file_that_a_row_names_and_callers_are_the_same_everywhere():
     staged = (ROOT / "subworkflows" / "inputs.nf").read_text()
     assert all(f"'{column}'" in staged for column in FILES)
-    assert set(CALLERS) == set(samplesheet.CALLS) == set(sarek.ENDS)
+    assert set(CALLERS) == set(samplesheet.VCF_COLUMNS) == set(sarek.ENDS)
     assert list(read_json(ROOT / "modules/check_inputs/schema_input.json")["items"]["properties"]) == list(
         COLUMNS
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from cordon.variants.encode import Identity, encode
+from cordon.variants.encode import SampleIdentity, encode
 from cordon.variants.table import VARIANTS
 
 HC_HEADER = [
@@ -29,7 +29,7 @@ def snv(lab, position):
     return ref, other(ref)
 
 
-IDENTITY = Identity("a", "p", "pseudonym")
+IDENTITY = SampleIdentity("a", "p", "pseudonym")
 
 
 def encoded(lab, calls, reads=None, **options):

@@ -13,7 +13,7 @@ from cordon.auditing import certificate
 from cordon.auditing.attempts import Attempt
 from cordon.auditing.certificate import Subject
 from cordon.auditing.claims import check_claims
-from cordon.auditing.release import Limits, settings_of
+from cordon.auditing.release import AttackLimits, settings_of
 from cordon.auditing.training import trained_by
 from cordon.federation.plan import Plan
 from cordon.ledger.hash_chain import read_private_key
@@ -90,7 +90,7 @@ class Lab:
         path = folder / "certificate.json"
         found = self.claims()
         log = ChainedLog(self.path)
-        attempt = Attempt(self.path, self.model.hash, settings_of(Limits(), 64))
+        attempt = Attempt(self.path, self.model.hash, settings_of(AttackLimits(), 64))
         tip = attempt.done([found, *checks])
         trained = trained_by(log, PLAN.run)
         subject = Subject(self.model, PLAN, SITES, tip, trained, attempt.to_dict())

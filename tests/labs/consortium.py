@@ -155,7 +155,7 @@ class Consortium:
             return serve(
                 plan, self.sites, FEATURES, credentials=self.folder / "run" / "aggregator", host=self.host,
                 port=self.port, state=self.folder / "aggregator", workdir=self.folder / "work",
-                limits=aggregator.Limits(**wait), say=listen, evidence=evidence, transport=transport,
+                limits=aggregator.RoundLimits(**wait), say=listen, evidence=evidence, transport=transport,
                 names=[self.address.rpartition(":")[0]],
             )  # fmt: skip
 

@@ -100,7 +100,7 @@ def attempt(folder: Path, die_at: int | None, lines: Path | None = None) -> None
     checkpoints = Checkpoints(folder, ledger)
     aggregation = aggregator.Aggregation(
         plan, SITES, FEATURES, ledger=ledger, checkpoints=checkpoints,
-        limits=aggregator.Limits(2, 5.0, 5.0), say=lambda words: None,
+        limits=aggregator.RoundLimits(2, 5.0, 5.0), say=lambda words: None,
     )  # fmt: skip
     model = aggregation.run(Room(folder))  # type: ignore[arg-type]
     model.save(folder / "model.safetensors")

@@ -54,7 +54,7 @@ class ServedGate:
 
     def __init__(self, bounds: Bounds, *, timeless: bool = False, **options: Any) -> None:
         self._timeless, self._now, self._thawed = timeless, 1000.0, 0.0
-        self.identity = listener.Identity.made("127.0.0.1", ())
+        self.identity = listener.TLSIdentity.made("127.0.0.1", ())
         self.upstream = Recorder()
         self.upstream_url = ""
         self.app: Any = None

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
-from cordon.variants.encode import Identity, encode
+from cordon.variants.encode import SampleIdentity, encode
 from cordon.variants.features import FEATURES
 from cordon.variants.labels import label_variants
 from cordon.variants.table import LABELLED, VARIANTS, matrix, read_table, write_batches
@@ -39,7 +39,7 @@ SOURCES = {
 
 def labelled(folder: Path, caller: str, name: str):
     parts = encode(
-        identity=Identity("site", "patient", "sample"), sample="NA12878",
+        identity=SampleIdentity("site", "patient", "sample"), sample="NA12878",
         reference=folder / "reference.fasta", calls={caller: folder / f"{name}.vcf.gz"},
     )  # fmt: skip
     variants, output = folder / "v.parquet", folder / "l.parquet"

@@ -56,7 +56,7 @@ def play(folder, plan, *, delta=DELTA, **lost):
     ledger = ChainedLog(folder / "ledger.sqlite")
     run = aggregator.Aggregation(
         plan.started(), room.SITES, room.FEATURES, ledger=ledger, say=said.append,
-        checkpoints=Checkpoints(folder, ledger), limits=aggregator.Limits(1, 1.0, 1.0),
+        checkpoints=Checkpoints(folder, ledger), limits=aggregator.RoundLimits(1, 1.0, 1.0),
     )  # fmt: skip
     exchange = Room(folder, **lost)
     for one, participant in exchange._participants.items():

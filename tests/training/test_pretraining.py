@@ -14,7 +14,7 @@ from conftest import table_row
 from cordon.cli import main
 from cordon.errors import UserError
 from cordon.federation.aggregator.checkpoint import Checkpoints
-from cordon.federation.aggregator.run import Aggregation, Limits
+from cordon.federation.aggregator.run import Aggregation, RoundLimits
 from cordon.federation.plan import Plan, Site
 from cordon.ledger.log import ChainedLog
 from cordon.model.initial_weights import initial_parameters
@@ -119,7 +119,7 @@ def aggregation(tmp_path, plan, start):
     log = ChainedLog(tmp_path / "ledger.sqlite")
     return Aggregation(
         plan, [SITE], FEATURES, ledger=log, checkpoints=Checkpoints(tmp_path, log),
-        limits=Limits(1, 1.0, 1.0), say=lambda _: None, start=start,
+        limits=RoundLimits(1, 1.0, 1.0), say=lambda _: None, start=start,
     )  # fmt: skip
 
 

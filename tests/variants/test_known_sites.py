@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from conftest import Lab
 from cordon.errors import UserError
-from cordon.variants.encode import Identity, encode
+from cordon.variants.encode import SampleIdentity, encode
 from cordon.variants.features import FEATURES
 from cordon.variants.known_sites import CONTEXT, FEWEST, Selection, label_by_known_sites
 from cordon.variants.pileup_images import SIZE
@@ -143,7 +143,7 @@ def test_half_of_the_truth_as_known_sites_gives_pure_labels_on_real_calls(
 ) -> None:
     calls = {"haplotypecaller": "haplotype_caller", "other": "unified_genotyper"}
     parts: Iterator[pa.Table] = encode(
-        identity=Identity("a", "p", "s"),
+        identity=SampleIdentity("a", "p", "s"),
         sample="NA12878",
         reference=real_calls / "reference.fasta",
         calls={caller: real_calls / f"{name}.vcf.gz" for caller, name in calls.items()},

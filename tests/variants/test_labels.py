@@ -12,7 +12,7 @@ from cordon.calls.normalise import bcftools_call, normalise_variants
 from cordon.errors import InputProblems, UserError
 from cordon.genome.regions import read_regions
 from cordon.variants import labels
-from cordon.variants.encode import Identity, encode
+from cordon.variants.encode import SampleIdentity, encode
 from cordon.variants.features import FEATURES
 from cordon.variants.labels import label_variants
 from cordon.variants.pileup_images import SIZE
@@ -215,7 +215,7 @@ def test_real_reads_give_the_truth_of_na12878(na12878, na12878_reference, na1287
     bcftools_call(bam=na12878_bam, sample="NA12878", reference=reference, output=called)
     normalise_variants(vcf=called, reference=reference, sample="NA12878", output=normal)
     parts = encode(
-        identity=Identity("a", "p", "s"),
+        identity=SampleIdentity("a", "p", "s"),
         sample="NA12878",
         bam=na12878_bam,
         reference=reference,

@@ -20,11 +20,11 @@ from cordon.simulation.reads import sequence_reads
 from cordon.simulation.sequence import tandem_repeats
 from cordon.simulation.variants import haplotype
 from cordon.training.units import Units
-from cordon.variants.encode import Identity, encode
+from cordon.variants.encode import SampleIdentity, encode
 from cordon.variants.same_person import (
     AS_ONE,
     LIKE_ONE,
-    Sample,
+    SnvSketch,
     alike,
     compared,
     one_id,
@@ -173,7 +173,7 @@ def test_too_few_alleles_and_those_that_no_filter_passes_show_nothing(tmp_path):
 def sample(name, numbers):
     """One that carries alleles of these numbers, spread over many windows."""
     hashes = np.asarray(numbers, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return Sample.of(name, "s", name, hashes, np.asarray(numbers) // 10)
+    return SnvSketch.of(name, "s", name, hashes, np.asarray(numbers) // 10)
 
 
 def test_an_exome_is_compared_with_a_genome_on_what_it_covers():
@@ -235,7 +235,7 @@ def test_one_person_sequenced_and_called_twice_is_found(tmp_path):
         sequenced(world, number, name, np.random.default_rng(seed), bam)
         bcftools_call(bam=bam, sample=name, reference=reference, output=calls)
         normalise_variants(vcf=calls, reference=reference, sample=name, output=normal)
-        rows = encode(identity=Identity("s", f"p{name}", name), sample=name, reference=reference,
+        rows = encode(identity=SampleIdentity("s", f"p{name}", name), sample=name, reference=reference,
                       calls={"bcftools": normal}, bam=bam)  # fmt: skip
         paths.append(tmp_path / f"{name}.parquet")
         write_batches(paths[-1], VARIANTS, rows)

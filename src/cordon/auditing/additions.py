@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from cordon.arrays import Floats
 from cordon.auditing.checks import Check
 from cordon.auditing.made_up_rows import (
     LONG_ROWS,
@@ -28,7 +29,7 @@ from cordon.auditing.made_up_rows import (
     table_of,
     units_of,
 )
-from cordon.auditing.made_up_site import PATIENTS, Round, apart, as_told, played, repeated, some_rounds
+from cordon.auditing.made_up_site import PATIENTS, PlayedRound, apart, as_told, played, repeated, some_rounds
 from cordon.auditing.recorder import Recorded, counted, recording, span
 from cordon.auditing.step_bound import declared_count_noise, declared_noise
 from cordon.federation.plan import Plan
@@ -38,8 +39,6 @@ from cordon.privacy.mechanisms import GRID_BITS, Randomness
 from cordon.training import dpsgd
 from cordon.variants.features import FEATURES
 from cordon.variants.pileup_images import WITH_IMAGES
-
-Floats = npt.NDArray[np.float64]
 
 NEIGHBOURS = "Does one unit, with all its rows, move releases by no more than the clip, and nothing else?"
 # Every made-up gradient is longer than this clip, which takes the place of a plan's larger one. Noise that is
@@ -51,11 +50,11 @@ RATE, FEWEST_STEPS, STEPS, IMAGE_STEPS = 0.5, 8, 12, 4
 
 
 @dataclass(frozen=True)
-class Site:
+class PlayedSite:
     """What a played site read and did: its number of ``units``, its ``rounds``, the ``samples`` in each."""
 
     units: int
-    rounds: list[Round]
+    rounds: list[PlayedRound]
     samples: list[list[npt.NDArray[np.intp]]]
 
 
@@ -107,7 +106,7 @@ def _found(plan: Plan, rounds: Sequence[int]) -> tuple[list[str], float, float]:
     return list(dict.fromkeys(faults)), float(moved.max()), float(by_count.max())
 
 
-def _sites(plan: Plan, rounds: Sequence[int]) -> dict[str, Site]:
+def _sites(plan: Plan, rounds: Sequence[int]) -> dict[str, PlayedSite]:
     """Sites that differ by a unit or more, by name.
 
     One has the ``long`` patient, one is ``without`` its last unit, one ``bare`` of the patient, one has an
@@ -128,13 +127,13 @@ def _sites(plan: Plan, rounds: Sequence[int]) -> dict[str, Site]:
     }
 
 
-def _play(tables: Sequence[pa.Table], plan: Plan, rounds: Sequence[int], spent: Sequence[str]) -> Site:
+def _play(tables: Sequence[pa.Table], plan: Plan, rounds: Sequence[int], spent: Sequence[str]) -> PlayedSite:
     """A site of ``tables``, whose process draws what every other one's does: nothing of it is private."""
     units = units_of(tables, plan)
     samples: list[list[npt.NDArray[np.intp]]] = []
     vars(dpsgd)["Randomness"] = lambda: coupled(samples)
     with recording(instead=partial(_instead, plan)) as recorder:
-        return Site(len(units), played(plan, lambda plan: units, recorder, rounds, spent), samples)
+        return PlayedSite(len(units), played(plan, lambda plan: units, recorder, rounds, spent), samples)
 
 
 def coupled(samples: list[list[npt.NDArray[np.intp]]]) -> Randomness:
@@ -163,7 +162,7 @@ def _instead(plan: Plan, place: int, parameters: int) -> tuple[Floats, float]:
     return np.random.default_rng(place).normal(size=parameters), clip
 
 
-def _beside_releases(one: Site, other: Site) -> Iterator[str]:
+def _beside_releases(one: PlayedSite, other: PlayedSite) -> Iterator[str]:
     """What differs between two sites that went on with the same releases."""
     for name in ("position", "clip", "noise_variance"):
         if any(not np.array_equal(getattr(a, name), getattr(b, name)) for a, b in _steps(one, other)):
@@ -173,7 +172,7 @@ def _beside_releases(one: Site, other: Site) -> Iterator[str]:
         yield "updates differ where releases are the same"
 
 
-def _moved(one: Site, less: Site, plan: Plan) -> tuple[list[str], float, float]:
+def _moved(one: PlayedSite, less: PlayedSite, plan: Plan) -> tuple[list[str], float, float]:
     """What is wrong with how the last unit of ``one`` moves releases, and by how much it does at most."""
     settings, limit = plan.settings_for(PATIENTS), 1.0 + _rounding(plan)
     hidden = 0.5 + 2.0 ** (1 - GRID_BITS) * declared_count_noise(plan) + 1e-6
@@ -198,7 +197,7 @@ def _moved(one: Site, less: Site, plan: Plan) -> tuple[list[str], float, float]:
     return faults, moved, by_count
 
 
-def _steps(one: Site, other: Site) -> Iterator[tuple[Recorded, Recorded]]:
+def _steps(one: PlayedSite, other: PlayedSite) -> Iterator[tuple[Recorded, Recorded]]:
     for a, b in zip(one.rounds, other.rounds, strict=True):
         yield from zip(a.releases, b.releases, strict=False)
 

@@ -14,13 +14,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
+from cordon.arrays import Bools, Floats
 from cordon.errors import UserError
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 FALSE_POSITIVE_RATES = (0.001, 0.01)
 CONFIDENCE = 0.95
@@ -39,7 +36,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Rate:
+class TruePositiveRate:
     """The true-positive rate at a false-positive rate ``fpr``, and the rate ``reached`` by its threshold.
 
     Both None, with the ``reason``, where the non-members are too few to see such a rate.
@@ -56,7 +53,7 @@ class AttackScore:
     """One attack's measures; ``members`` and ``non_members`` are (target, unit) pairs."""
 
     auc: Estimate
-    rates: tuple[Rate, ...]
+    rates: tuple[TruePositiveRate, ...]
     targets: int
     units: int
     members: int
@@ -112,7 +109,7 @@ def area(score: Floats, member: Bools, *, confidence: float = CONFIDENCE) -> Est
     return Estimate(value, low, high)
 
 
-def rate_at(fpr: float, score: Floats, member: Bools, *, confidence: float = CONFIDENCE) -> Rate:
+def rate_at(fpr: float, score: Floats, member: Bools, *, confidence: float = CONFIDENCE) -> TruePositiveRate:
     """The share of members above the threshold that at most ``fpr`` of the others pass.
 
     The threshold comes from the others' own scores, so the rate that it really has is uncertain too:
@@ -120,9 +117,9 @@ def rate_at(fpr: float, score: Floats, member: Bools, *, confidence: float = CON
     """
     others = np.sort(score[~member])[::-1]
     if others.size < 1.0 / fpr:
-        return Rate(fpr, None, None, f"{others.size} non-members cannot show a rate of {fpr:g}")
+        return TruePositiveRate(fpr, None, None, f"{others.size} non-members cannot show a rate of {fpr:g}")
     above = score > others[int(fpr * others.size + 1e-9)]
-    return Rate(
+    return TruePositiveRate(
         fpr,
         proportion(above, member, confidence=confidence),
         proportion(above, ~member, confidence=confidence),

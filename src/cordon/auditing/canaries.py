@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from cordon.arrays import Bools, Floats, Singles
 from cordon.auditing.one_run import APPROXIMATE, OneRunBound, lower_bound
 from cordon.auditing.replay import Replay, replay
 from cordon.errors import UserError
@@ -36,17 +36,13 @@ MOST_ROWS_EACH = 16
 # The least that a gradient's length is taken for.
 TINY = 1e-12
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float32]
-Scores = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Canaries:
     """Units of equal rows each: ``points`` float32 [m, F], their ``labels`` float32 [m] and ``rows``."""
 
     points: Rows
-    labels: Floats
+    labels: Singles
     rows: int
 
     def beside(self, units: Units, included: Bools) -> Units:
@@ -102,7 +98,7 @@ def make_canaries(plan: Plan, units: Units, count: int, rows: int, source: np.ra
     return Canaries(corners, labels, rows)
 
 
-def black_box(plan: Plan, canaries: Canaries, run: Replay) -> Scores:
+def black_box(plan: Plan, canaries: Canaries, run: Replay) -> Floats:
     """By how much each canary's log loss [m], in nats, is lower by the released model than by the start."""
     points = canaries.points[np.arange(len(canaries.labels))]
     names = ("",) * features_of(plan.model, points.shape[1])
@@ -113,7 +109,7 @@ def black_box(plan: Plan, canaries: Canaries, run: Replay) -> Scores:
     return np.asarray(losses[0] - losses[1], dtype=np.float64)
 
 
-def updates(plan: Plan, canaries: Canaries, run: Replay) -> Scores:
+def updates(plan: Plan, canaries: Canaries, run: Replay) -> Floats:
     """How far the updates go against each canary's gradient [m], of length 1, at their rounds' starts."""
     import torch
 
@@ -158,7 +154,7 @@ def _along(change: Parameters, module: nn.Module, points: Tensor, labels: Tensor
 def _white_box(
     plan: Plan, units: Units, declared: int, start: Parameters, included: Bools, rows: int,
     threads: int | None,
-) -> Scores:  # fmt: skip
+) -> Floats:  # fmt: skip
     """How far the updates went against each canary's own coordinate [m], on the model with spare inputs."""
     from cordon.auditing.gradient_canaries import LENGTH, SpareInputs
 

@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from cordon.arrays import Bools, Floats, Indices
 from cordon.auditing.attack_scores import CONFIDENCE, AttackScore, Estimate, advantage, judge
 from cordon.auditing.membership import check_views, claim
 from cordon.auditing.shadows import (
     VIEWS,
-    Bools,
-    Floats,
-    Tick,
+    Progress,
     Trace,
     Trainer,
     alignment,
@@ -41,8 +39,6 @@ from cordon.model.architectures import Parameters
 from cordon.model.devices import thread_count
 from cordon.privacy.accountants import NORMS
 from cordon.training.units import Units
-
-Indices = npt.NDArray[np.intp]
 
 ATTACKS = ("lira_offline", "lira_online")
 # A row is as rare as its distance to this nearest neighbour says, so that a few alike are rare together.
@@ -114,7 +110,7 @@ def rarest(units: Units, number: int, *, frequency: Floats | None = None) -> Ind
 def probe(
     plan: Plan, units: Units, rows: Sequence[int] | Indices, declared: int | None, start: Parameters, *,
     shadows: int = 32, views: Sequence[str] = VIEWS, trainer: Trainer | None = None,
-    threads: int | None = None, seed: int = 0, confidence: float = CONFIDENCE, tick: Tick | None = None,
+    threads: int | None = None, seed: int = 0, confidence: float = CONFIDENCE, tick: Progress | None = None,
 ) -> list[CarrierResult]:  # fmt: skip
     """Every probe on every view of a site that trains as ``plan`` says, for rare ``rows`` of ``units``.
 

@@ -42,7 +42,7 @@ Events = tuple[Event, ...]
 
 
 @dataclass(frozen=True)
-class Spent:
+class HolderEvents:
     """What ``holder`` released over rounds and runs: one identity at the aggregator, or the site itself.
 
     ``events`` are those that the model tells of, ``of_run`` those of the run in question among them.
@@ -69,7 +69,7 @@ class Spent:
         }  # fmt: skip
 
 
-def spent(chain: Chain, run: str, beside: Sequence[Chain] = ()) -> list[Spent]:
+def spent(chain: Chain, run: str, beside: Sequence[Chain] = ()) -> list[HolderEvents]:
     """What each identity behind a run's model released, from the aggregator's rows or a site's own.
 
     At the aggregator, identities that were charged in ``run``, whether or not an update of theirs arrived;
@@ -79,7 +79,7 @@ def spent(chain: Chain, run: str, beside: Sequence[Chain] = ()) -> list[Spent]:
     costs = list(charged(chain.rows))
     if costs:
         return [
-            Spent(
+            HolderEvents(
                 name, _events(costs, name), _events([cost for cost in costs if cost[0]["run"] == run], name)
             )
             for name in behind(chain.rows, run)
@@ -88,7 +88,7 @@ def spent(chain: Chain, run: str, beside: Sequence[Chain] = ()) -> list[Spent]:
     of_run = tuple(event for name, event in own if name == run)
     trained = tuple(event for name, event in own if not name.startswith(CALIBRATION))
     calibrated = tuple(event for name, event in own if name.startswith(CALIBRATION))
-    return [Spent("this site", trained, of_run, (*calibrated, *others))] if of_run else []
+    return [HolderEvents("this site", trained, of_run, (*calibrated, *others))] if of_run else []
 
 
 def _answered(chain: Chain) -> list[tuple[str, Event]]:
@@ -101,7 +101,7 @@ def _answered(chain: Chain) -> list[tuple[str, Event]]:
     return [(place[0], Event(**event)) for place, event in last.items() if place in left]
 
 
-def risks(holders: Sequence[Spent], plan: Plan, lifetime: str = LIFETIME) -> list[dict[str, Any]]:
+def risks(holders: Sequence[HolderEvents], plan: Plan, lifetime: str = LIFETIME) -> list[dict[str, Any]]:
     """What the events of whoever spent most come to, in the run and, where there are others, in all runs.
 
     ``lifetime`` is what the latter is called.
@@ -171,7 +171,7 @@ def _stated(epsilon: float, events: Events, plan: Plan) -> str:
 
 
 def _faults(
-    model: Model, plan: Plan, chain: Chain, holders: Sequence[Spent], model_hash: str | None
+    model: Model, plan: Plan, chain: Chain, holders: Sequence[HolderEvents], model_hash: str | None
 ) -> Iterator[str]:
     said = model.privacy
     if model_hash is not None and model_hash != model.hash:

@@ -67,7 +67,7 @@ def audit(
     from cordon.auditing.attempts import Attempt
     from cordon.auditing.certificate import Subject, issue, refuse_failed
     from cordon.auditing.checks import counted
-    from cordon.auditing.release import Evidence, Limits, examine, settings_of
+    from cordon.auditing.release import AttackLimits, Audited, examine, settings_of
     from cordon.auditing.training import trained_by
     from cordon.errors import UserError
     from cordon.federation.plan import Plan
@@ -98,13 +98,13 @@ def audit(
         return Units.read(tables, unit=plan.unit, architecture=plan.model, one_id=ids)
 
     own, others = read(variants), read(held_out) if held_out else None
-    limits = Limits(auc=attack_auc, tpr=attack_tpr)
+    limits = AttackLimits(auc=attack_auc, tpr=attack_tpr)
     attempt = Attempt(Path(ledger_file), model.hash, settings_of(limits, trainings))
     key = read_private_key(key_path(Path(ledger_file)))
     chain, _ = read_log(Path(ledger_file), key.public_key())
     of_site = any(row["kind"] == RESERVED for row in chain.rows)
     beside = Beside(Path(ledger_file)).chains() if of_site else []
-    evidence = Evidence(
+    evidence = Audited(
         model, plan, start or initial_parameters(plan.model, len(model.features)), chain, own,
         others, public=rows == "public", model_hash=happened.get("model_hash"), beside=beside,
     )  # fmt: skip

@@ -17,11 +17,9 @@ from scipy.fft import irfft, next_fast_len, rfft
 from scipy.special import betaincinv
 from scipy.stats import binom, chi2, gamma, laplace, norm
 
+from cordon.arrays import Bools, Floats
 from cordon.privacy.accountants import GAUSSIAN, LAPLACE
 from cordon.privacy.mechanisms import GRID_BITS
-
-Floats = npt.NDArray[np.float64]
-Coins = npt.NDArray[np.bool_]
 
 # The power of a number of noise whose sum over draws is chi-square's or gamma's.
 POWERS = {GAUSSIAN: 2, LAPLACE: 1}
@@ -126,7 +124,7 @@ def _most(terms: npt.NDArray[np.int64], tests: int) -> Floats:
     return limits
 
 
-def coin_faults(taken: Coins, rate: float, names: Sequence[str]) -> Iterator[str]:
+def coin_faults(taken: Bools, rate: float, names: Sequence[str]) -> Iterator[str]:
     """What tells coins [rounds, steps, units] from independent ones that fall with the probability ``rate``.
 
     ``names`` are those of the three.
@@ -144,7 +142,7 @@ def coin_faults(taken: Coins, rate: float, names: Sequence[str]) -> Iterator[str
 MOST_COLUMNS = 256
 
 
-def _rate_faults(columns: Coins, rate: float, where: str) -> Iterator[str]:
+def _rate_faults(columns: Bools, rate: float, where: str) -> Iterator[str]:
     sums, coins = columns.sum(0), len(columns)
     tails = np.minimum(binom.cdf(sums, coins, rate), binom.sf(sums - 1, coins, rate))
     worst = int(np.argmin(tails))
@@ -152,7 +150,7 @@ def _rate_faults(columns: Coins, rate: float, where: str) -> Iterator[str]:
         yield f"{sums[worst] / coins:.4g} of the coins {where} fall, and the plan declares {rate:g}"
 
 
-def _pair_faults(columns: Coins, rate: float, name: str) -> Iterator[str]:
+def _pair_faults(columns: Bools, rate: float, name: str) -> Iterator[str]:
     """Two things whose coins fall together, or never do, share a coin."""
     things = columns.shape[1]
     if things < 2 or rate == 1.0:

@@ -18,11 +18,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from cordon.arrays import Singles
 from cordon.model.architectures import Parameters
 from cordon.model.initial_weights import initial_parameters
 from cordon.privacy.gradients import MOST_ROWS, Block, LayerGradients, UnitGradients, unit_gradients
-
-Floats = npt.NDArray[np.float32]
 
 # The length of a canary's gradient in every coordinate that it has, in clips: longer than any adaptive clip
 # becomes (`cordon.privacy.clipping.REACH`), so that every canary is clipped.
@@ -124,7 +123,7 @@ class SpareInputs:
         weights = np.insert(parameters[self.name], [self.features] * self.count, 0.0, axis=1)
         return parameters | {self.name: weights}
 
-    def rows(self, features: Floats, marks: npt.NDArray[np.int64] | int) -> Floats:
+    def rows(self, features: Singles, marks: npt.NDArray[np.int64] | int) -> Singles:
         """Rows [n, features], wider, with their ``marks`` [n] (0: real rows)."""
         wide = np.zeros((len(features), self.features + self.count), np.float32)
         wide[:, : self.features], wide[:, -1] = features, marks

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
+from cordon.arrays import Floats
 from cordon.auditing.attack_scores import CONFIDENCE, Estimate
 from cordon.auditing.membership import claim
-from cordon.auditing.shadows import NO_CLIP, NO_NOISE, Tick, declared_for
+from cordon.auditing.shadows import NO_CLIP, NO_NOISE, Progress, declared_for
 from cordon.errors import UserError
 from cordon.federation.plan import Plan
 from cordon.model.architectures import Parameters, build, load_parameters
@@ -33,7 +33,6 @@ from cordon.variants.features import LIMIT
 if TYPE_CHECKING:
     from torch import Tensor
 
-Floats = npt.NDArray[np.float64]
 
 CLOSED_FORM, MATCHING = "closed_form", "gradient_matching"
 METHODS = (CLOSED_FORM, MATCHING)
@@ -89,7 +88,7 @@ class InversionResult:
 def invert(
     plan: Plan, private: Units, public: Units, start: Parameters, *,
     rows: int = 1, protected: bool = True, method: str = CLOSED_FORM, repeats: int = 20, seed: int = 0,
-    threads: int | None = None, confidence: float = CONFIDENCE, tick: Tick | None = None,
+    threads: int | None = None, confidence: float = CONFIDENCE, tick: Progress | None = None,
 ) -> InversionResult:  # fmt: skip
     """Reconstruct sites of ``rows`` rows, drawn from ``private``, each from its update from ``start``.
 

@@ -19,9 +19,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from cordon.arrays import Floats
 from cordon.auditing.recorder import Recorded, Recorder, in_order, made_of_releases
 from cordon.federation.flower.processes import PR_SET_PDEATHSIG
 from cordon.federation.messages import Reply, Task
@@ -38,7 +38,6 @@ from cordon.variants.features import FEATURES
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
-Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
 
 # The patients that a played site declares, and about how many it holds.
@@ -84,7 +83,7 @@ def replies(
 
 
 @dataclass(frozen=True)
-class Round:
+class PlayedRound:
     """What a played site did in a round: its ``releases``, the ``update`` [P] that it sent, and ``faults``.
 
     These are what of an update does not come of the releases.
@@ -114,7 +113,7 @@ def some_rounds(plan: Plan) -> list[int]:
 def played(
     plan: Plan, load: Callable[[Plan], Units], recorder: Recorder, rounds: Sequence[int],
     spent: Sequence[str] = (),
-) -> list[Round]:  # fmt: skip
+) -> list[PlayedRound]:  # fmt: skip
     """``rounds`` of ``plan`` (`as_told`) at a site, which ``recorder`` records.
 
     Its budget is what the plan costs, so that whoever ``spent`` something before has no room. The start is
@@ -127,7 +126,7 @@ def played(
     }
     settings = plan.settings_for(PATIENTS)
     from_where = in_order(plan.model, len(FEATURES), start)
-    found: list[Round] = []
+    found: list[PlayedRound] = []
     answers = replies(
         plan, start, load, declared_patients=PATIENTS, rounds=rounds, epsilon=plan.cost() * ROUNDED,
         spent=spent,
@@ -139,7 +138,7 @@ def played(
         carried = found[-1].releases[-1].used_clip if found and found[-1].releases else plan.clip_norm
         faults = list(made_of_releases(releases, from_where, update, settings))
         faults += _clip_faults(releases, carried, settings.clipping)
-        found.append(Round(number, releases, update, faults))
+        found.append(PlayedRound(number, releases, update, faults))
     return found
 
 

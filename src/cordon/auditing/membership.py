@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from cordon.arrays import Bools, Floats
 from cordon.auditing.attack_scores import CONFIDENCE, AttackScore, judge
 from cordon.auditing.shadows import (
     VIEWS,
-    Bools,
-    Floats,
-    Tick,
+    Progress,
     Trace,
     Trainer,
     alignment,
@@ -68,7 +67,7 @@ class MembershipResult:
 def attack(
     plan: Plan, units: Units, declared: int | None, start: Parameters, *,
     shadows: int = 32, views: Sequence[str] = VIEWS, trainer: Trainer | None = None,
-    threads: int | None = None, seed: int = 0, confidence: float = CONFIDENCE, tick: Tick | None = None,
+    threads: int | None = None, seed: int = 0, confidence: float = CONFIDENCE, tick: Progress | None = None,
 ) -> list[MembershipResult]:  # fmt: skip
     """Every attack on every view of a site that trains as ``plan`` says on about half of ``units``.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from cordon.arrays import Floats
 from cordon.model.architectures import Parameters, build
 from cordon.training.settings import DPSGD
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from cordon.auditing.gradient_canaries import CanaryGradients
     from cordon.privacy.gradients import Block
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ MADE_UP = (updates.check_noise, additions.check_neighbours, sampling.check_sampl
 
 
 @dataclass(frozen=True)
-class Limits:
+class AttackLimits:
     """The most that attacks may achieve, at the lower end of their intervals, whatever the plan allows.
 
     ``auc`` of membership inference, ``tpr`` at 1 % false positives, ``advantage`` at telling a carrier, and
@@ -72,7 +72,7 @@ class Limits:
     closeness: float = 0.25
 
 
-def settings_of(limits: Limits, trainings: int) -> dict[str, Any]:
+def settings_of(limits: AttackLimits, trainings: int) -> dict[str, Any]:
     """What an audit was held against and how often it tried, for its record."""
     confidence = {
         "attacks": CONFIDENCE, "step bound": step_bound.CONFIDENCE, "made-up rows": 1.0 - updates.ERROR
@@ -84,7 +84,7 @@ def settings_of(limits: Limits, trainings: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Audited:
     """What is audited: the ``model``, its ``plan`` and ``start``, and the ``chain`` of what was spent.
 
     ``trained`` are units that it was trained on and ``held_out`` others like them, or None; ``public`` says
@@ -104,7 +104,7 @@ class Evidence:
 
 
 def examine(
-    evidence: Evidence, *, limits: Limits | None = None, trainings: int = 64, seed: int | None = None,
+    audited: Audited, *, limits: AttackLimits | None = None, trainings: int = 64, seed: int | None = None,
     threads: int | None = None, steps: Steps = silent,
 ) -> Iterator[Check]:  # fmt: skip
     """Each check as it is done, the quick and the exact ones first.
@@ -112,43 +112,43 @@ def examine(
     ``trainings`` are replayed for LiRA and again for carriers; ``seed`` chooses rows and canaries, and None
     draws it: who knows it could train against it.
     """
-    limits = limits or Limits()
-    plan, own = evidence.plan, evidence.trained
+    limits = limits or AttackLimits()
+    plan, own = audited.plan, audited.trained
     source = np.random.default_rng(seed)
     yield check_claims(
-        evidence.model, plan, evidence.chain, beside=evidence.beside, model_hash=evidence.model_hash
+        audited.model, plan, audited.chain, beside=audited.beside, model_hash=audited.model_hash
     )
-    yield check_training(evidence.chain, plan.run)
+    yield check_training(audited.chain, plan.run)
     # First what forks: before this process has threads, or a GPU's context, of its own.
     with steps("updates: whole rounds of made-up rows", len(MADE_UP), "checks") as tick:
         for check in MADE_UP:
             yield confirmed(partial(check, plan))
             tick()
-    yield check_egress(plan, evidence.start, some(own, 8, source), shadows.declared_for(plan, len(own)))
+    yield check_egress(plan, audited.start, some(own, 8, source), shadows.declared_for(plan, len(own)))
     with steps("step bound: many single steps on worst-case units", None, ""):
         bound = confirmed(partial(step_bound.check_step, plan))
     yield bound
-    private = not evidence.public
-    yield _one_run(evidence, source, threads, private, steps)
+    private = not audited.public
+    yield _one_run(audited, source, threads, private, steps)
     pool = own
     # Images of other tables lie in another file: with them, the rows trained on must do.
-    if evidence.held_out is not None and plan.model not in WITH_IMAGES:
-        pool = canaries.together(own, evidence.held_out)
+    if audited.held_out is not None and plan.model not in WITH_IMAGES:
+        pool = canaries.together(own, audited.held_out)
     units = some(pool, MOST_UNITS, source)
     attacks = {"seed": int(source.integers(2**31)), "threads": threads, "confidence": CONFIDENCE}
     few = f"{len(units)} units are fewer than {membership.LEAST_UNITS}"
     images = f"it is not made for {plan.model}" if plan.model in WITH_IMAGES else ""
     too_few = few if len(units) < membership.LEAST_UNITS else ""
     if not too_few:
-        yield _membership(evidence, units, limits, trainings, steps, attacks, private)
+        yield _membership(audited, units, limits, trainings, steps, attacks, private)
     else:
         yield Check.untried("membership", MEMBERSHIP, too_few, private=private)
     if not (too_few or images):
-        yield _carriers(plan, evidence.start, units, limits, trainings, steps, attacks, private)
+        yield _carriers(plan, audited.start, units, limits, trainings, steps, attacks, private)
     else:
         yield Check.untried("carriers", CARRIERS, images or too_few, private=private and not images)
     if not images:
-        yield _inversion(plan, evidence.start, units, limits, steps, attacks, private)
+        yield _inversion(plan, audited.start, units, limits, steps, attacks, private)
     else:
         yield Check.untried("inversion", INVERSION, images)
 
@@ -166,18 +166,18 @@ def some(units: Units, most: int, source: np.random.Generator) -> Units:
 
 
 def _one_run(
-    evidence: Evidence, source: np.random.Generator, threads: int | None, private: bool, steps: Steps
+    audited: Audited, source: np.random.Generator, threads: int | None, private: bool, steps: Steps
 ) -> Check:  # fmt: skip
     """Private as attacks are: its replays train on the rows once more, and no ledger accounts for that."""
     question = "Do canaries in a whole run betray more than epsilon allows?"
-    plan, own = evidence.plan, some(evidence.trained, MOST_UNITS, source)
+    plan, own = audited.plan, some(audited.trained, MOST_UNITS, source)
     views = ("black-box",) if plan.model in WITH_IMAGES else ("white-box", "updates", "black-box")
     declared = shadows.declared_for(plan, len(own) + ONE_RUN_CANARIES / 2)
     bounds = []
     with steps("one run: the plan again, with canaries", len(views), "trainings") as tick:
         for view in views:
             bound = canaries.audit_one_run(
-                plan, own, declared, evidence.start, canaries=ONE_RUN_CANARIES, view=view,
+                plan, own, declared, audited.start, canaries=ONE_RUN_CANARIES, view=view,
                 seed=int(source.integers(2**31)), confidence=CONFIDENCE, threads=threads,
             )  # fmt: skip
             bounds.append(bound)
@@ -195,17 +195,17 @@ def _one_run(
 
 
 def _membership(
-    evidence: Evidence, units: Units, limits: Limits, trainings: int, steps: Steps, attacks: dict[str, Any],
-    private: bool,
+    audited: Audited, units: Units, limits: AttackLimits, trainings: int, steps: Steps,
+    attacks: dict[str, Any], private: bool,
 ) -> Check:  # fmt: skip
-    plan = evidence.plan
+    plan = audited.plan
     with steps("membership", trainings, "trainings") as tick:
         results = membership.attack(
-            plan, units, None, evidence.start, shadows=trainings, tick=lambda done, of: tick(), **attacks
+            plan, units, None, audited.start, shadows=trainings, tick=lambda done, of: tick(), **attacks
         )
-    if evidence.held_out is not None:
+    if audited.held_out is not None:
         against = membership.threshold_attack(
-            evidence.model, evidence.trained, evidence.held_out, unit=plan.unit, confidence=CONFIDENCE
+            audited.model, audited.trained, audited.held_out, unit=plan.unit, confidence=CONFIDENCE
         )
         results.append(against)
     curve = at_one_site(plan)
@@ -234,7 +234,7 @@ def at_one_site(plan: Plan) -> Tradeoff:
     return tradeoff(at_sites([plan.event] * plan.rounds, 1), plan.delta)
 
 
-def _score_faults(score: AttackScore, curve: Tradeoff, limits: Limits) -> Iterator[str]:
+def _score_faults(score: AttackScore, curve: Tradeoff, limits: AttackLimits) -> Iterator[str]:
     """No attack on a training lies above its ``curve``; the mean over units does not, for it is concave."""
     beyond = "more than the plan's trade-off curve allows"
     if score.auc.low > curve.area:
@@ -252,7 +252,7 @@ def _score_faults(score: AttackScore, curve: Tradeoff, limits: Limits) -> Iterat
 
 
 def _carriers(
-    plan: Plan, start: Parameters, units: Units, limits: Limits, trainings: int, steps: Steps,
+    plan: Plan, start: Parameters, units: Units, limits: AttackLimits, trainings: int, steps: Steps,
     attacks: dict[str, Any], private: bool,
 ) -> Check:  # fmt: skip
     rare = carriers.rarest(units, min(RARE_ROWS, len(units) // 3))
@@ -273,7 +273,7 @@ def _carriers(
 
 
 def _inversion(
-    plan: Plan, start: Parameters, units: Units, limits: Limits, steps: Steps, attacks: dict[str, Any],
+    plan: Plan, start: Parameters, units: Units, limits: AttackLimits, steps: Steps, attacks: dict[str, Any],
     private: bool,
 ) -> Check:  # fmt: skip
     half = np.arange(len(units)) % 2 == 0

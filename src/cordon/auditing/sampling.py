@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
+from cordon.arrays import Bools
 from cordon.auditing import draws
 from cordon.auditing.checks import Check
 from cordon.auditing.made_up_site import PATIENTS, apart, as_told, marked
@@ -24,7 +25,6 @@ from cordon.variants.features import FEATURES
 if TYPE_CHECKING:
     from cordon.privacy.gradients import Block
 
-Coins = npt.NDArray[np.bool_]
 
 SAMPLING = "Is each unit in each step by a coin of its own?"
 # Units of the sites that are played: one, without which a step is empty, and more than a block of the
@@ -63,7 +63,7 @@ def check_sampling(plan: Plan) -> Check:
     )  # fmt: skip
 
 
-def _taken(plan: Plan) -> list[Coins]:
+def _taken(plan: Plan) -> list[Bools]:
     """Whether each unit is in each step, bool [rounds, steps, units], of a site of each size of HELD."""
     import torch
 

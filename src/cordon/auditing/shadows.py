@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from cordon.arrays import Bools, Floats
 from cordon.auditing.replay import replay
 from cordon.errors import UserError
 from cordon.federation.averaging import average, mean_of
@@ -28,8 +28,6 @@ from cordon.training.units import Units
 if TYPE_CHECKING:
     from torch import Tensor
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 # What an attacker holds: the released model, or all that an honest-but-curious aggregator sees of a site.
 VIEWS = ("model", "updates")
@@ -54,7 +52,7 @@ class Trace:
 
 
 Trainer = Callable[[Units], Trace]
-Tick = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 
 
 def replayed(plan: Plan, declared: int, start: Parameters, *, threads: int | None = None) -> Trainer:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from cordon.arrays import Floats
 from cordon.auditing.checks import Check
 from cordon.auditing.draws import noise_at_most, rate_at_least, shift_at_least
 from cordon.errors import UserError
@@ -42,7 +43,6 @@ from cordon.variants.features import FEATURES
 if TYPE_CHECKING:
     from cordon.auditing.gradient_canaries import CanaryGradients
 
-Floats = npt.NDArray[np.float64]
 
 QUESTION = "Are noise and sampling what the plan declares, beside the most that one unit can do?"
 CONFIDENCE = 0.999

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from cordon.arrays import Floats
 from cordon.auditing import draws
 from cordon.auditing.checks import Check
 from cordon.auditing.draws import ERROR
@@ -33,7 +34,6 @@ from cordon.variants.pileup_images import WITH_IMAGES
 
 __all__ = ["ERROR", "NOISE", "check_noise"]
 
-Floats = npt.NDArray[np.float64]
 
 NOISE = "Is every release of whole rounds what units add, within the clip, and fresh noise as declared?"
 # How long the units' gradients are, in clips, at the sites that are played: of one without units, of one

@@ -12,16 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pysam
-from numpy.typing import NDArray
 from pysam import bcftools
 
+from cordon.arrays import Bools, Floats
 from cordon.calls.callers import ANNOTATIONS, CALLERS
 from cordon.errors import UserError
 from cordon.files import StrPath
 from cordon.genome.samtools import quiet, samtools
-
-Array = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 # Where a caller writes an annotation: FORMAT or INFO, and the field. bcftools query reads them.
 INFO_FIELDS = {
@@ -161,7 +158,7 @@ class CallSet:
                 "Pass it through normalise_variants first."
             )
         rows = text.num_rows
-        said: dict[str, Array] = {
+        said: dict[str, Floats] = {
             name: text[name].to_numpy() if name in self._fields else np.full(rows, np.nan)
             for name in ("qual", *INFO_FIELDS, *FORMAT_FIELDS)
         }
@@ -181,7 +178,7 @@ class CallSet:
         columns = [text["position"], refs, alts, said["qual"], passed, *(said[name] for name in ANNOTATIONS)]
         return pa.table(columns, schema=CALLS)
 
-    def _passes(self, filters: pa.ChunkedArray, said: Mapping[str, Array], snv: Bools) -> Bools:
+    def _passes(self, filters: pa.ChunkedArray, said: Mapping[str, Floats], snv: Bools) -> Bools:
         if self.caller in ("deepvariant", "other"):
             fine = ["PASS"] if self.caller == "deepvariant" else ["PASS", "."]
             passed: Bools = pc.is_in(filters, pa.array(fine)).to_numpy()
@@ -204,7 +201,7 @@ class CallSet:
         return ~fails
 
 
-def _first_known(*columns: Array) -> Array:
+def _first_known(*columns: Floats) -> Floats:
     """Element by element the first value that is not NaN."""
     known = columns[-1]
     for column in reversed(columns[:-1]):
@@ -212,12 +209,12 @@ def _first_known(*columns: Array) -> Array:
     return known
 
 
-def _dosages(genotypes: pa.ChunkedArray) -> Array:
+def _dosages(genotypes: pa.ChunkedArray) -> Floats:
     """Share of each genotype's known alleles that are the alternative one, NaN without a genotype."""
     coded = genotypes.combine_chunks().dictionary_encode()
     shares = []
     for genotype in coded.dictionary.to_pylist():
         known = [allele for allele in genotype.replace("|", "/").split("/") if allele not in (".", "")]
         shares.append(known.count("1") / len(known) if known else np.nan)
-    dosages: Array = np.array(shares, dtype=np.float64)[coded.indices.to_numpy()]
+    dosages: Floats = np.array(shares, dtype=np.float64)[coded.indices.to_numpy()]
     return dosages

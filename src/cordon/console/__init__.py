@@ -1,1 +1,4 @@
-"""What commands have in common: options, errors, progress, help."""
+"""What commands have in common: options, errors, progress, help.
+
+Public: `commands`, `help_groups`, `progress`.
+"""

@@ -1,1 +1,4 @@
-"""How well a score tells real alleles from false ones."""
+"""How well a score tells real alleles from false ones.
+
+Public: `callset`, `evaluate`.
+"""

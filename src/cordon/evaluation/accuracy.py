@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from cordon.arrays import Bools, Floats
 
 CURVE_POINTS = 200
 RELIABILITY_BINS = 10
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 
 def rank(real: Bools, score: Floats) -> dict[str, float | None]:

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cordon.arrays import Bools, Floats
 from cordon.calls.callers import CALLERS
-from cordon.evaluation.accuracy import Bools, Floats
 
 
 def caller_scores(table: pa.Table) -> dict[str, Floats]:

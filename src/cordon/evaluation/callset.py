@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cordon.arrays import Bools
 from cordon.calls.callers import CALLERS
-from cordon.evaluation.accuracy import Bools
 from cordon.evaluation.caller_scores import filters
+from cordon.variants.context import TRANSITIONS
 from cordon.variants.strata import SIZES, SNV, TYPES, Bins, agreements, size_bins
 from cordon.variants.table import VARIANTS, read_table, without_features
 
 # A purine for a purine or a pyrimidine for a pyrimidine. All other substitutions of one base transvert.
-TRANSITIONS = ("AG", "GA", "CT", "TC")
 
 _SCORED = without_features(VARIANTS).append(pa.field("cordon_pass", pa.bool_()))
 _NEEDED = [

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cordon.arrays import Bools, Floats
 from cordon.errors import InputProblems, Problem, UserError
-from cordon.evaluation.accuracy import Bools, Floats, curves, keep, rank, reliability
+from cordon.evaluation.accuracy import curves, keep, rank, reliability
 from cordon.evaluation.caller_scores import caller_scores, filters, floats
 from cordon.files import written_beside
 from cordon.variants.labels import KNOWN_SITES, SOURCE_KEY

@@ -1,1 +1,4 @@
-"""A reference, its contigs, regions of it, and files that samtools reads."""
+"""A reference, its contigs, regions of it, and files that samtools reads.
+
+Public: `contigs`, `intervals`, `reference`, `regions`, `samtools`.
+"""

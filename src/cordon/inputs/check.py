@@ -24,7 +24,7 @@ from cordon.inputs.files import (
     vcf_faults,
 )
 from cordon.inputs.run_parameters import Json, check_parameters, combination_problems, properties
-from cordon.inputs.samplesheet import CALLS, COLUMNS, FILES, Row, check_rows, check_sites, read_sheet
+from cordon.inputs.samplesheet import COLUMNS, FILES, VCF_COLUMNS, Row, check_rows, check_sites, read_sheet
 from cordon.ledger.cohorts import salts_of
 from cordon.ledger.pseudonyms import Salt, read_salt
 from cordon.privacy.grouping import MOST_DELTA, declared_units, passed_limit, usual_delta
@@ -210,7 +210,7 @@ def _delta_problems(declared: Iterable[Row], values: Mapping[str, Any]) -> Itera
 
 
 def _callers(values: Mapping[str, Any]) -> list[str]:
-    return [caller for caller in CALLS if caller in values.get("callers", "").split(",")]
+    return [caller for caller in VCF_COLUMNS if caller in values.get("callers", "").split(",")]
 
 
 def _truth_needed(values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -287,7 +287,7 @@ def _row_files(row: Row, places: Places, genome: Genome | None, *, scoring: bool
             pass
         elif column == "bam":
             faults += alignment_faults(here, row["sample"], genome)
-        elif column in CALLS.values():
+        elif column in VCF_COLUMNS.values():
             faults += calls_faults(here, row["sample"], genome, alone=trained_on)
         elif column == "truth_vcf":
             faults += vcf_faults(here, genome, alone=trained_on)

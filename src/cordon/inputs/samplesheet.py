@@ -16,8 +16,8 @@ from cordon.errors import Problem
 from cordon.files import StrPath
 
 # The column that holds a caller's own calls.
-CALLS = {caller: f"{caller}_vcf" for caller in ("haplotypecaller", "deepvariant", "bcftools", "other")}
-FILES = ("bam", "bai", *CALLS.values(), "truth_vcf", "confident_bed")
+VCF_COLUMNS = {caller: f"{caller}_vcf" for caller in ("haplotypecaller", "deepvariant", "bcftools", "other")}
+FILES = ("bam", "bai", *VCF_COLUMNS.values(), "truth_vcf", "confident_bed")
 COLUMNS = ("site", "patient", "sample", *FILES, "role")
 
 
@@ -165,16 +165,16 @@ def _truth_problems(row: Row, truth_needed: Collection[str]) -> Iterator[Problem
 
 
 def _calls_problems(row: Row, callers: Sequence[str]) -> Iterator[Problem]:
-    for caller, column in CALLS.items():
+    for caller, column in VCF_COLUMNS.items():
         if row[column] and caller not in callers:
             what = f"is given, but --callers {','.join(callers)} leaves {caller} out."
             yield row.problem(column, what, f"Add {caller} to --callers, or empty the cell.")
-    lacking = [caller for caller in callers if not row[CALLS[caller]]]
+    lacking = [caller for caller in callers if not row[VCF_COLUMNS[caller]]]
     if "other" in lacking:
         what = "is empty but --callers has other, which is never called here."
         yield row.problem("other_vcf", what, "Give the calls, or take other out of --callers.")
     elif lacking and not row["bam"]:
-        what = f"is empty, and so is {CALLS[lacking[0]]}."
+        what = f"is empty, and so is {VCF_COLUMNS[lacking[0]]}."
         yield row.problem("bam", what, f"Give the reads, or the calls of {' and '.join(lacking)}.")
 
 

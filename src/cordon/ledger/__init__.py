@@ -1,1 +1,4 @@
-"""What was spent, by whom, on whom, and by what code: chained, signed rows that outlive a run."""
+"""What was spent, by whom, on whom, and by what code: chained, signed rows that outlive a run.
+
+Public: `cohorts`, `database`, `hash_chain`, `log`, `provenance`, `pseudonyms`, `site`, `spending`.
+"""

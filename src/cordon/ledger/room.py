@@ -15,7 +15,7 @@ from cordon.privacy.accountants import Event, epsilon_by, epsilons, mechanism_of
 
 
 @dataclass(frozen=True)
-class Round:
+class ToReserve:
     """What is to be reserved in the ledger called ``ledger``: a round of a run, at the cost of ``event``.
 
     ``after`` rounds of that cost are to come behind it; ``begun`` says whether earlier ones are reserved
@@ -49,7 +49,7 @@ class Budget:
     def cost(self, events: Sequence[Event]) -> float:
         return epsilon_by(self.accountant, events, self.delta)
 
-    def room_for(self, asked: Round, histories: Sequence[History]) -> NDArray[np.bool_]:
+    def room_for(self, asked: ToReserve, histories: Sequence[History]) -> NDArray[np.bool_]:
         """Who of those that have the ``histories`` takes part [n], as `SiteLedger.reserve` tells.
 
         BudgetExceeded, with the least that is too much, where nobody has room.

@@ -29,7 +29,7 @@ from cordon.ledger.hash_chain import Chain
 from cordon.ledger.log import ChainedLog, Tip
 from cordon.ledger.provenance import FAILED, UNTRIED
 from cordon.ledger.pseudonyms import Salt, read_salt
-from cordon.ledger.room import Budget, Round
+from cordon.ledger.room import Budget, ToReserve
 from cordon.privacy.accountants import Event, epsilon_by, epsilon_rdp, epsilons
 from cordon.privacy.grouping import MOST_DELTA, Grouping
 
@@ -170,7 +170,9 @@ class SiteLedger:
             last = [row for row in self._log.of_kind(RESERVED) if row["run"] == run][-1:]
             here = self._going_on(last) if names else []
             name = self._log.path.stem
-            asked = Round(name, run, round_number, event, after, bool(last), grouping.unit, grouping.digest)
+            asked = ToReserve(
+                name, run, round_number, event, after, bool(last), grouping.unit, grouping.digest
+            )
             held_by = [of_all(self._log.chain)]
             if patients is not None:
                 held_by = histories(chains, [self._digests[place] for place in here])

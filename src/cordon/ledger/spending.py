@@ -38,7 +38,7 @@ Charge = tuple[Mapping[str, Any], tuple[Event, ...]]
 
 
 @dataclass(frozen=True)
-class Round:
+class RoundSpending:
     """One reservation of a site, or one decision on it.
 
     The epsilons compose every event of the account up to and with this one, over rounds and runs, and
@@ -70,7 +70,7 @@ class Account:
     delta: float
     budget: float | None
     accountant: str
-    rounds: tuple[Round, ...]
+    rounds: tuple[RoundSpending, ...]
     left: float | None
     further_rounds: int | None
     at_more_sites: tuple[Mapping[str, Any], ...] = ()
@@ -251,7 +251,7 @@ def _account(
         events += entry.events
         rdp, pld = epsilons(events, delta)
         about = entry.run, entry.round, entry.state, entry.events, mechanism_of(events)
-        rounds.append(Round(*about, rdp, pld))
+        rounds.append(RoundSpending(*about, rdp, pld))
         tick()
     left = None if budget is None else max(0.0, budget - epsilon_by(accountant, events, delta))
     further = _further(events, budget, delta, accountant) if budget is not None and events else None

@@ -18,8 +18,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from cordon.arrays import Floats
 from cordon.errors import UserError
 from cordon.privacy.groups import mixture_losses
 from cordon.privacy.sampled_laplace import renyi_divergence
@@ -53,7 +53,6 @@ MOST_FOR_PLD = 50.0
 MOST_LOSS = 600.0
 # Mechanism, noise multiplier, sampling rate and steps of a composition of events.
 Merged = tuple[tuple[str, float, float, int], ...]
-_Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -382,13 +381,13 @@ def farthest_loss(mechanism: str, noise: float, rate: float, size: int = 1) -> f
 
 
 @lru_cache(maxsize=1)
-def renyi_orders() -> _Floats:
+def renyi_orders() -> Floats:
     from dp_accounting.rdp import RdpAccountant
 
     return np.asarray(RdpAccountant().orders, dtype=np.float64)
 
 
-def renyi_curve(events: Merged) -> _Floats:
+def renyi_curve(events: Merged) -> Floats:
     """The Rényi divergence of ``events`` composed, at each of `renyi_orders` (infinite where unknown)."""
     total = np.zeros_like(renyi_orders())
     for *step, steps in events:
@@ -397,7 +396,7 @@ def renyi_curve(events: Merged) -> _Floats:
 
 
 @lru_cache(maxsize=1024)
-def _step_curve(mechanism: str, noise: float, rate: float) -> _Floats:
+def _step_curve(mechanism: str, noise: float, rate: float) -> Floats:
     from dp_accounting import GaussianDpEvent, LaplaceDpEvent, PoissonSampledDpEvent
     from dp_accounting.rdp import RdpAccountant
 
@@ -406,7 +405,7 @@ def _step_curve(mechanism: str, noise: float, rate: float) -> _Floats:
     release = GaussianDpEvent(noise) if mechanism == GAUSSIAN else LaplaceDpEvent(noise)
     with _without_order_warnings():
         step = PoissonSampledDpEvent(rate, release) if rate < 1.0 else release
-        curve: _Floats = RdpAccountant().compose(step).rdp
+        curve: Floats = RdpAccountant().compose(step).rdp
     return np.maximum(curve, 0.0)  # at a vanishing rate, rounding leaves less than nothing
 
 

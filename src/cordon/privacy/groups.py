@@ -13,9 +13,10 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import logsumexp, ndtr
 from scipy.stats import binom
+
+from cordon.arrays import Floats
 
 if TYPE_CHECKING:
     from dp_accounting.pld.pld_pmf import PLDPmf
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 FAR = 10.0
 # Places to look at the mixture, at most, and of the grid's interval the part that lies between two.
 MOST_PLACES, PART = 1_000_000, 0.5
-
-Floats = npt.NDArray[np.float64]
 
 
 def mixture_losses(noise: float, rate: float, size: int, interval: float) -> PrivacyLossDistribution:

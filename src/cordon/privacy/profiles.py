@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
+from cordon.arrays import Floats
 from cordon.privacy.accountants import (
     LAPLACE,
     MOST_LOSS,
@@ -27,10 +27,8 @@ from cordon.privacy.accountants import (
 # The widest interval of the grid, in nats: wider than `epsilon_pld`'s, for many values are wanted.
 WIDEST_INTERVAL = 1e-3
 
-_Floats = npt.NDArray[np.float64]
 
-
-def privacy_profile(events: Iterable[Event], delta: float, points: int) -> tuple[_Floats, _Floats]:
+def privacy_profile(events: Iterable[Event], delta: float, points: int) -> tuple[Floats, Floats]:
     """Epsilons [points] from 0 to that of ``events`` composed at ``delta``, and bounds of delta at each.
 
     Upper bounds, the less of what both accountants say, by PLD on a grid that is a little wider than

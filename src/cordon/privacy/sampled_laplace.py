@@ -6,9 +6,8 @@ import math
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
-_Floats = npt.NDArray[np.float64]
+from cordon.arrays import Floats
 
 
 def renyi_divergence(noise_multiplier: float, sampling_rate: float, order: float) -> float:
@@ -51,7 +50,7 @@ def _sum(shift: float, rate: float, order: float) -> float:
 def _integral(shift: float, rate: float, order: float) -> float:
     """log E_P[(1 - q + q r)^order] for any order, which must not overflow."""
 
-    def above_one(loss: _Floats) -> _Floats:
+    def above_one(loss: Floats) -> Floats:
         change = rate * np.expm1(loss)
         return np.asarray(np.expm1(order * np.log1p(change)) - order * change, dtype=np.float64)
 
@@ -65,6 +64,6 @@ def _integral(shift: float, rate: float, order: float) -> float:
 
 
 @lru_cache(maxsize=1)
-def _quadrature() -> tuple[_Floats, _Floats]:
+def _quadrature() -> tuple[Floats, Floats]:
     """Gauss-Legendre nodes and weights on [-1, 1], exact to rounding for losses of up to 10 nats."""
     return np.polynomial.legendre.leggauss(256)

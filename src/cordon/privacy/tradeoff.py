@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtri
 
+from cordon.arrays import Floats
 from cordon.privacy.accountants import ADJACENCY, MOST_FOR_PLD, Event, epsilon_pld, epsilon_rdp, mechanism_of
 from cordon.privacy.profiles import epsilon_group, privacy_profile
 
@@ -24,8 +24,6 @@ TANGENTS = 65
 # The false-positive rate at which people are told what an attack may find, and the sizes of groups.
 FPR = 0.01
 GROUPS = (2, 3)
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

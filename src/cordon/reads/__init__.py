@@ -1,1 +1,4 @@
-"""Reads of a sample: checked, sorted, marked, indexed."""
+"""Reads of a sample: checked, sorted, marked, indexed.
+
+Public: `normalise`.
+"""

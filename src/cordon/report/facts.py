@@ -27,7 +27,7 @@ class Improvement:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Exclusion:
     """One thing that kept a site's updates out, with its reason; ``rounds`` in words."""
 
     site: str
@@ -127,7 +127,7 @@ def own_meanings(spent: Sequence[OwnSpending]) -> dict[str, Guarantee]:
     }
 
 
-def decisions(federation: Federation | None) -> list[Decision]:
+def decisions(federation: Federation | None) -> list[Exclusion]:
     """Every quarantine, absence and early stop; equal reasons of one site in several rounds are one row."""
     if federation is None:
         return []
@@ -136,10 +136,12 @@ def decisions(federation: Federation | None) -> list[Decision]:
         for site in turn.sites:
             if site.decision != "accepted":
                 grouped.setdefault((site.site, site.decision, site.reason), []).append(turn.round)
-    rows = [Decision(site, what, spans(numbers), reason) for (site, what, reason), numbers in grouped.items()]
+    rows = [
+        Exclusion(site, what, spans(numbers), reason) for (site, what, reason), numbers in grouped.items()
+    ]
     told = {(row.site, row.what) for row in rows} | {(row.site, row.reason) for row in rows}
     rows += [
-        Decision(site.site, site.status, "whole run", site.reason)
+        Exclusion(site.site, site.status, "whole run", site.reason)
         for site in federation.sites
         if site.status != "finished" and not {(site.site, site.status), (site.site, site.reason)} & told
     ]

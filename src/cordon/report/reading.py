@@ -14,6 +14,7 @@ from cordon.errors import UserError
 from cordon.ledger.spending import charged
 from cordon.privacy.accountants import Event, all_mechanisms
 from cordon.report.sources import (
+    EqualEvents,
     Federation,
     Guarantee,
     Ledger,
@@ -21,10 +22,9 @@ from cordon.report.sources import (
     Round,
     SiteOutcome,
     SiteRound,
-    Spent,
 )
 
-Row = TypeVar("Row", SiteRound, SiteOutcome)
+SiteRow = TypeVar("SiteRow", SiteRound, SiteOutcome)
 
 
 def read_federation(path: Path) -> Federation:
@@ -119,7 +119,7 @@ def read_ledger(path: Path) -> Ledger:
         rows.append(row)
     head = str(rows[-1]["hash"]) if rows else ""
     events = Counter(_events(rows))
-    spent = [Spent(site, **event.to_dict(), rounds=count) for (site, event), count in events.items()]
+    spent = [EqualEvents(site, **event.to_dict(), rounds=count) for (site, event), count in events.items()]
     return Ledger(len(rows), head, tuple(spent))
 
 
@@ -157,7 +157,7 @@ def _round(item: Mapping[str, Any]) -> Round:
     return Round(int(item["round"]), float(item["seconds"]), sites)
 
 
-def _pick(kind: type[Row], item: Mapping[str, Any]) -> Row:
+def _pick(kind: type[SiteRow], item: Mapping[str, Any]) -> SiteRow:
     """Build a dataclass from the keys that it has; keys beyond them are left out."""
     given = {field.name for field in fields(kind) if field.name in item or field.default is MISSING}
     return kind(**{name: item[name] for name in given})

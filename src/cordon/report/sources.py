@@ -98,7 +98,7 @@ class Federation:
 
 
 @dataclass(frozen=True)
-class Spent:
+class EqualEvents:
     """Equal events of one site in the aggregator's ledger: what a round's mechanism was, and in how many."""
 
     site: str
@@ -120,7 +120,7 @@ class Ledger:
 
     rows: int
     head: str
-    events: tuple[Spent, ...] = ()
+    events: tuple[EqualEvents, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cordon.arrays import Floats
 from cordon.errors import UserError
 from cordon.files import StrPath, written_beside
 from cordon.privacy.accountants import LIFETIME, statement
 from cordon.variants.features import FEATURES
-
-Floats = NDArray[np.float64]
 
 SENSITIVITIES = ("0.9", "0.95", "0.99", "0.995")
 MODES = SITE, PRIVATE, NONE = "site", "private", "none"

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cordon.arrays import Floats, Ints
 from cordon.errors import BudgetExceeded, UserError
 from cordon.ledger.site import CALIBRATION, SiteLedger
 from cordon.privacy.accountants import ADJACENCY, Event, calibrate_noise, mechanism_of
@@ -38,9 +39,7 @@ from cordon.scoring.calibrate import (
     uncalibrated,
 )
 
-Floats = NDArray[np.float64]
 Labels = NDArray[np.int8]
-Owners = NDArray[np.int64]
 # What a table gives: inputs [n, F], labels (None where there is none) and patients.
 Rows = tuple[NDArray[np.float32], Sequence[int | None], Sequence[str]]
 
@@ -183,7 +182,7 @@ def without_samples(site: str) -> Calibration:
 def _labelled(
     model: Scorer, tables: Iterable[Rows], settings: Settings, taking: frozenset[str] | None,
     one_id: Mapping[str, str] = MappingProxyType({}),
-) -> tuple[Floats, Labels, Owners]:  # fmt: skip
+) -> tuple[Floats, Labels, Ints]:  # fmt: skip
     """Raw scores, labels and units [n] of the labelled rows, of the patients ``taking`` part (None: all)."""
     scores, labels, patients = [np.empty(0)], [np.empty(0, dtype=np.int8)], list[str]()
     for features, given, ids in tables:
@@ -205,7 +204,7 @@ def _labelled(
     return np.concatenate(scores), np.concatenate(labels), owners.astype(np.int64)
 
 
-def sums(scores: Floats, labels: Labels, owners: Owners, settings: Settings) -> Floats:
+def sums(scores: Floats, labels: Labels, owners: Ints, settings: Settings) -> Floats:
     """The units' `contributions` [SIZE], added up; ``owners`` [n] numbers each row's unit from 0."""
     total = np.zeros(SIZE)
     order = np.argsort(owners, kind="stable")
@@ -217,7 +216,7 @@ def sums(scores: Floats, labels: Labels, owners: Owners, settings: Settings) -> 
     return total
 
 
-def contributions(scores: Floats, labels: Labels, owners: Owners, settings: Settings) -> Floats:
+def contributions(scores: Floats, labels: Labels, owners: Ints, settings: Settings) -> Floats:
     """Each unit's vector [units, SIZE], of L2 norm below 1, whatever its rows.
 
     Its parts: the lowest scores of its real rows by bin; how many real rows it has; label less the model's
@@ -240,7 +239,7 @@ def contributions(scores: Floats, labels: Labels, owners: Owners, settings: Sett
     return PART * np.concatenate(parts, axis=1)
 
 
-def _lowest(scores: Floats, real: NDArray[np.bool_], owners: Owners, weights: Floats, most: int) -> Floats:
+def _lowest(scores: Floats, real: NDArray[np.bool_], owners: Ints, weights: Floats, most: int) -> Floats:
     """The weights [n] of each unit's lowest-scored real rows, ``most`` together; 0 for the others."""
     order = np.lexsort((scores, ~real, owners))
     ranks = np.arange(len(order)) - np.searchsorted(owners[order], owners[order])

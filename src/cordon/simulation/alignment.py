@@ -10,7 +10,7 @@ import numpy as np
 import pysam
 
 from cordon.errors import CordonError
-from cordon.simulation.reads import Reads
+from cordon.simulation.reads import ReadPairs
 from cordon.simulation.reference import Reference
 from cordon.simulation.sequence import decode
 
@@ -112,7 +112,7 @@ def _record(
     )
 
 
-def align(reads: Reads, index: mappy.Aligner, reference: Reference, group: ReadGroup, path: Path) -> None:
+def align(reads: ReadPairs, index: mappy.Aligner, reference: Reference, group: ReadGroup, path: Path) -> None:
     """Align all pairs and write the sorted BAM and its index (``path`` + .bai), each in one move."""
     length = reads.codes.shape[1]
     bases = decode(reads.codes.ravel())

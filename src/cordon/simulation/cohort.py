@@ -14,6 +14,7 @@ import mappy
 import numpy as np
 import pysam
 
+from cordon.arrays import Ints
 from cordon.errors import UserError
 from cordon.simulation import population as populations
 from cordon.simulation import reference as references
@@ -24,7 +25,7 @@ from cordon.simulation.platforms import Artefacts, Platform, artefacts, platform
 from cordon.simulation.population import Genotypes, Population
 from cordon.simulation.reads import sequence_reads
 from cordon.simulation.reference import Reference
-from cordon.simulation.sequence import Codes, Indices, tandem_repeats
+from cordon.simulation.sequence import Codes, tandem_repeats
 from cordon.simulation.variants import haplotype
 
 SITE_NAMES = ("north", "south", "west", "east", "coast", "lake", "hill", "valley")
@@ -141,7 +142,7 @@ def simulate_patient(world: World, index: mappy.Aligner, patient: Patient, outdi
     platform, weak = world.site(patient.site)
     private = world.plan.sites_vcf is None
     genotypes = populations.draw_genotypes(world.population, patient.site, world.reference, private, rng)
-    parts: list[tuple[Codes, Indices | None]] = [
+    parts: list[tuple[Codes, Ints | None]] = [
         haplotype(world.reference.codes, genotypes.of(copy)) for copy in (0, 1)
     ]
     for paralog in world.paralogs:

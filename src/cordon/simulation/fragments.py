@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cordon.arrays import Floats, Ints
 from cordon.simulation.platforms import Platform
-from cordon.simulation.sequence import UNKNOWN, Codes, Floats, Indices
+from cordon.simulation.sequence import UNKNOWN, Codes
 
 _SHORTEST_BP = 60
 _WAVE_BP = 700
@@ -24,12 +25,12 @@ class Molecules:
     """
 
     codes: Codes
-    origin: Indices
-    last: Indices
+    origin: Ints
+    last: Ints
     reference_size: int
 
 
-def join(parts: list[tuple[Codes, Indices | None]], reference_size: int) -> Molecules:
+def join(parts: list[tuple[Codes, Ints | None]], reference_size: int) -> Molecules:
     """Join molecules; those without origins stem from sequence that the reference lacks."""
     sizes = np.array([codes.size for codes, _ in parts])
     origins = [
@@ -50,10 +51,10 @@ class Fragments:
     ``original`` is the fragment's own index, or that of the one it is a PCR duplicate of.
     """
 
-    start: Indices
-    size: Indices
+    start: Ints
+    size: Ints
     first_left: NDArray[np.bool_]
-    original: Indices
+    original: Ints
 
 
 def _abundance(molecules: Molecules, platform: Platform, rng: np.random.Generator) -> Floats:

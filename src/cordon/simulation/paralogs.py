@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cordon.arrays import Floats
 from cordon.simulation.population import random_variants
 from cordon.simulation.reference import Reference
-from cordon.simulation.sequence import UNKNOWN, Codes, Floats, composed
+from cordon.simulation.sequence import UNKNOWN, Codes, composed
 from cordon.simulation.variants import Variant, haplotype
 
 _FLANK_BP = 450

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from cordon.arrays import Floats
 from cordon.simulation.reference import Reference
-from cordon.simulation.sequence import Codes, Floats
+from cordon.simulation.sequence import Codes
 
 # Reads end in this when their fragment is shorter than the read (Illumina TruSeq).
 ADAPTER = "AGATCGGAAGAGCACACGTCTGAACTCCAGTCAC"

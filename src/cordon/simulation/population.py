@@ -9,9 +9,10 @@ import numpy as np
 import pysam
 from numpy.typing import NDArray
 
+from cordon.arrays import Floats
 from cordon.errors import UserError
 from cordon.simulation.reference import Reference
-from cordon.simulation.sequence import UNKNOWN, Floats, decode, substitutes, tandem_repeats
+from cordon.simulation.sequence import UNKNOWN, decode, substitutes, tandem_repeats
 from cordon.simulation.variants import Variant, compatible, left_aligned
 
 # Expected heterozygous sites a base pair under the neutral spectrum theta/x (Watterson 1975).

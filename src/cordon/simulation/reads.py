@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cordon.arrays import Floats, Ints
 from cordon.simulation.fragments import Fragments, Molecules
 from cordon.simulation.platforms import ADAPTER, Artefacts, Platform
-from cordon.simulation.sequence import Codes, Floats, Indices, Repeats, encode
+from cordon.simulation.sequence import Codes, Repeats, encode
 
 _BEST_QUALITY = 41
 _WORST_QUALITY = 2
@@ -19,7 +20,7 @@ _BIN_VALUES = np.array([2, 12, 23, 37])
 
 
 @dataclass(frozen=True)
-class Reads:
+class ReadPairs:
     """Read pairs in the direction of sequencing; row 2i and 2i + 1 are read 1 and read 2 of fragment i.
 
     ``codes`` and ``qualities`` (phred) are [2 * fragments, read length], uint8.
@@ -33,10 +34,10 @@ class Reads:
 class _Layout:
     """For each read: its first base in the molecules, direction (+1 or -1), and fragment; 1 if read 2."""
 
-    anchor: Indices
-    direction: Indices
-    fragment: Indices
-    second: Indices
+    anchor: Ints
+    direction: Ints
+    fragment: Ints
+    second: Ints
 
 
 def sequence_reads(
@@ -46,7 +47,7 @@ def sequence_reads(
     platform: Platform,
     artefacts: Artefacts,
     rng: np.random.Generator,
-) -> Reads:
+) -> ReadPairs:
     """Sequence both ends of every fragment; ``repeats`` are the tandem repeats of the molecules."""
     layout = _lay_out(fragments)
     shift = _slips(molecules, fragments, layout, repeats, platform, artefacts, rng)
@@ -61,7 +62,7 @@ def sequence_reads(
     _oxidise(codes, layout.second, platform, rng)
     _err_systematically(codes, molecules.origin[index], beyond, backward, artefacts, rng)
     qualities = _err_at_random(codes, layout.second, platform, rng)
-    return Reads(codes, qualities)
+    return ReadPairs(codes, qualities)
 
 
 def _lay_out(fragments: Fragments) -> _Layout:
@@ -94,7 +95,7 @@ def _slips(
     platform: Platform,
     artefacts: Artefacts,
     rng: np.random.Generator,
-) -> Indices:
+) -> Ints:
     """Return [read, cycle]: how far repeat-length errors have moved the read along its molecule.
 
     The errors stem from PCR, so that duplicates and overlapping mates share them.
@@ -125,7 +126,7 @@ def _slips(
     return np.cumsum(shift[:, :length], axis=1)
 
 
-def _hashed_uniform(key: Indices, salt: int) -> Floats:
+def _hashed_uniform(key: Ints, salt: int) -> Floats:
     """Return a uniform draw in [0, 1) for each key (the finaliser of splitmix64)."""
     mixed = key.astype(np.uint64) + np.uint64(salt)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -134,7 +135,7 @@ def _hashed_uniform(key: Indices, salt: int) -> Floats:
 
 
 def _read_into_adapter(
-    codes: Codes, beyond: NDArray[np.bool_], excess: Indices, rng: np.random.Generator
+    codes: Codes, beyond: NDArray[np.bool_], excess: Ints, rng: np.random.Generator
 ) -> None:
     """Replace what lies behind the fragment's end by the adapter, and by noise behind that."""
     adapter = encode(ADAPTER)
@@ -144,7 +145,7 @@ def _read_into_adapter(
     codes[rows, columns] = np.where(place < adapter.size, adapter[np.minimum(place, adapter.size - 1)], noise)
 
 
-def _oxidise(codes: Codes, second: Indices, platform: Platform, rng: np.random.Generator) -> None:
+def _oxidise(codes: Codes, second: Ints, platform: Platform, rng: np.random.Generator) -> None:
     """Read oxidised G as T: G>T in read 1 and C>A in read 2 (Costello et al. 2013)."""
     target = np.where(second == 1, 1, 2).astype(np.uint8)
     rows, columns = np.nonzero(codes == target[:, None])
@@ -155,7 +156,7 @@ def _oxidise(codes: Codes, second: Indices, platform: Platform, rng: np.random.G
 
 def _err_systematically(
     codes: Codes,
-    origin: Indices,
+    origin: Ints,
     beyond: NDArray[np.bool_],
     backward: NDArray[np.bool_],
     artefacts: Artefacts,
@@ -174,7 +175,7 @@ def _err_systematically(
 
 
 def _err_at_random(
-    codes: Codes, second: Indices, platform: Platform, rng: np.random.Generator
+    codes: Codes, second: Ints, platform: Platform, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Put sequencing errors into ``codes``; return the reported qualities, which know them only roughly."""
     count, length = codes.shape

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cordon.arrays import Ints
+
 Codes = NDArray[np.uint8]
-Indices = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 UNKNOWN = 4
 _LETTERS = np.frombuffer(b"ACGTN", dtype=np.uint8)
@@ -73,12 +73,12 @@ def diverge(codes: Codes, rate: float, rng: np.random.Generator) -> Codes:
 class Repeats:
     """Tandem repeats of a sequence, sorted by start: [start, end) in bp, and the unit's size in bp."""
 
-    start: Indices
-    end: Indices
-    unit: Indices
+    start: Ints
+    end: Ints
+    unit: Ints
 
     @property
-    def length(self) -> Indices:
+    def length(self) -> Ints:
         """Return the repeats' lengths in bp."""
         return self.end - self.start
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cordon.simulation.sequence import Codes, Indices, encode
+from cordon.arrays import Ints
+from cordon.simulation.sequence import Codes, encode
 
 
 @dataclass(frozen=True, order=True)
@@ -67,10 +68,10 @@ def compatible(variants: Sequence[Variant], sequence: str) -> list[int]:
     return kept
 
 
-def haplotype(codes: Codes, variants: Iterable[Variant]) -> tuple[Codes, Indices]:
+def haplotype(codes: Codes, variants: Iterable[Variant]) -> tuple[Codes, Ints]:
     """Apply sorted, non-overlapping variants; return the codes and each base's position in the old ones."""
     parts: list[Codes] = []
-    origins: list[Indices] = []
+    origins: list[Ints] = []
     at = 0
     for variant in variants:
         parts += [codes[at : variant.position], encode(variant.alt)]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from cordon.arrays import Singles
 from cordon.errors import UserError
 from cordon.model.architectures import Parameters, build, features_of, load_parameters, parameters_of, slices
 from cordon.model.devices import device
@@ -22,7 +22,6 @@ from cordon.steps import Steps, silent
 from cordon.variants.features import FEATURES
 from cordon.variants.pileup_images import WITH_IMAGES
 
-Floats = npt.NDArray[np.float32]
 # What a model says of the data that it was trained on, where all of them are public.
 PUBLIC = "public"
 REFINE, KEEP = "refine", "keep"
@@ -33,7 +32,7 @@ IMAGES_LEARNING_RATE = 0.005
 
 
 def fit(
-    architecture: str, features: Floats, labels: Floats, *, start: Parameters | None = None,
+    architecture: str, features: Singles, labels: Singles, *, start: Parameters | None = None,
     steps: Steps = silent,
 ) -> Parameters:  # fmt: skip
     """The parameters of ``architecture`` fitted to public rows: inputs [n, F], labels [n] of 0 or 1.
@@ -71,7 +70,7 @@ class PublicStart:
     """A model of public data to start from, and held-out public rows [n, F], [n] that judge the end."""
 
     model: Model
-    rows: tuple[Floats, Floats] | None = None
+    rows: tuple[Singles, Singles] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Comparison:
         return asdict(self)
 
 
-def refine_or_keep(pretrained: Model, refined: Model, features: Floats, labels: Floats) -> Comparison:
+def refine_or_keep(pretrained: Model, refined: Model, features: Singles, labels: Singles) -> Comparison:
     """Keep the public start unless the refined model is at least as good on the public rows [n, F], [n].
 
     The decision looks at public data alone, so it costs no privacy.
@@ -157,7 +156,7 @@ def pretrain(paths: Sequence[Path], architecture: str, *, steps: Steps = silent)
     return Model(architecture, FEATURES, fitted, {"data": PUBLIC})
 
 
-def public_rows(paths: Sequence[Path], architecture: str) -> tuple[Floats, Floats]:
+def public_rows(paths: Sequence[Path], architecture: str) -> tuple[Singles, Singles]:
     """Inputs float32 [n, F] of ``architecture`` and labels float32 [n]: the tables' labelled rows."""
     from cordon.variants.table import LABELLED, for_model, inputs, read_table
 

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cordon.arrays import Singles
 from cordon.variants.features import FEATURES
 from cordon.variants.pileup_images import SIZE, WITH_IMAGES
 from cordon.variants.table import LABELLED, for_model, joined, matrix, pixels, read_batches
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class ImageRows:
     Indexed like the array float32 [n, F + SIZE] that `cordon.variants.table.inputs` makes of as many rows.
     """
 
-    features: Floats
+    features: Singles
     images: NDArray[np.uint8]
     places: NDArray[np.int64]
 
@@ -33,7 +32,7 @@ class ImageRows:
     def shape(self) -> tuple[int, int]:
         return len(self.features), self.features.shape[1] + SIZE
 
-    def __getitem__(self, rows: NDArray[np.int64]) -> Floats:
+    def __getitem__(self, rows: NDArray[np.int64]) -> Singles:
         return joined(self.features[rows], self.images[self.places[rows]])
 
     def take(self, rows: NDArray[np.int64], axis: int) -> ImageRows:
@@ -42,10 +41,10 @@ class ImageRows:
         return ImageRows(self.features[rows], self.images, self.places[rows])
 
 
-Rows = Floats | ImageRows
+Rows = Singles | ImageRows
 
 
-def read_rows(paths: Sequence[Path], architecture: str) -> tuple[Rows, Floats, list[str]]:
+def read_rows(paths: Sequence[Path], architecture: str) -> tuple[Rows, Singles, list[str]]:
     """What ``architecture`` takes, labels [n] and patients of the labelled rows of the tables at ``paths``.
 
     Images (10 kB a row, 39 kB as float32) are copied to a file without a name in the working folder.

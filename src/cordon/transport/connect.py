@@ -31,7 +31,7 @@ HEAD_BYTES, HEAD_TIME = 8192, 10.0
 log = logging.getLogger("cordon.transport")
 
 
-class Refused(Exception):
+class ConnectRefused(Exception):
     """A request that gets ``status`` and a reason instead of a connection."""
 
     def __init__(self, status: str, reason: str) -> None:
@@ -55,14 +55,14 @@ class SharedFolderProxy:
             head = await _head(reader)
             client, server = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
             if sender(client, server) != os.geteuid():
-                raise Refused("403 Forbidden", "this proxy serves its own user")
+                raise ConnectRefused("403 Forbidden", "this proxy serves its own user")
             self._check(head)
             greeting = b"HTTP/1.1 200 Connection established\r\n\r\n"
             await self._current().open(Connection(reader, writer, greeting))
         except Unreachable as error:
             # Without an answer: a SuperNode tries that again, and ends at a 502.
             log.warning("no connection: %s", error)
-        except Refused as refusal:
+        except ConnectRefused as refusal:
             log.warning("refused with %s: %s", refusal.status, refusal)
             body = f"{refusal}\n".encode()
             about = f"Content-Length: {len(body)}\r\nConnection: close"
@@ -76,9 +76,9 @@ class SharedFolderProxy:
         method, _, rest = head.decode("latin-1").partition(" ")
         target = rest.split(" ", 1)[0]
         if method != "CONNECT":
-            raise Refused("405 Method Not Allowed", "this proxy only takes CONNECT")
+            raise ConnectRefused("405 Method Not Allowed", "this proxy only takes CONNECT")
         if target.lower() != self._address.lower():
-            raise Refused("403 Forbidden", f"this proxy connects to {self._address} alone")
+            raise ConnectRefused("403 Forbidden", f"this proxy connects to {self._address} alone")
 
     def _current(self) -> Link:
         """The session for a new connection."""
@@ -128,7 +128,7 @@ async def _head(reader: asyncio.StreamReader) -> bytes:
         async with asyncio.timeout(HEAD_TIME):
             return await reader.readuntil(b"\r\n\r\n")
     except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        raise Refused("400 Bad Request", "no request") from None
+        raise ConnectRefused("400 Bad Request", "no request") from None
 
 
 @command()

@@ -12,11 +12,12 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cordon.console.progress import Say
 from cordon.errors import Unreachable, UserError
 from cordon.transport.link import SILENCE, Link
 from cordon.transport.mailbox import TO_RELAY, TO_SITE, BadMailbox, Inbox, Outbox, Session, shared_folder
@@ -30,7 +31,6 @@ MOST_SESSIONS = 256
 THREADS = 32
 LOCK = "relay.lock"
 HEAD_BYTES = 16384
-Say = Callable[[str], None]
 
 
 class Relay:

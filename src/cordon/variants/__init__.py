@@ -1,1 +1,5 @@
-"""Candidate alleles as rows of a table: evidence, context, labels, strata."""
+"""Candidate alleles as rows of a table: evidence, context, labels, strata.
+
+Public: `context`, `encode`, `features`, `known_sites`, `labels`, `pileup_images`, `same_person`, `strata`,
+`table`.
+"""

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cordon.arrays import Floats
 from cordon.calls.callers import ANNOTATIONS, CALLERS, PREFERENCE
 from cordon.calls.read import CALLS, CallSet
 from cordon.variants.context import Alleles
 from cordon.variants.resources import allele_keys
 
 KEYS = ["position", "ref", "alt"]
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Candidates:
         """The alleles as the reads and the sequence are compared with them."""
         return Alleles(self.positions - 1, self.keys["ref"].to_pylist(), self.keys["alt"].to_pylist())
 
-    def quals(self) -> dict[str, Array]:
+    def quals(self) -> dict[str, Floats]:
         """Each caller's QUAL (phred), NaN where it did not call the allele."""
         return {caller: self.calls[caller]["qual"].to_numpy() for caller in CALLERS}
 
-    def annotations(self) -> dict[str, Array]:
+    def annotations(self) -> dict[str, Floats]:
         """Each of ANNOTATIONS, float64 [n], from the first of PREFERENCE that says it."""
         values = {name: np.full(self.keys.num_rows, np.nan) for name in ANNOTATIONS}
         for caller in reversed(PREFERENCE):

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-Bases = NDArray[np.uint8]
+from cordon.arrays import Bytes
 
 # Bases (bp) of reference looked at on each side of an allele.
 FLANK = 150
@@ -122,7 +122,7 @@ def describe(
     }
 
 
-def _windows(sequence: bytes, at: NDArray[np.int64]) -> Bases:
+def _windows(sequence: bytes, at: NDArray[np.int64]) -> Bytes:
     """The bases from FLANK before to FLANK after each place: uint8 [n, 2 FLANK + 1]."""
     if not at.size:
         return np.zeros((0, 2 * FLANK + 1), dtype=np.uint8)
@@ -131,11 +131,11 @@ def _windows(sequence: bytes, at: NDArray[np.int64]) -> Bases:
     known = np.where(bases == ord("N"), BEYOND, bases).astype(np.uint8)
     left = max(0, -first)
     stretch = np.pad(known, (left, last - first - left - len(known)), constant_values=BEYOND)
-    windows: Bases = np.lib.stride_tricks.sliding_window_view(stretch, 2 * FLANK + 1)[at - first - FLANK]
+    windows: Bytes = np.lib.stride_tricks.sliding_window_view(stretch, 2 * FLANK + 1)[at - first - FLANK]
     return windows
 
 
-def _longest_repeats(window: Bases) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _longest_repeats(window: Bytes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The tandem repeat around each window's middle: unit and length in bp, the unit 1 to 6 bp long.
 
     A run counts from two whole units on; of equally long ones the shortest unit wins. 0 without one.
@@ -149,7 +149,7 @@ def _longest_repeats(window: Bases) -> tuple[NDArray[np.float64], NDArray[np.flo
     return units, lengths
 
 
-def _homopolymers(window: Bases) -> NDArray[np.float64]:
+def _homopolymers(window: Bytes) -> NDArray[np.float64]:
     """Length of the longest run of one base that holds or touches each window's middle."""
     same = (window[:, :-1] == window[:, 1:]) & (window[:, 1:] != BEYOND)
     runs = [

@@ -25,7 +25,7 @@ from cordon.variants.table import PILEUP, VARIANTS
 
 
 @dataclass(frozen=True)
-class Identity:
+class SampleIdentity:
     """Whose rows they are: the site, and salted pseudonyms of patient and sample."""
 
     site: str
@@ -33,7 +33,7 @@ class Identity:
     sample: str
 
     @classmethod
-    def read(cls, path: StrPath, site: str) -> Identity:
+    def read(cls, path: StrPath, site: str) -> SampleIdentity:
         """The pseudonyms in a JSON file, ``{"patient": ..., "sample": ...}``.
 
         Raises UserError where it has none: they come in a file, since others see command lines.
@@ -49,7 +49,7 @@ class Identity:
 
 def encode(
     *,
-    identity: Identity,
+    identity: SampleIdentity,
     sample: str,
     reference: StrPath,
     calls: Mapping[str, StrPath],
@@ -92,7 +92,7 @@ def encode(
 
 
 def _rows(
-    identity: Identity,
+    identity: SampleIdentity,
     candidates: Candidates,
     sequence: bytes,
     alignments: pysam.AlignmentFile | None,

@@ -12,10 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cordon.arrays import Floats
 from cordon.calls.callers import CALLERS
-
-Array = NDArray[np.float64]
-
 
 # The sequence around an allele, its type and its company: nothing of the evidence for it.
 CONTEXT = (
@@ -91,20 +89,20 @@ NEAREST_CENTRE, NEAREST_SCALE, NEAREST_FAR = np.log1p(100.0), 2.0, 1000  # bp; f
 LIMIT = 3.0
 
 
-def _logged(values: ArrayLike, centre: float, scale: float) -> Array:
+def _logged(values: ArrayLike, centre: float, scale: float) -> Floats:
     return (np.log1p(np.maximum(np.asarray(values, dtype=np.float64), 0.0)) - centre) / scale
 
 
-def _known(values: Array) -> Array:
+def _known(values: Floats) -> Floats:
     """1 where there is a value, 0 where it is NaN."""
     return (~np.isnan(values)).astype(np.float64)
 
 
-def _linear(values: ArrayLike, centre: float, scale: float) -> Array:
+def _linear(values: ArrayLike, centre: float, scale: float) -> Floats:
     return (np.asarray(values, dtype=np.float64) - centre) / scale
 
 
-def call_features(quals: Mapping[str, Array], annotations: Mapping[str, Array]) -> dict[str, Array]:
+def call_features(quals: Mapping[str, Floats], annotations: Mapping[str, Floats]) -> dict[str, Floats]:
     """What the callers say of n alleles.
 
     ``quals`` holds float64 [n] by caller: phred, NaN where it did not call the allele. ``annotations``
@@ -117,7 +115,7 @@ def call_features(quals: Mapping[str, Array], annotations: Mapping[str, Array]) 
     Sources: QD, FS, SOR, MQ and rank sums are scaled by GATK's hard-filter thresholds (article
     360035531112), GQ by HaplotypeCaller's cap of 99, QUAL on the log scale that phred is.
     """
-    columns: dict[str, Array] = {}
+    columns: dict[str, Floats] = {}
     for caller in CALLERS:
         columns[f"f_called_{caller}"] = _known(quals[caller])
         # QUAL 0 says that there is none: a call like the middle one, not like the worst.
@@ -138,7 +136,7 @@ def call_features(quals: Mapping[str, Array], annotations: Mapping[str, Array]) 
     return columns
 
 
-def read_features(reads: Mapping[str, Array], annotations: Mapping[str, Array]) -> dict[str, Array]:
+def read_features(reads: Mapping[str, Floats], annotations: Mapping[str, Floats]) -> dict[str, Floats]:
     """What the reads say of n alleles; ``reads`` holds float64 [n] arrays as of
     ``cordon.variants.pileup.EVIDENCE``.
 
@@ -185,7 +183,7 @@ def read_features(reads: Mapping[str, Array], annotations: Mapping[str, Array]) 
     }
 
 
-def context_features(context: Mapping[str, Array]) -> dict[str, Array]:
+def context_features(context: Mapping[str, Floats]) -> dict[str, Floats]:
     """What the reference says of n alleles; float64 [n] arrays as of ``cordon.variants.context.CONTEXT``.
 
     Sources: the human genome is 41 % G and C; runs of 4 bp and repeats of 8 bp are where sequencers'
@@ -207,10 +205,10 @@ def context_features(context: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def features(
-    quals: Mapping[str, Array],
-    annotations: Mapping[str, Array],
-    reads: Mapping[str, Array],
-    context: Mapping[str, Array],
+    quals: Mapping[str, Floats],
+    annotations: Mapping[str, Floats],
+    reads: Mapping[str, Floats],
+    context: Mapping[str, Floats],
 ) -> NDArray[np.float32]:
     """All features of n alleles: float32 [n, len(FEATURES)] within [-3, 3], columns as FEATURES."""
     columns = {

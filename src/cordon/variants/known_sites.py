@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from cordon.arrays import Bools, Floats, Singles
 from cordon.errors import UserError
 from cordon.files import StrPath
 from cordon.steps import Steps, silent
@@ -27,10 +27,6 @@ from cordon.variants.table import (
     write_batches,
 )
 
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
-Matrix = NDArray[np.float32]
-
 # SNVs and indels are judged apart, because the same annotation means different things for them.
 KINDS = ("SNVs", "indels")
 # A call that is not known is false when it scores below this share of the known ones held out of the forest.
@@ -45,7 +41,7 @@ _EVIDENCE = [place for place, name in enumerate(FEATURES) if name not in CONTEXT
 class Forest(Protocol):
     """A fitted isolation forest."""
 
-    def score_samples(self, evidence: Matrix, /) -> Floats:
+    def score_samples(self, evidence: Singles, /) -> Floats:
         """How ordinary [n] each row is, higher meaning more like the known sites."""
 
 
@@ -98,9 +94,9 @@ class Selection:
 
     def __init__(self, most: int = MOST) -> None:
         self._most, self._seen, self._step = most, 0, 1
-        self._kept: list[Matrix] = []
+        self._kept: list[Singles] = []
 
-    def add(self, rows: Matrix) -> None:
+    def add(self, rows: Singles) -> None:
         """Take what belongs to the selection of the next rows [n, F] of the stream."""
         self._kept.append(rows[-self._seen % self._step :: self._step])
         self._seen += len(rows)
@@ -108,12 +104,12 @@ class Selection:
             self._kept = [self.rows()[::2]]
             self._step *= 2
 
-    def rows(self) -> Matrix:
+    def rows(self) -> Singles:
         """The rows selected so far."""
         return np.concatenate(self._kept) if self._kept else np.empty((0, len(_EVIDENCE)), np.float32)
 
 
-def _judge(positives: Matrix) -> tuple[Forest, float] | None:
+def _judge(positives: Singles) -> tuple[Forest, float] | None:
     """A forest and the score below which a call is false; None with too few positives [n, F]."""
     from sklearn.ensemble import IsolationForest
 
@@ -153,6 +149,6 @@ def _kinds(batch: pa.Table) -> Iterator[tuple[str, Bools]]:
     yield from zip(KINDS, (snv, ~snv), strict=True)
 
 
-def _evidence(batch: pa.Table) -> Matrix:
+def _evidence(batch: pa.Table) -> Singles:
     """float32 [rows, F] of the features that are not context."""
     return matrix(batch)[:, _EVIDENCE]

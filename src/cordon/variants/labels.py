@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pysam
-from numpy.typing import NDArray
 
+from cordon.arrays import Bools, Ints
 from cordon.calls.normalise import normalise_variants
 from cordon.errors import UserError
 from cordon.files import StrPath
@@ -33,9 +33,6 @@ from cordon.variants.table import (
     with_images_of,
     write_batches,
 )
-
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 # A false candidate this near (bp) to a truth allele that no candidate matches may be that allele,
 # written otherwise; it is neither true nor false.

@@ -13,9 +13,10 @@ import numpy as np
 import pysam
 from numpy.typing import NDArray
 
+from cordon.arrays import Floats, Ints
 from cordon.variants.context import FLANK, Alleles, shift_room
 from cordon.variants.pileup_images import Images
-from cordon.variants.segments import Reads
+from cordon.variants.segments import AlignedReads
 
 # What `gather` returns, all float64 [n]. Means over no read are NaN.
 EVIDENCE = (
@@ -45,14 +46,12 @@ READS = 2_000
 REF, ALT, OTHER = 0, 1, 2
 COUNTS = ("depth", "alt_forward", "alt_reverse", "ref_forward", "ref_reverse")
 SUMS = (*(name for name in EVIDENCE if name not in ("low_mapping_quality", "other_alleles")), "low_mapping")
-Ints = NDArray[np.int64]
-Array = NDArray[np.float64]
 
 
 def gather(
     alignments: pysam.AlignmentFile, contig: str, sequence: bytes, alleles: Alleles,
     images: Images | None = None,
-) -> dict[str, Array]:  # fmt: skip
+) -> dict[str, Floats]:  # fmt: skip
     """Evidence of the reads for alleles on one contig of the given whole sequence, in upper case.
 
     Every read near a candidate is read once; duplicates, secondary and supplementary alignments do not
@@ -82,7 +81,7 @@ def gather(
     return tally.evidence()
 
 
-def nothing(rows: int, depth: float = 0.0) -> dict[str, Array]:
+def nothing(rows: int, depth: float = 0.0) -> dict[str, Floats]:
     """The evidence of no reads at all; ``depth`` NaN says that none were given."""
     empty = dict.fromkeys(EVIDENCE, np.nan)
     empty |= dict.fromkeys(("alt_forward", "alt_reverse", "ref_forward", "ref_reverse"), 0.0)
@@ -121,7 +120,7 @@ class _Tally:
 
     def add(self, segments: list[pysam.AlignedSegment]) -> None:
         """Add what the reads say of the alleles that they cover."""
-        reads = Reads(segments, self.sequence)
+        reads = AlignedReads(segments, self.sequence)
         begin = np.searchsorted(self.alleles.starts, reads.starts, side="left")
         counts = np.searchsorted(self.alleles.starts, reads.ends, side="left") - begin
         read = np.repeat(np.arange(len(counts)), counts)
@@ -151,7 +150,7 @@ class _Tally:
                 self._sum("alt_mismatches", at, np.maximum(0, reads.edits[by] - self.sizes[at]))
                 self._sum("improper_pairs", at, reads.improper[by])
 
-    def evidence(self) -> dict[str, Array]:
+    def evidence(self) -> dict[str, Floats]:
         """The sums as EVIDENCE."""
         sums = self.sums
         ref, alt = (sums[f"{label}_forward"] + sums[f"{label}_reverse"] for label in ("ref", "alt"))
@@ -171,7 +170,7 @@ class _Tally:
             added = np.bincount(rows - first, values)
             self.sums[name][first : first + len(added)] += added
 
-    def _support(self, reads: Reads, read: Ints, row: Ints, query: Ints) -> tuple[Ints, Ints]:
+    def _support(self, reads: AlignedReads, read: Ints, row: Ints, query: Ints) -> tuple[Ints, Ints]:
         """REF, ALT or OTHER for each pair of read and allele, and a number for the other allele."""
         base = np.where(query >= 0, reads.bases[reads.offsets[read] + np.maximum(query, 0)], 0)
         snv = self.alleles.snvs[row]
@@ -190,7 +189,7 @@ class _Tally:
             )
         return seen, name
 
-    def _indel_support(self, reads: Reads, row: int, indel: int) -> tuple[int, int]:
+    def _indel_support(self, reads: AlignedReads, row: int, indel: int) -> tuple[int, int]:
         """Any indel of the read within the stretch where the allele can be written decides."""
         anchor, length, inserted = reads.indel(indel)
         wanted = self.alleles.alts[row][1:] if length > 0 else ""
@@ -200,7 +199,7 @@ class _Tally:
             return ALT, 0
         return OTHER, self._named(f"{length}{inserted}")
 
-    def _block_support(self, reads: Reads, read: int, row: int, query: int) -> tuple[int, int]:
+    def _block_support(self, reads: AlignedReads, read: int, row: int, query: int) -> tuple[int, int]:
         """A substitution of several bases is compared whole."""
         end = np.array([self.alleles.starts[row] + len(self.alleles.refs[row]) - 1])
         last = int(reads.query_at(np.array([read]), end)[0])
@@ -217,6 +216,6 @@ class _Tally:
         return self.names.setdefault(text, 256 + len(self.names))
 
 
-def _nonzero(counts: Array) -> Array:
+def _nonzero(counts: Floats) -> Floats:
     """NaN in place of 0, so that a mean over no read is NaN."""
     return np.where(counts > 0, counts, np.nan)

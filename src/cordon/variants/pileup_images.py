@@ -12,13 +12,12 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from cordon.arrays import Bytes, Ints
 
 if TYPE_CHECKING:
-    from cordon.variants.segments import Reads
+    from cordon.variants.segments import AlignedReads
 
-Ints = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
 
 CHANNELS = (
     "base",  # A, C, G, T in even steps; 32 for N, 0 for a deleted base
@@ -81,7 +80,7 @@ class Images:
         self._waiting = _Pairs(none, none, none, np.empty((0, len(CHANNELS), WIDTH), dtype=np.uint8))
         self._read = 0
 
-    def add(self, reads: Reads, read: Ints, row: Ints, support: Ints) -> None:
+    def add(self, reads: AlignedReads, read: Ints, row: Ints, support: Ints) -> None:
         """Show the pairs of ``read`` and allele ``row`` [m]; ``support`` is REF, ALT or OTHER."""
         if not len(reads.starts):
             return
@@ -105,7 +104,7 @@ class Images:
         pairs = pairs.take(np.lexsort((pairs.number, pairs.row)))
         self._pixels[pairs.row, :, _ranks(pairs.row)] = pairs.drawn
 
-    def _draw(self, reads: Reads, read: Ints, row: Ints, support: Ints) -> Bytes:
+    def _draw(self, reads: AlignedReads, read: Ints, row: Ints, support: Ints) -> Bytes:
         """The image row of each pair, uint8 [m, channels, width]."""
         offsets, bases, qualities, differs = reads.along_reference(self._sequence)
         columns = self._starts[row][:, None] + _COLUMNS

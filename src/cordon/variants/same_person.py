@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cordon.arrays import Ints
 from cordon.calls.callers import CALLERS
 from cordon.steps import Steps, silent
 from cordon.variants.strata import SNV
@@ -49,7 +50,6 @@ UNSURE = (
 WARN, MERGE = "warn", "merge"
 
 Hashes = NDArray[np.uint64]
-Places = NDArray[np.int64]
 _EVERYTHING = np.uint64(2**64 - 1)
 _NAMES = ("site", "patient", "contig", "position", "ref", "alt", "variant_type", "zygosity")
 _NEEDED = pa.schema(
@@ -59,7 +59,7 @@ _NEEDED = pa.schema(
 
 
 @dataclass(frozen=True)
-class Sample:
+class SnvSketch:
     """One patient's heterozygous SNVs in one table: the least of their ``hashes`` [n], sorted, and where.
 
     ``windows`` [n] numbers the stretch of the genome that each lies in; ``limit`` is the hash up to which
@@ -70,11 +70,11 @@ class Sample:
     site: str
     patient: str
     hashes: Hashes
-    windows: Places
+    windows: Ints
     limit: np.uint64
 
     @classmethod
-    def of(cls, table: str, site: str, patient: str, hashes: Hashes, windows: Places) -> Sample:
+    def of(cls, table: str, site: str, patient: str, hashes: Hashes, windows: Ints) -> SnvSketch:
         """The sample whose heterozygous alleles have these ``hashes`` and ``windows`` [n], in any order."""
         hashes, windows = _least(hashes, windows, MOST_ALLELES + 1)
         limit = _EVERYTHING if len(hashes) <= MOST_ALLELES else hashes[MOST_ALLELES - 1]
@@ -88,8 +88,8 @@ class Alike:
     Those in common lie in ``windows`` stretches of the genome.
     """
 
-    first: Sample
-    second: Sample
+    first: SnvSketch
+    second: SnvSketch
     share: float
     alleles: int
     windows: int
@@ -107,10 +107,10 @@ class Alike:
         )
 
 
-def read_samples(paths: Iterable[Path]) -> Iterator[Sample]:
+def read_samples(paths: Iterable[Path]) -> Iterator[SnvSketch]:
     """Each patient's sample in each of the variant tables at ``paths``, a row group in memory at a time."""
     for path in paths:
-        kept: dict[tuple[str, str], tuple[Hashes, Places]] = {}
+        kept: dict[tuple[str, str], tuple[Hashes, Ints]] = {}
         for batch in read_batches(path, _NEEDED):
             for owner, hashes, windows in _by_patient(_heterozygous(batch)):
                 before, places = kept.get(owner, (np.empty(0, np.uint64), np.empty(0, np.int64)))
@@ -119,10 +119,10 @@ def read_samples(paths: Iterable[Path]) -> Iterator[Sample]:
                     np.concatenate([before, hashes]), np.concatenate([places, windows]), MOST_ALLELES + 1
                 )
         for (site, patient), (hashes, windows) in kept.items():
-            yield Sample.of(path.name, site, patient, hashes, windows)
+            yield SnvSketch.of(path.name, site, patient, hashes, windows)
 
 
-def compared(samples: Sequence[Sample]) -> tuple[NDArray[np.float64], Places]:
+def compared(samples: Sequence[SnvSketch]) -> tuple[NDArray[np.float64], Ints]:
     """The share that every two of n samples have in common, and of how many alleles [n, n]; 0 of none."""
     limits = np.array([sample.limit for sample in samples], dtype=np.uint64)
     below = np.stack([np.searchsorted(sample.hashes, limits, side="right") for sample in samples])
@@ -131,7 +131,7 @@ def compared(samples: Sequence[Sample]) -> tuple[NDArray[np.float64], Places]:
     return share, alleles
 
 
-def alike(samples: Sequence[Sample]) -> list[Alike]:
+def alike(samples: Sequence[SnvSketch]) -> list[Alike]:
     """Every two samples of a site's different patients that have LIKE_ONE or more in common.
 
     Pairs of which fewer than LEAST_ALLELES can be compared are left out.
@@ -173,7 +173,7 @@ def same_people(
 
     What is said names tables, and stays at the site. Without ``merge`` nothing has another id.
     """
-    samples: list[Sample] = []
+    samples: list[SnvSketch] = []
     with steps("comparing patients", len(paths), "tables") as tick:
         for path in paths:
             samples += read_samples([path])
@@ -184,7 +184,7 @@ def same_people(
     return one_id(pairs) if merge else {}
 
 
-def _least(hashes: Hashes, windows: Places, most: int) -> tuple[Hashes, Places]:
+def _least(hashes: Hashes, windows: Ints, most: int) -> tuple[Hashes, Ints]:
     order = np.argsort(hashes)[:most]
     return hashes[order], windows[order]
 
@@ -196,7 +196,7 @@ def _heterozygous(batch: pa.Table) -> pa.Table:
     return batch.filter(pc.and_(reduce(pc.or_, passed), kind))
 
 
-def _by_patient(rows: pa.Table) -> Iterator[tuple[tuple[str, str], Hashes, Places]]:
+def _by_patient(rows: pa.Table) -> Iterator[tuple[tuple[str, str], Hashes, Ints]]:
     """Each patient's site and id, and hashes and windows of its rows."""
     hashes, windows = _hashed(rows)
     (sites, site), (patients, patient) = _coded(rows["site"]), _coded(rows["patient"])
@@ -206,7 +206,7 @@ def _by_patient(rows: pa.Table) -> Iterator[tuple[tuple[str, str], Hashes, Place
         yield (sites[one], patients[other]), hashes[owners == owner], windows[owners == owner]
 
 
-def _hashed(rows: pa.Table) -> tuple[Hashes, Places]:
+def _hashed(rows: pa.Table) -> tuple[Hashes, Ints]:
     """A hash of each row's allele, by SplitMix64 (Steele et al. 2014), and the number of its window."""
     names, contig = _coded(rows["contig"])
     contigs = np.array([crc32(name.encode()) for name in names], dtype=np.uint64)[contig]
@@ -218,7 +218,7 @@ def _hashed(rows: pa.Table) -> tuple[Hashes, Places]:
     return _mixed(value), (contigs.astype(np.int64) << 16) + position // WINDOW
 
 
-def _coded(column: pa.ChunkedArray) -> tuple[list[str], Places]:
+def _coded(column: pa.ChunkedArray) -> tuple[list[str], Ints]:
     """The distinct values of a column, and the number [n] of each row's."""
     coded = column.combine_chunks().dictionary_encode()
     return coded.dictionary.to_pylist(), coded.indices.to_numpy().astype(np.int64)
@@ -250,6 +250,6 @@ def _common(sets: Sequence[Hashes]) -> NDArray[np.float32]:
     return found
 
 
-def _windows(one: Sample, other: Sample) -> int:
+def _windows(one: SnvSketch, other: SnvSketch) -> int:
     _, places, _ = np.intersect1d(one.hashes, other.hashes, assume_unique=True, return_indices=True)
     return len(np.unique(one.windows[places]))

@@ -11,8 +11,7 @@ import numpy as np
 import pysam
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
+from cordon.arrays import Bytes, Ints
 
 # CIGAR operations by what they use up (SAM specification, section 1.4.6), in the order MIDNSHP=X.
 USES_REFERENCE = np.array([1, 0, 1, 1, 0, 0, 0, 1, 1], dtype=np.int64)
@@ -20,7 +19,7 @@ USES_QUERY = np.array([1, 1, 0, 0, 1, 0, 0, 1, 1], dtype=np.int64)
 ALIGNS = (USES_REFERENCE & USES_QUERY).astype(np.bool_)
 
 
-class Reads:
+class AlignedReads:
     """n aligned reads of one contig, each with bases, a CIGAR and maybe qualities. Positions are 0-based.
 
     ``starts``, ``ends`` (past the last base), ``lengths`` (bases), ``mapping_qualities``, ``edits`` (edit

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
+from cordon.arrays import Bools
+
 Names = NDArray[np.str_]
-Bools = NDArray[np.bool_]
 Bins = NDArray[np.int8]
 
 SNV, INSERTION, DELETION, COMPLEX = TYPES = ("SNV", "insertion", "deletion", "complex")

@@ -1,1 +1,4 @@
-"""The aggregator: rounds, judgement of updates, averages, checkpoint, registry."""
+"""The aggregator: rounds, judgement of updates, averages, checkpoint, registry.
+
+Public: `cli`, `record`, `run`, `service`.
+"""

@@ -8,7 +8,7 @@ from typing import Any
 from cordon.ledger.log import ChainedLog
 
 
-class History:
+class IdentityRows:
     """The rows on each identity, in their order; only rows that are new are looked at."""
 
     def __init__(self, ledger: ChainedLog) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cordon.errors import UserError
-from cordon.federation.aggregator.history import History
+from cordon.federation.aggregator.history import IdentityRows
 from cordon.federation.aggregator.noise_checks import ceiling, most_small, small_coordinates, without_noise
 from cordon.federation.aggregator.outliers import Outliers, flat
 from cordon.federation.messages import ANSWERED, STOPPED, TRAINED, Reply
@@ -84,7 +84,7 @@ class Auditor:
         self._expected = expected
         self._parameters = sum(array.size for array in expected.values())
         self._outliers = Outliers(plan)
-        self._history = History(ledger)
+        self._history = IdentityRows(ledger)
         self._composing = ThreadPoolExecutor(1, "composing")
         self._foreseen: Future[None] | None = None
 

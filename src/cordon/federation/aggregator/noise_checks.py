@@ -21,13 +21,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
+from cordon.arrays import Floats
 from cordon.federation.plan import Plan
 from cordon.privacy.accountants import DEVIATIONS, LAPLACE
 from cordon.privacy.clipping import REACH
-
-Vector = npt.NDArray[np.float64]
 
 # The rate at which each check refuses an honest update.
 FALSE_ALARM = 1e-5
@@ -40,7 +38,7 @@ SIMULATED, SEED = 2**16, 20261125
 
 
 @dataclass(frozen=True)
-class Reference:
+class NoiseAlone:
     """What noise alone makes of one coordinate in a round at a site.
 
     ``deviation`` is its root mean square, ``fourth`` its mean fourth power over the squared mean square,
@@ -54,7 +52,7 @@ class Reference:
 
 
 @lru_cache(maxsize=256)
-def reference(plan: Plan, declared_patients: int) -> Reference:
+def reference(plan: Plan, declared_patients: int) -> NoiseAlone:
     """The reference for a site's updates, under the least noise that the plan's clip may lead to."""
     from cordon.training.optimisers import optimiser
 
@@ -73,7 +71,7 @@ def reference(plan: Plan, declared_patients: int) -> Reference:
     square = float(np.square(sizes).mean())
     small = float(np.quantile(sizes, 0.6))
     damped = small / (1.0 - DAMPING)
-    return Reference(
+    return NoiseAlone(
         math.sqrt(square), float((sizes**4).mean()) / square**2, small, float((sizes < damped).mean())
     )
 
@@ -108,7 +106,7 @@ def ceiling(plan: Plan, declared_patients: int, parameters: int) -> float:
     return plan.learning_rate * steps * (deviations + each) / math.sqrt(FLOOR)
 
 
-def small_coordinates(plan: Plan, declared_patients: int, update: Vector) -> int:
+def small_coordinates(plan: Plan, declared_patients: int, update: Floats) -> int:
     """How many of the update's numbers are smaller than most that noise alone makes."""
     return int((np.abs(update) < reference(plan, declared_patients).small).sum())
 

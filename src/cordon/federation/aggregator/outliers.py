@@ -11,13 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from cordon.arrays import Floats
 from cordon.federation.aggregator.noise_checks import reference
 from cordon.federation.plan import Plan, Site
 from cordon.model.architectures import Parameters
 
-Floats = npt.NDArray[np.float64]
 # By site: how far beyond what is allowed (above 1), and in words.
 Faults = dict[str, tuple[float, str]]
 

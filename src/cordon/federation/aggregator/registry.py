@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cordon.errors import UserError
-from cordon.federation.aggregator.history import History
+from cordon.federation.aggregator.history import IdentityRows
 from cordon.federation.plan import Site, identity
 from cordon.ledger.log import ChainedLog
 from cordon.ledger.spending import BANNED, DECISION, ENROLLED, QUARANTINED, RELEASED
@@ -40,7 +40,7 @@ class Registry:
 
     def __init__(self, log: ChainedLog) -> None:
         self._log = log
-        self._history = History(log)
+        self._history = IdentityRows(log)
 
     def enrol(self, *sites: Site) -> None:
         """Take ``sites`` in, or change what they declared, or their keys; a banned key stays banned.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cordon.console.progress import Say
 from cordon.errors import Unreachable, UserError
 from cordon.federation.aggregator.checkpoint import Checkpoint, Checkpoints
 from cordon.federation.aggregator.exchange import Exchange
@@ -33,11 +34,10 @@ FAREWELL_DEADLINE = 20.0
 # A SuperNode that was cut off is let in again when its last heartbeat, of one minute, has lapsed. A round
 # that lacks its quorum waits for sites for so long, or for --round_deadline where that is longer.
 RETURN_DEADLINE = 90.0
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Limits:
+class RoundLimits:
     """When to stop waiting (seconds), the fewest sites that a round may average, and when a site is banned.
 
     That is after it was quarantined in ``ban_after`` runs.
@@ -58,7 +58,7 @@ class Aggregation:
 
     def __init__(
         self, plan: Plan, sites: list[Site], features: tuple[str, ...], *,
-        ledger: ChainedLog, checkpoints: Checkpoints, limits: Limits, say: Say,
+        ledger: ChainedLog, checkpoints: Checkpoints, limits: RoundLimits, say: Say,
         start: PublicStart | None = None,
     ) -> None:  # fmt: skip
         if plan.start != (start.model.hash if start else ""):

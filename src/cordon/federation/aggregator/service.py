@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from cordon.console.progress import Say
 from cordon.errors import UserError
 from cordon.federation.aggregator.checkpoint import Checkpoints
 from cordon.federation.aggregator.exchange import Exchange
 from cordon.federation.aggregator.record import Record
 from cordon.federation.aggregator.registry import Registry
-from cordon.federation.aggregator.run import Aggregation, Limits, Say
+from cordon.federation.aggregator.run import Aggregation, RoundLimits
 from cordon.federation.flower import processes, tasks
 from cordon.federation.flower.tasks import LinkLost
 from cordon.federation.plan import Plan, Site, write_enrolment
@@ -29,7 +30,7 @@ MOST_RESTARTS = 3
 
 def serve(
     plan: Plan, sites: Sequence[Site], features: tuple[str, ...], *,
-    credentials: Path, host: str, port: int, state: Path, workdir: Path, limits: Limits, say: Say,
+    credentials: Path, host: str, port: int, state: Path, workdir: Path, limits: RoundLimits, say: Say,
     start: PublicStart | None = None, evidence: str = "", names: Sequence[str] = (),
     transport: Path | None = None,
     save: Callable[[Model, Record], None] = lambda model, record: None,

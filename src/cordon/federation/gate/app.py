@@ -27,7 +27,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from cordon.console.commands import EXISTING, command
 from cordon.errors import UserError
 from cordon.federation.gate.identities import authentic, enrolled_keys
-from cordon.federation.gate.limits import Bounds, Rate, client_of
+from cordon.federation.gate.limits import Bounds, TokenBucket, client_of
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -55,7 +55,7 @@ LOGGED = 80
 log = logging.getLogger("cordon.gate")
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that is answered with ``status`` and ``reason`` and goes no further."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -80,8 +80,8 @@ class Gate:
         self._bounds = bounds
         self._enrolled = enrolled
         self._evidence = evidence
-        self._clients = Rate(bounds.rate, bounds.burst, clock)
-        self._evidence_calls = Rate(bounds.evidence_rate, bounds.evidence_burst, clock)
+        self._clients = TokenBucket(bounds.rate, bounds.burst, clock)
+        self._evidence_calls = TokenBucket(bounds.evidence_rate, bounds.evidence_burst, clock)
         # Each piece of evidence is a call of the firmware, which answers one at a time.
         self._firmware = ThreadPoolExecutor(bounds.evidence_at_once)
 
@@ -93,30 +93,30 @@ class Gate:
                 await self._answer(request)
         except ClientDisconnect:
             pass
-        except Refused as refusal:
+        except RequestRefused as refusal:
             await request.refuse(refusal)
         except TimeoutError:
             late = (504, "the SuperLink is late") if request.complete else (408, "the request is late")
-            await request.refuse(Refused(*late))
+            await request.refuse(RequestRefused(*late))
         except Exception as error:
             if request.answered:
                 # asyncio's TLS fails to close what the client has closed just then (CPython 3.11).
                 return
             log.error("failed at %s: %s: %a", request.shown, type(error).__name__, str(error)[:LOGGED])
-            await request.refuse(Refused(500, "the gate failed"))
+            await request.refuse(RequestRefused(500, "the gate failed"))
 
     async def _answer(self, request: _Exchange) -> None:
         if not self._clients.take(client_of(request.scope["client"])):
             # A SuperNode tries again after a 503, and gives up at a 429.
-            raise Refused(503, "too many requests from this address; try again later")
+            raise RequestRefused(503, "too many requests from this address; try again later")
         if sum(map(len, chain(*request.scope["headers"], [request.scope["raw_path"]]))) > self._bounds.head:
-            raise Refused(431, f"a request's head may have {self._bounds.head} bytes")
+            raise RequestRefused(431, f"a request's head may have {self._bounds.head} bytes")
         # The path as it stood on the wire: nothing is decoded, joined or corrected before it is compared.
         method, path, query = request.method, request.scope["raw_path"], request.scope["query_string"]
         if request.scope["http_version"] != "1.1" or "upgrade" in request.headers:
-            raise Refused(403, "plain HTTP/1.1 only")
+            raise RequestRefused(403, "plain HTTP/1.1 only")
         if "transfer-encoding" in request.headers:
-            raise Refused(411, "give the body's length")
+            raise RequestRefused(411, "give the body's length")
         if method == "POST" and path in ALLOWED and not query:
             await self._pass_on(request, path.decode())
         elif method == "GET" and request.headers.get("content-length", "0") == "0":
@@ -127,17 +127,17 @@ class Gate:
             elif path == b"/attestation":
                 await request.answer(await self._attest(query))
             else:
-                raise Refused(403, "not for the world")
+                raise RequestRefused(403, "not for the world")
         else:
-            raise Refused(403, "not for the world")
+            raise RequestRefused(403, "not for the world")
 
     async def _attest(self, query: bytes) -> Response:
         if self._evidence is None:
-            raise Refused(404, "this aggregator runs without attestation: it has no evidence to show")
+            raise RequestRefused(404, "this aggregator runs without attestation: it has no evidence to show")
         if not (nonce := NONCE.fullmatch(query)):
-            raise Refused(400, "ask with ?nonce= and 32 bytes in hex")
+            raise RequestRefused(400, "ask with ?nonce= and 32 bytes in hex")
         if not self._evidence_calls.take("everyone"):
-            raise Refused(503, "too many ask for evidence; try again later")
+            raise RequestRefused(503, "too many ask for evidence; try again later")
         running = asyncio.get_running_loop()
         try:
             text = await running.run_in_executor(
@@ -145,20 +145,20 @@ class Gate:
             )
         except Exception as error:
             log.error("no evidence: %s: %a", type(error).__name__, str(error))
-            raise Refused(503, "no evidence at the moment; the aggregator's log says why") from error
+            raise RequestRefused(503, "no evidence at the moment; the aggregator's log says why") from error
         return Response(text, media_type="application/json")
 
     async def _pass_on(self, request: _Exchange, path: str) -> None:
         lengths = request.headers.getlist("content-length")
         if len(lengths) != 1:
-            raise Refused(411, "give the body's length")
+            raise RequestRefused(411, "give the body's length")
         if int(lengths[0]) > self._bounds.body:
-            raise Refused(413, f"a body may have {self._bounds.body} bytes")
+            raise RequestRefused(413, f"a body may have {self._bounds.body} bytes")
         sent = {name: request.headers.getlist(name) for name in SENT if name in request.headers}
         if any(len(values) > 1 for values in sent.values()):
-            raise Refused(403, "a header stands twice")
+            raise RequestRefused(403, "a header stands twice")
         if self._enrolled is not None and not authentic(request.headers, self._enrolled):
-            raise Refused(401, "this SuperNode is not enrolled here, or its clock is wrong")
+            raise RequestRefused(401, "this SuperNode is not enrolled here, or its clock is wrong")
         passed = self._upstream.build_request(
             "POST", path, content=self._body(request),
             headers={name: values[0] for name, values in sent.items()} | {"content-length": lengths[0]},
@@ -166,14 +166,16 @@ class Gate:
         try:
             response = await self._upstream.send(passed, stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise Refused(503, "the SuperLink cannot be reached; try again later") from error
+            raise RequestRefused(503, "the SuperLink cannot be reached; try again later") from error
         except httpx.ReadTimeout as error:
-            raise Refused(504, "the SuperLink is late") from error
+            raise RequestRefused(504, "the SuperLink is late") from error
         except httpx.TransportError as error:
-            raise Refused(502, "the SuperLink gave no answer; try again") from error
+            raise RequestRefused(502, "the SuperLink gave no answer; try again") from error
         try:
             if response.status_code >= 500:
-                raise Refused(response.status_code, "the SuperLink could not do this; its log says why")
+                raise RequestRefused(
+                    response.status_code, "the SuperLink could not do this; its log says why"
+                )
             headers = {name: response.headers[name] for name in RETURNED if name in response.headers}
             await request.answer(StreamingResponse(response.aiter_raw(), response.status_code, headers))
         finally:
@@ -208,7 +210,7 @@ class _Exchange(Request):
     async def answer(self, response: Response) -> None:
         await response(self.scope, self.receive, self._note_start)
 
-    async def refuse(self, refusal: Refused) -> None:
+    async def refuse(self, refusal: RequestRefused) -> None:
         """Answer with the refusal and end the connection; mid-answer there is only the second."""
         log.warning("refused %s with %d: %s", self.shown, refusal.status, refusal)
         if self._started:
@@ -267,7 +269,7 @@ def main(address: str, upstream: str, upstream_certificate: str, certificate: st
     from cordon.federation.gate import listener
 
     host, _, port = address.rpartition(":")
-    identity = listener.Identity.given(certificate, key) or listener.Identity.made(host, names)
+    identity = listener.TLSIdentity.given(certificate, key) or listener.TLSIdentity.made(host, names)
     bounds = Bounds(body=max_body)
     options: dict[str, Any] = {
         "enrolled": enrolled_keys(Path(enrolment)) if enrolment else None,

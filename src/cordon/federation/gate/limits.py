@@ -42,7 +42,7 @@ class Bounds:
         return self.body_time + self.upstream_time + self.body_time
 
 
-class Rate:
+class TokenBucket:
     """A token bucket for each client: ``rate`` tokens a second, at most ``burst`` at once."""
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -37,7 +37,7 @@ log = logging.getLogger("cordon.gate")
 
 
 @dataclass(frozen=True)
-class Identity:
+class TLSIdentity:
     """A certificate with its chain and its private key, both PEM."""
 
     certificate: bytes
@@ -85,7 +85,7 @@ class Identity:
         return context
 
 
-class Connection(H11Protocol):
+class BoundedConnection(H11Protocol):
     """A connection that ends where its client is one too many, or lets the gate wait."""
 
     def __init__(self, bounds: Bounds, clients: Counter[str], **uvicorns: Any) -> None:
@@ -178,7 +178,7 @@ async def serve(
     _allow_files(bounds.connections + bounds.upstream_connections + OTHER_FILES)
     state, clients = ServerState(), Counter[str]()
     server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(bounds, clients, config=config, server_state=state, app_state={}),
+        lambda: BoundedConnection(bounds, clients, config=config, server_state=state, app_state={}),
         sock=listening, ssl=context,
         ssl_handshake_timeout=bounds.handshake_time, ssl_shutdown_timeout=GRACE,
     )  # fmt: skip

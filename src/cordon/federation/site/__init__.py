@@ -1,1 +1,4 @@
-"""A site's part of a federation."""
+"""A site's part of a federation.
+
+Public: `participate`, `walltime`.
+"""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cordon.console.progress import Say
 from cordon.errors import BudgetExceeded, FederationError, Leaving, Quarantined, Unreachable
 from cordon.federation.flower.processes import DEALT_WITH, Process, supernode, way_out
 from cordon.federation.flower.tasks import answer
@@ -44,7 +45,6 @@ DELIVERY = 20.0
 COLLECTION = 5.0
 RESTART_PAUSE = 5.0
 REFUSED = "the site refused the task or failed at it"
-Say = Callable[[str], None]
 
 
 def reading(tables: Sequence[Path], one_id: Mapping[str, str]) -> Callable[[Plan], Units]:

@@ -20,7 +20,7 @@ from cordon.report.figures.vega import (
 )
 from cordon.report.sources import Federation, SiteRound
 
-Row = dict[str, Any]
+Cells = dict[str, Any]
 
 
 def norms(federation: Federation) -> Figure | None:
@@ -107,7 +107,7 @@ def floors(federation: Federation) -> Figure | None:
     return finish("floors", "Noise in each update, against its floor", alt, caption, body, 260, legend)
 
 
-def _looks(federation: Federation) -> tuple[list[tuple[str, Style]], Row, Row]:
+def _looks(federation: Federation) -> tuple[list[tuple[str, Style]], Cells, Cells]:
     """Legend, the axis of rounds, and the shapes of decisions."""
     names = _names(federation)
     legend = [(name, Style(PALETTE[index % 6], SOLID, 2.2, dot=True)) for index, name in enumerate(names)]
@@ -115,7 +115,7 @@ def _looks(federation: Federation) -> tuple[list[tuple[str, Style]], Row, Row]:
     return legend, rounds([turn.round for turn in federation.rounds], "x"), shapes
 
 
-def _rows(federation: Federation) -> Iterator[tuple[Row, SiteRound]]:
+def _rows(federation: Federation) -> Iterator[tuple[Cells, SiteRound]]:
     """Every site in every round; sites stand side by side, or equal values would hide each other."""
     names = _names(federation)
     step = min(0.1, 0.6 / max(1, len(names)))

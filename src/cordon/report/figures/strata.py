@@ -26,7 +26,7 @@ FEWEST = 20
 
 
 @dataclass(frozen=True)
-class Group:
+class StrataOfKind:
     """The strata of one kind; ``rows`` are name and stratum as in evaluation.json."""
 
     kind: str
@@ -34,11 +34,11 @@ class Group:
     rows: Sequence[tuple[str, Stratum]]
 
 
-def groups(evaluation: Mapping[str, Any] | None) -> list[Group]:
+def groups(evaluation: Mapping[str, Any] | None) -> list[StrataOfKind]:
     """The strata by kind, in the order of KINDS; kinds without any are left out."""
     found = evaluation.get("strata", []) if evaluation else []
     known = [
-        Group(
+        StrataOfKind(
             kind,
             title,
             [(_name(kind, item["name"]), item) for item in found if item["kind"] == kind],
