@@ -39,7 +39,6 @@ autodoc_typehints = "none"
 autodoc_use_type_comments = False
 # What takes seconds to import and has no part in docstrings.
 autodoc_mock_imports = [
-    "altair",
     "dp_accounting",
     "flwr",
     "opacus",

@@ -40,7 +40,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refused(held: Identity, answer: Answer, policy: Policy, timeout: float = 10) -> str:
     with serving(held, answer) as address, pytest.raises(AttestationError) as caught:
-        client.attest(address, policy, timeout=timeout)
+        client.fetch(address, policy, timeout=timeout)
     return str(caught.value)
 
 
@@ -52,7 +52,7 @@ def test_the_attested_certificate_is_returned(held: Identity, emulator: Emulator
         send(handler, evidence_of(emulator, held, nonce))
 
     with serving(held, answer) as address:
-        assert client.attest(address, policy) == held.pem
+        assert client.fetch(address, policy).certificate == held.pem
         assert client.fetch(address, policy).found.test_only
     assert len(set(nonces)) == 2
     assert {len(nonce) for nonce in nonces} == {32}
@@ -76,7 +76,7 @@ def test_a_relay_in_the_middle_is_refused(
             send(handler, upstream.getresponse().read())
             upstream.close()
 
-        assert client.attest(true_address, policy) == held.pem
+        assert client.fetch(true_address, policy).certificate == held.pem
         assert "not about this connection" in refused(relay, relayed, policy)
 
 
@@ -146,11 +146,11 @@ def test_a_slow_server_is_cut_off(held: Identity, policy: Policy, start: bytes) 
 
 def test_no_server_is_unreachable(policy: Policy) -> None:
     with pytest.raises(Unreachable, match="no aggregator there by TLS"):
-        client.attest("127.0.0.1:9", policy, timeout=2)
+        client.fetch("127.0.0.1:9", policy, timeout=2)
     plain = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     threading.Thread(target=plain.serve_forever, daemon=True).start()
     with pytest.raises(Unreachable, match="no aggregator there by TLS"):
-        client.attest(f"127.0.0.1:{plain.server_port}", policy, timeout=2)
+        client.fetch(f"127.0.0.1:{plain.server_port}", policy, timeout=2)
     plain.shutdown()
     plain.server_close()
 
@@ -158,7 +158,7 @@ def test_no_server_is_unreachable(policy: Policy) -> None:
 @pytest.mark.parametrize("address", ["", "host", "host:", ":1", "host:0", "host:65536", "host:x", "host:²"])
 def test_a_malformed_address_is_refused(address: str, policy: Policy) -> None:
     with pytest.raises(UserError, match="HOST:PORT"):
-        client.attest(address, policy)
+        client.fetch(address, policy)
 
 
 def test_a_proxy_of_the_environment_is_used(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ def test_a_proxy_of_the_environment_is_used(policy: Policy, monkeypatch: pytest.
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.server_port}")
     with pytest.raises(Unreachable, match="403"):
-        client.attest("aggregator.invalid:9092", policy, timeout=2)
+        client.fetch("aggregator.invalid:9092", policy, timeout=2)
     assert asked == ["aggregator.invalid:9092"]
     proxy.shutdown()
     proxy.server_close()

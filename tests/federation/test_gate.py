@@ -19,7 +19,7 @@ from cryptography import x509
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cordon.attestation.client import attest
+from cordon.attestation.client import fetch
 from cordon.attestation.emulator import Emulator
 from cordon.attestation.policy import Policy
 from cordon.errors import AttestationError, UserError
@@ -444,9 +444,9 @@ def test_the_gates_evidence_binds_the_nonce_to_the_key_that_tls_shows(tmp_path):
     other = Policy.read(machine.write_policy(tmp_path / "o.toml", measurements=f'["{"00" * 48}"]'))
     with served, served.connect() as connection:
         shown = ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True)).encode()
-        assert attest(f"127.0.0.1:{served.port}", policy) == shown
+        assert fetch(f"127.0.0.1:{served.port}", policy).certificate == shown
         with pytest.raises(AttestationError, match="measurement"):
-            attest(f"127.0.0.1:{served.port}", other)
+            fetch(f"127.0.0.1:{served.port}", other)
 
 
 def test_an_unknown_provider_is_named():

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cordon import files
 from cordon.errors import BudgetExceeded, FederationError, UserError
 from cordon.ledger import database, hash_chain
 from cordon.ledger.log import ChainedLog, Tip, read_log
@@ -299,7 +300,7 @@ def test_a_crash_while_the_log_is_made_hinders_nothing(tmp_path, monkeypatch, st
         calls.append(path)
         if len(calls) == step:
             raise KeyboardInterrupt
-        hash_chain.write_durably(path, content)
+        files.write_durably(path, content)
 
     with monkeypatch.context() as patch:
         patch.setattr("cordon.ledger.log.write_durably", dies)
@@ -322,17 +323,20 @@ def test_a_crash_between_a_row_and_its_head_record_loses_neither(written, tmp_pa
 WRITER = """
 import sys
 from pathlib import Path
-from cordon import database, room, site_ledger
+from cordon.ledger import database, room
+from cordon.ledger.site import SiteLedger
+from cordon.privacy.accountants import Event
+from cordon.privacy.grouping import Grouping
 
-PATIENTS = site_ledger.Grouping("patient", "mlp", 256, 40)
+PATIENTS = Grouping("patient", "mlp", 256, 40)
 database.file_system = lambda path: sys.argv[2]
 room.epsilon_by = lambda accountant, events, delta: 0.0
-held = site_ledger.SiteLedger(Path(sys.argv[1]), epsilon=1.0, delta=1e-5)
+held = SiteLedger(Path(sys.argv[1]), epsilon=1.0, delta=1e-5)
 number = len(held.events())
 print("ready", flush=True)
 while True:
     number += 1
-    held.reserve("a", number, site_ledger.Event(2.0, 0.1, 10), PATIENTS, accountant="rdp")
+    held.reserve("a", number, Event(2.0, 0.1, 10), PATIENTS, accountant="rdp")
     print("reserved", number, flush=True)
     held.mark_sent("a", number)
     print("sent", number, flush=True)

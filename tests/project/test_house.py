@@ -58,7 +58,7 @@ def test_each_wing_says_what_it_is_for_and_names_what_others_take_of_it(taken):
         assert first.endswith("."), name
         (public,) = re.findall(r"^Public: (.*?)\.$", "\n".join(rest), re.DOTALL | re.MULTILINE)
         expected = sorted(module.removeprefix(f"{name}.") for module in modules - {name})
-        assert re.findall("`([^`]+)`", public) == expected, name
+        assert re.findall("``([^`]+)``", public) == expected, name
 
 
 def test_the_rooms_are_few_and_their_imports_go_in_no_circle():

@@ -85,11 +85,11 @@ def test_evidence_is_fetched_with_the_proxys_credentials_and_not_without(tmp_pat
     with proxy.running() as port:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
         with pytest.raises(Unreachable, match="407"):
-            client.attest("aggregator.invalid:9092", policy)
+            client.fetch("aggregator.invalid:9092", policy)
         assert proxy.refused == {"aggregator.invalid:9092": 1}
         monkeypatch.setenv("HTTPS_PROXY", f"http://{GIVEN}@127.0.0.1:{port}")
         with pytest.raises(Unreachable):
-            client.attest("aggregator.invalid:9092", policy)
+            client.fetch("aggregator.invalid:9092", policy)
         assert proxy.asked == {"aggregator.invalid:9092": 1}
 
 

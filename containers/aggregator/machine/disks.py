@@ -14,7 +14,6 @@ from pathlib import Path
 
 from cordon.errors import UserError
 
-SECTOR = 512
 MOST_BYTES = 64 * 2**20
 
 

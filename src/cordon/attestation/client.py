@@ -39,18 +39,13 @@ class Attested:
     found: Verified
 
 
-def attest(address: str, policy: Policy, *, timeout: float = TIMEOUT) -> bytes:
-    """The certificate (PEM) of the attested aggregator at ``address``, to be its client's only root.
-
-    ``address`` is HOST:PORT; ``timeout`` (seconds) bounds the whole exchange. Raises AttestationError
-    when the evidence is not good enough for ``policy`` or not of this connection, Unreachable when
-    there is no TLS server. The connection goes through the environment's proxy where there is one.
-    """
-    return fetch(address, policy, timeout=timeout).certificate
-
-
 def fetch(address: str, policy: Policy, *, timeout: float = TIMEOUT, proxy: Proxy | None = None) -> Attested:
-    """As `attest`, with what was verified; ``proxy`` stands in for the environment's."""
+    """The certificate of the attested aggregator at ``address``, to be its client's only root.
+
+    ``address`` is HOST:PORT; ``timeout`` (seconds) bounds the whole exchange; ``proxy`` stands in for the
+    environment's. Raises AttestationError when the evidence is not good enough for ``policy`` or not of this
+    connection, Unreachable when there is no TLS server.
+    """
     host, port = split_address(address)
     proxy = proxy or Proxy.of_environment(host)
     nonce = token_bytes(NONCE_BYTES)

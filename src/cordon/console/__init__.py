@@ -1,4 +1,4 @@
 """What commands have in common: options, errors, progress, help.
 
-Public: `commands`, `help_groups`, `progress`.
+Public: ``commands``, ``help_groups``, ``progress``.
 """

@@ -1,4 +1,5 @@
 """What privacy claims rest on: gradients, clip, noise, and the accountants of their cost.
 
-Public: `accountants`, `clipping`, `gradients`, `grouping`, `mechanisms`, `several_sites`, `tradeoff`.
+Public: ``accountants``, ``clipping``, ``gradients``, ``grouping``, ``mechanisms``, ``several_sites``,
+``tradeoff``.
 """

@@ -1,4 +1,4 @@
 """The report of one run: a single HTML file that needs no network.
 
-Public: `facts`, `multiqc`, `page`, `reading`, `sources`, `trace`.
+Public: ``facts``, ``multiqc``, ``page``, ``reading``, ``sources``, ``trace``.
 """

@@ -9,6 +9,8 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
 from cordon.auditing import certificate
 from cordon.errors import UserError
 from cordon.ledger.spending import charged
@@ -82,22 +84,38 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 def read_versions(path: Path) -> list[tuple[str, str, str]]:
     """Read versions.yml (process, then indented ``tool: version``) as rows (process, tool, version)."""
-    rows: list[tuple[str, str, str]] = []
-    process = ""
-    for number, line in enumerate(text_of(path).splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        name, colon, value = line.partition(": ") if not line.rstrip().endswith(":") else line.rpartition(":")
-        name, value = name.strip().strip("\"'"), value.strip().strip("\"'")
-        if not colon or bool(value) != line.startswith((" ", "\t")):
-            raise UserError(
-                f"{path}, line {number}: not `PROCESS:` or an indented `tool: version`. Correct it."
-            )
-        if value:
-            rows.append((process, name, value))
-        else:
-            process = name
-    return sorted(set(rows))
+    try:
+        whole = yaml.compose(text_of(path), Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}). Correct it.") from error
+    return sorted(
+        {
+            (process.value, tool.value, version.value)
+            for process, tools in _pairs(whole, path)
+            for tool, version in _pairs(tools, path)
+            if _scalar(version, path)
+        }
+    )
+
+
+def _pairs(node: Any, path: Path) -> list[tuple[Any, Any]]:
+    """The keys and values of a mapping, and of a key that comes again: tasks of one process may differ."""
+    if node is None:
+        return []
+    if not isinstance(node, yaml.MappingNode):
+        raise _no_versions(node, path)
+    return [(key, value) for key, value in node.value if _scalar(key, path)]
+
+
+def _scalar(node: Any, path: Path) -> bool:
+    if not isinstance(node, yaml.ScalarNode) or not node.value:
+        raise _no_versions(node, path)
+    return True
+
+
+def _no_versions(node: Any, path: Path) -> UserError:
+    line = node.start_mark.line + 1
+    return UserError(f"{path}, line {line}: not `PROCESS:` or an indented `tool: version`. Correct it.")
 
 
 def read_callset(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
 """DP-SGD on a site's own rows, and training on public ones.
 
-Public: `dpsgd`, `optimisers`, `pretrain`, `rows`, `settings`, `units`.
+Public: ``dpsgd``, ``optimisers``, ``pretrain``, ``rows``, ``settings``, ``units``.
 """
