@@ -86,7 +86,7 @@ def main(
     """Calibrate a released model's scores to a site's own alleles: exactly, privately, or not at all."""
     from cordon.model import released as models
 
-    scorer = models.load(model_path)
+    scorer = models.load(Path(model_path))
     schema = for_model(LABELLED, scorer.architecture)
 
     def tables() -> Iterator[tuple]:  # type: ignore[type-arg]

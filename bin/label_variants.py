@@ -59,9 +59,11 @@ def main(
         rows = [{"variants": variants, "fewest": FEWEST, "kind": kind} for kind in few]
         return each("unlabelled", line, rows) + found
     if truth and confident and not known_sites:
-        sample = name_in_files(given, sample, truth=truth, confident=confident)
-        files = {"reference": reference, "truth": truth, "confident": confident, "aliases": aliases}
-        label_variants(variants, output, sample=sample, **files, steps=shown)
+        name = name_in_files(given, sample, truth=truth, confident=confident) or sample
+        label_variants(
+            variants, output, sample=name, reference=reference, truth=truth, confident=confident,
+            aliases=aliases, steps=shown,
+        )  # fmt: skip
         told = "{variants}: labelled by {truth} inside {confident}"
         return facts(told, variants=variants, truth=truth, confident=confident)
     raise UserError(

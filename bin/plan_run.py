@@ -152,11 +152,11 @@ def main(
         beside = [calibration_event(epsilon=calibration_epsilon, sites_per_patient=sites_of_one, **terms)]
     plan, unable = plan_within(spent, mechanism=NOISES[mechanism], beside=beside, **settings)
     check_rule(plan.aggregation, plan.malicious_sites, len(declared))
-    about = {"unit": plan.unit, "delta": plan.delta, "mechanism": plan.mechanism}
+    lifetime = stated_budget(plan.budget, unit=plan.unit, delta=plan.delta, mechanism=plan.mechanism)
     warnings = [plan.check_delta(site.name, site.declared_patients) for site in declared]
     warnings += [
         f"site {name}: what it was charged before leaves no room for this run in a lifetime's budget of "
-        f"{stated_budget(plan.budget, **about)}, by {plan.accountant.upper()}; it takes no part"
+        f"{lifetime}, by {plan.accountant.upper()}; it takes no part"
         for name in unable
     ]
     for warning in filter(None, warnings):
@@ -175,7 +175,9 @@ def main(
         f"{plan.accountant.upper()}"
     )
     names = [site.name for site in declared]
-    more = at_more_sites([plan.event] * plan.rounds, **about)
+    more = at_more_sites(
+        [plan.event] * plan.rounds, unit=plan.unit, delta=plan.delta, mechanism=plan.mechanism
+    )
     found = {"sites": names, "address": address, "plan": plan.to_dict(), "at_more_sites": more}
     return Facts(found, [told, several_sites(more)])
 

@@ -28,6 +28,16 @@ from cordon.errors import AttestationError, Unreachable, UserError
 
 
 @pytest.fixture
+def held(tmp_path: Path) -> Identity:
+    return identity(tmp_path / "aggregator.pem")
+
+
+@pytest.fixture
+def emulator() -> Emulator:
+    return Emulator(authority())
+
+
+@pytest.fixture
 def policy() -> Policy:
     return policy_of(authority())
 

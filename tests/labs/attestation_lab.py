@@ -179,16 +179,6 @@ def evidence_of(emulator: Emulator, held: Identity, nonce: bytes) -> bytes:
     return emulator.collect(report_data(held.spki, nonce)).to_json().encode()
 
 
-@pytest.fixture
-def held(tmp_path: Path) -> Identity:
-    return identity(tmp_path / "aggregator.pem")
-
-
-@pytest.fixture
-def emulator() -> Emulator:
-    return Emulator(authority())
-
-
 def firmware(path: Path) -> Path:
     """64 kB with the tables of an OVMF built for SEV-SNP with kernel hashes, at its real places."""
     guids = {

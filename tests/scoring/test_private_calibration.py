@@ -516,7 +516,7 @@ def test_what_bounds_a_sites_budget_reaches_the_calibration(tmp_path, command, l
 
 
 def test_all_that_spends_a_sites_budget_is_told_the_same_of_it():
-    config = (ROOT / "modules" / "modules.config").read_text()
+    config = (ROOT / "conf" / "modules.config").read_text()
     terms = {"epsilon", "delta", "accountant", "privacy_unit", "sites_per_patient", "same_person"}
     for process in ("TRAIN_SITE", "CALIBRATE_SCORES"):
         (block,) = re.findall(rf"withName: '{process}' {{\n\s+ext\.args.*?\n    }}\n", config, re.DOTALL)
