@@ -32,6 +32,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from cordon.federation.credentials import enrol
 from cordon.federation.flower import processes
+from cordon.federation.gate.start import gated_superlink
 from cordon.federation.plan import Site, read_enrolment
 
 OBJECT = 5 * 2**20
@@ -85,7 +86,7 @@ def main(calls: int, clients: int, as_json: bool) -> None:
         enrol([Site("north", 6, 1.0)], None, state=folder / "keys", outdir=folder)
         port, enrolment = processes.free_port(), folder / "aggregator" / "enrolment.json"
         keys = [site.public_key for site in read_enrolment(enrolment)]
-        with processes.superlink(
+        with gated_superlink(
             folder / "aggregator", "127.0.0.1", port, folder, enrolment=enrolment, keys=keys
         ) as link:
             key = load_ssh_private_key((folder / "sites" / "north" / "site.key").read_bytes(), None)

@@ -11,6 +11,7 @@ from cordon.errors import FederationError
 from cordon.federation.credentials import enrol
 from cordon.federation.flower import app_bundle, processes, tasks
 from cordon.federation.flower.superlink import with_own_bundle
+from cordon.federation.gate.start import gated_superlink
 
 
 def changed_bundle(tmp_path, monkeypatch):
@@ -78,7 +79,7 @@ def test_a_real_superlink_starts_no_run_of_another_bundle(tmp_path):
     protobuf = {"content-type": PROTOBUF_MEDIA_TYPE, "accept": PROTOBUF_MEDIA_TYPE}
     work = tmp_path / "work"
     work.mkdir()
-    with processes.superlink(tmp_path / "aggregator", "127.0.0.1", processes.free_port(), work) as link:
+    with gated_superlink(tmp_path / "aggregator", "127.0.0.1", processes.free_port(), work) as link:
         trusted = ssl.create_default_context(cadata=link.certificate.decode())
         answers = []
         for content in (other, app_bundle.bundle()[0]):

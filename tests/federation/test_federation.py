@@ -12,7 +12,7 @@ from cordon.auditing.claims import check_claims
 from cordon.errors import Unreachable
 from cordon.federation.aggregator import exchange
 from cordon.federation.aggregator import run as aggregator
-from cordon.federation.flower import processes
+from cordon.federation.gate.start import gated_superlink
 from cordon.ledger.hash_chain import read_private_key
 from cordon.ledger.log import key_path, read_log
 from cordon.model import released as models
@@ -283,6 +283,6 @@ def test_a_taken_port_is_named_with_its_remedy(consortium, tmp_path):
         taken.listen()
         with (
             pytest.raises(Unreachable, match=f"cannot listen on 127.0.0.1:{one.port}.*--aggregator_port"),
-            processes.superlink(tmp_path / "run" / "aggregator", "127.0.0.1", one.port, tmp_path),
+            gated_superlink(tmp_path / "run" / "aggregator", "127.0.0.1", one.port, tmp_path),
         ):
             pass

@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from cordon.federation.credentials import enrol
-from cordon.federation.flower import processes
-from cordon.federation.gate import identities
+from cordon.federation.flower import processes, signatures
+from cordon.federation.gate.start import gated_superlink
 from cordon.federation.plan import Site, read_enrolment
 from cordon.transport import socket_owner
 from served_gate import passed_on, superlink_routes
@@ -64,7 +64,7 @@ def behind(tmp_path_factory):
     work.mkdir()
     enrolment = aggregator / "enrolment.json"
     keys = [site.public_key for site in read_enrolment(enrolment)]
-    with processes.superlink(aggregator, "127.0.0.1", port, work, enrolment=enrolment, keys=keys) as tasks:
+    with gated_superlink(aggregator, "127.0.0.1", port, work, enrolment=enrolment, keys=keys) as tasks:
         yield Behind(work, tasks, port, [folder / "run" / "sites" / "north" / "site.key"])
 
 
@@ -156,7 +156,7 @@ def test_a_signature_of_another_time_or_key_is_refused(behind):
 
     key = enrolled_key(behind)
     pem = public_key_to_bytes(key.public_key())
-    enrolled = identities.enrolled_keys(behind.folder.parent / "run" / "aggregator" / "enrolment.json")
+    enrolled = signatures.enrolled_keys(behind.folder.parent / "run" / "aggregator" / "enrolment.json")
 
     def headers(signer, age: float = 0, public: bytes = pem):
         stamp = (now() - datetime.timedelta(seconds=age)).isoformat()
@@ -166,11 +166,11 @@ def test_a_signature_of_another_time_or_key_is_refused(behind):
             "flwr-signature": b64encode(signature).decode(),
         }  # fmt: skip
 
-    assert identities.authentic(headers(key), enrolled)
-    assert not identities.authentic(headers(ec.generate_private_key(ec.SECP384R1())), enrolled)
-    assert not identities.authentic(headers(key, age=400), enrolled)
-    assert not identities.authentic(headers(key, age=-60), enrolled)
-    assert not identities.authentic(headers(key, public=b"\xff"), enrolled)
+    assert signatures.authentic(headers(key), enrolled)
+    assert not signatures.authentic(headers(ec.generate_private_key(ec.SECP384R1())), enrolled)
+    assert not signatures.authentic(headers(key, age=400), enrolled)
+    assert not signatures.authentic(headers(key, age=-60), enrolled)
+    assert not signatures.authentic(headers(key, public=b"\xff"), enrolled)
 
 
 def test_the_kernel_says_who_is_at_the_other_end_and_a_closed_one_is_nobody():
@@ -229,7 +229,7 @@ def test_superlink_and_gate_end_when_they_are_told_to(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "Process", Seen)
     enrol([Site("north", 6, 1.0)], "127.0.0.1", state=tmp_path / "keys", outdir=tmp_path / "run")
     port = processes.free_port()
-    with processes.superlink(tmp_path / "run" / "aggregator", "127.0.0.1", port, tmp_path) as tasks:
+    with gated_superlink(tmp_path / "run" / "aggregator", "127.0.0.1", port, tmp_path) as tasks:
         assert tasks.acquire(TaskType.SERVER_APP) is None
     ended = [one.exit_status() for one in started]
     assert len(ended) == 2
@@ -240,8 +240,9 @@ def test_the_gate_ends_with_the_process_that_started_it(tmp_path):
     enrol([Site("north", 6, 1.0)], "127.0.0.1", state=tmp_path / "keys", outdir=tmp_path / "run")
     port = processes.free_port()
     script = (
-        "import sys, time; from pathlib import Path; from cordon.federation import processes\n"
-        "with processes.superlink(Path(sys.argv[1]), '127.0.0.1', int(sys.argv[2]), Path(sys.argv[3])):\n"
+        "import sys, time; from pathlib import Path\n"
+        "from cordon.federation.gate.start import gated_superlink\n"
+        "with gated_superlink(Path(sys.argv[1]), '127.0.0.1', int(sys.argv[2]), Path(sys.argv[3])):\n"
         "    print('ready', flush=True); time.sleep(60)\n"
     )
     arguments = [str(tmp_path / "run" / "aggregator"), str(port), str(tmp_path)]

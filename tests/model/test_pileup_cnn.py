@@ -126,7 +126,7 @@ def test_a_model_scores_alike_in_slices_and_refuses_rows_without_images(monkeypa
     model = Model(CNN, names, parameters)
     whole = model.score(rows)
     assert whole.shape == (7,)
-    monkeypatch.setattr("cordon.model.released.MOST_NUMBERS", 2 * WIDTH)
+    monkeypatch.setattr("cordon.model.architectures.MOST_NUMBERS", 2 * WIDTH)
     assert model.score(rows) == pytest.approx(whole, abs=1e-5)
     assert model.score(rows[:0]).shape == (0,)
     with pytest.raises(UserError, match="rows of 3 numbers are no inputs of pileup_cnn"):
@@ -227,7 +227,7 @@ def test_public_rows_are_fitted_alike_in_slices(monkeypatch):
     images, labels = signal(12)
     rows = np.concatenate([np.ones((12, F), np.float32), images / np.float32(255)], axis=1)
     whole = fit(CNN, rows, labels.astype(np.float32))
-    monkeypatch.setattr("cordon.model.released.MOST_NUMBERS", 5 * WIDTH)
+    monkeypatch.setattr("cordon.model.architectures.MOST_NUMBERS", 5 * WIDTH)
     sliced = fit(CNN, rows, labels.astype(np.float32))
     for name, value in whole.items():
         assert sliced[name] == pytest.approx(value, abs=1e-3)

@@ -20,10 +20,12 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 from cordon.variants.features import FEATURES
-from cordon.federation import aggregator, gate, processes, service
+from cordon.federation.aggregator import run, service
+from cordon.federation.flower import processes
+from cordon.federation.gate import app
 from cordon.federation.aggregator.noise_checks import ceiling, reference
 from cordon.federation.plan import Plan
-from cordon.model.released import initial_parameters
+from cordon.model.initial_weights import initial_parameters
 
 for optimiser in ("sgd", "adam"):
     plan = Plan.calibrated(

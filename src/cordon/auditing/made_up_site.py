@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import multiprocessing
 import os
@@ -23,7 +22,7 @@ import pyarrow as pa
 
 from cordon.arrays import Floats
 from cordon.auditing.recorder import Recorded, Recorder, in_order, made_of_releases
-from cordon.federation.flower.processes import PR_SET_PDEATHSIG
+from cordon.federation.flower.processes import end_with_parent
 from cordon.federation.messages import Reply, Task
 from cordon.federation.plan import Plan
 from cordon.federation.site.participate import Participant
@@ -190,4 +189,4 @@ def begin_apart() -> None:
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)

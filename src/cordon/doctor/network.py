@@ -91,11 +91,12 @@ def _healthy(address: str, certificate: str, proxy: Proxy | None) -> Iterator[Fi
 
 def _clock(ahead: float) -> Finding:
     """A SuperNode signs the time; what the aggregator finds too old, or from the future, it refuses."""
-    from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
+    from cordon.federation.flower.signatures import clock_tolerance
 
     found = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the aggregator's"
     remedy = "Set the clock by NTP: what is signed at another time is refused."
-    if ahead > SYSTEM_TIME_TOLERANCE + 1 or -ahead > TIMESTAMP_TOLERANCE:
+    most_ahead, most_behind = clock_tolerance()
+    if ahead > most_ahead + 1 or -ahead > most_behind:
         return failed("clock", found, remedy)
     if ahead > AHEAD or -ahead > BEHIND:
         return warning("clock", found, remedy)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cordon.federation.aggregator.judge import Answer
-from cordon.federation.flower.tasks import LOST, LinkLost, noticing_loss
+from cordon.federation.flower.tasks import LOST, LinkLost, noticing_loss, raised_at_site
 from cordon.federation.messages import MalformedMessage, Reply
 from cordon.federation.pace import brisk
 from cordon.federation.plan import Site
@@ -91,9 +91,7 @@ def read(message: Message | None) -> Answer:
     if message is None:
         return None, ""
     if message.has_error():
-        from flwr.common.constant import ErrorCode
-
-        failed = message.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+        failed = raised_at_site(message)
         return None, "the site refused the task or failed at it; its own log says why" if failed else ""
     try:
         return Reply.from_records(message.content), ""

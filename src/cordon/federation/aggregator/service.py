@@ -17,6 +17,7 @@ from cordon.federation.aggregator.registry import Registry
 from cordon.federation.aggregator.run import Aggregation, RoundLimits
 from cordon.federation.flower import processes, tasks
 from cordon.federation.flower.tasks import LinkLost
+from cordon.federation.gate.start import gated_superlink
 from cordon.federation.plan import Plan, Site, write_enrolment
 from cordon.ledger.log import ChainedLog
 from cordon.model.released import Model
@@ -65,7 +66,7 @@ def serve(
         before = len(aggregation.record.rounds)
         try:
             with (
-                processes.superlink(
+                gated_superlink(
                     credentials, host, port, workdir, enrolment=enrolment, evidence=evidence, names=names,
                     keys=[site.public_key for site in sites],
                 ) as link,

@@ -1,4 +1,4 @@
 """Flower, behind one door: its SuperLink, SuperNodes, tasks and messages' objects.
 
-Public: ``processes``, ``tasks``.
+Public: ``processes``, ``signatures``, ``tasks``.
 """

@@ -1,4 +1,4 @@
-"""Flower's own processes, as Cordon starts them: a SuperLink at the aggregator, a SuperNode at a site."""
+"""Processes that end with ours: a SuperLink at the aggregator, a SuperNode at a site, ways between them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from cordon.federation.credentials import self_signed, write_private
-from cordon.federation.flower.tasks import Tasks, noticing_loss, register, until
+from cordon.federation.flower.tasks import Tasks, until
 from cordon.transport.mailbox import shared_folder
 from cordon.transport.proxy import VARIABLES, Proxy, split_address
 
 PR_SET_PDEATHSIG = 1
+# Loaded before anything is forked: a fork while another thread loads would wait for its lock for ever.
+LIBC = ctypes.CDLL(None)
 PYTHON = Path(sys.executable).name
-# What the gate is told of an operator's credentials, where they are there.
-GIVEN = {"--certificate": "server.crt", "--key": "server.key"}
-
-
 # What a SuperNode's log says of each reply that it has dealt with.
 DEALT_WITH = re.compile(rb"Sent successfully|Failed to send message|Ignoring reply message")
 
@@ -69,7 +67,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,
+                preexec_fn=end_with_parent,
             )
         self.pid = self._process.pid
 
@@ -101,9 +99,12 @@ class Process:
                 self._process.wait()
 
 
-def _die_with_parent() -> None:
-    # A task that is killed outright cannot stop its children: Linux does it.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def end_with_parent(by: int = signal.SIGTERM) -> None:
+    """In a process that was forked: it gets the signal ``by`` when whoever forked it ends, however that does.
+
+    A task that is killed outright cannot stop its children: Linux does it.
+    """
+    LIBC.prctl(PR_SET_PDEATHSIG, by)
 
 
 def make_secret(path: Path) -> Path:
@@ -113,55 +114,7 @@ def make_secret(path: Path) -> Path:
 
 
 @contextmanager
-def superlink(
-    credentials: Path, host: str, port: int, workdir: Path, *, enrolment: Path | None = None,
-    evidence: str = "", names: Sequence[str] = (), keys: Sequence[str] = (),
-) -> Iterator[Tasks]:  # fmt: skip
-    """A SuperLink on loopback behind a gate at ``host:port``, both ready; they end with the block.
-
-    It knows the SuperNodes' ``keys`` (PEM) before the gate opens: one whose key is not known yet is turned
-    away, and ends.
-
-    The gate shows ``credentials``' server.crt. Where there is none it makes a key of its own, for
-    ``names`` or else ``host``, and leaves the certificate that sites must pin in ``workdir/gate.crt``.
-    ``evidence`` says what attests the key: ``guest``, ``emulator:FOLDER``, or nothing. Where an
-    ``enrolment`` is given, only the keys in it come in.
-    """
-    import httpx
-
-    from cordon.federation.gate.listener import bound
-
-    bound(host, port).close()
-    shown = workdir / "gate.crt"
-    shown.unlink(missing_ok=True)
-    with _inner_superlink(workdir) as (tasks, certificate, link):
-        with noticing_loss(lambda: link.exit_status() is None, httpx.HTTPError):
-            register(tasks, keys)
-        command = [
-            PYTHON, "-m", "cordon.federation.gate.app", "--address", f"{host}:{port}",
-            "--upstream", f"https://{tasks.address}", "--upstream_certificate", str(certificate),
-            "--certificate_output", str(shown), "--evidence", evidence,
-        ]  # fmt: skip
-        for name in names:
-            command += ["--name", name]
-        if enrolment is not None:
-            command += ["--enrolment", str(enrolment)]
-        for option, file in GIVEN.items():
-            if (credentials / file).exists():
-                command += [option, str(credentials / file)]
-        log = workdir / "gate.log"
-        with Process(command, workdir / "flower", log) as gate, closing(tasks):
-            until(
-                shown.exists,
-                f"the gate did not start. See {log}.",
-                alive=lambda: gate.exit_status() is None,
-            )
-            tasks.alive = lambda: link.exit_status() is None and gate.exit_status() is None
-            yield tasks
-
-
-@contextmanager
-def _inner_superlink(workdir: Path) -> Iterator[tuple[Tasks, Path, Process]]:
+def superlink(workdir: Path) -> Iterator[tuple[Tasks, Path, Process]]:
     """A SuperLink on a free loopback port for this user alone, its certificate, and its process.
 
     Its TLS keeps another user, who might take the port first, from passing for it.

@@ -271,6 +271,13 @@ def answer(tasks: Tasks, handle: Callable[[Message], RecordDict], *, refused: st
     return True
 
 
+def raised_at_site(message: Message) -> bool:
+    """Whether a message with an error says that the site itself could not or would not answer (`answer`)."""
+    from flwr.common.constant import ErrorCode
+
+    return message.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+
+
 @contextmanager
 def _control(tasks: Tasks) -> Iterator[Any]:
     from flwr.supercore.control import ControlHttpClient

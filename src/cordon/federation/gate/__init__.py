@@ -1,4 +1,4 @@
 """What stands before the SuperLink: who may come in, and with how much.
 
-Public: ``listener``.
+Public: ``start``.
 """

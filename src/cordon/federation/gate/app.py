@@ -26,14 +26,14 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cordon.console.commands import EXISTING, command
 from cordon.errors import UserError
-from cordon.federation.gate.identities import authentic, enrolled_keys
+from cordon.federation.flower.signatures import authentic, enrolled_keys
 from cordon.federation.gate.limits import Bounds, TokenBucket, client_of
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from cordon.attestation.evidence import Evidence
-    from cordon.federation.gate.identities import Enrolled
+    from cordon.federation.flower.signatures import Enrolled
 
 # What a SuperNode with a key calls. It never calls register-node and unregister-node: identities are the
 # operator's to add and to remove (a SuperLink with SuperNode authentication refuses both as well).

@@ -25,9 +25,15 @@ def enrolled_keys(path: Path) -> Enrolled:
     return {pem: bytes_to_public_key(pem) for pem in pems}
 
 
+def clock_tolerance() -> tuple[float, float]:
+    """Seconds by which a signed time may be ahead of the aggregator's clock, and behind it."""
+    from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
+
+    return SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
+
+
 def authentic(headers: Mapping[str, str], enrolled: Enrolled) -> bool:
     """Whether an enrolled key signed the request's time just now: what the SuperLink checks, but earlier."""
-    from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
     from flwr.supercore.date import now
     from flwr.supercore.primitives.asymmetric import verify_signature
 
@@ -36,7 +42,8 @@ def authentic(headers: Mapping[str, str], enrolled: Enrolled) -> bool:
         signature = b64decode(headers["flwr-signature"], validate=True)
         time = headers["flwr-timestamp"]
         age = (now() - datetime.datetime.fromisoformat(time)).total_seconds()
-        if not -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE:
+        ahead, behind = clock_tolerance()
+        if not -ahead < age < behind + ahead:
             return False
         return verify_signature(key, time.encode("ascii"), signature)
     except (KeyError, ValueError, TypeError):
