@@ -24,7 +24,7 @@ from cordon.model.initial_weights import initial_parameters
 from cordon.privacy.gradients import MOST_ROWS, Block, LayerGradients, UnitGradients, unit_gradients
 
 # The length of a canary's gradient in every coordinate that it has, in clips: longer than any adaptive clip
-# becomes (`cordon.privacy.clipping.REACH`), so that every canary is clipped.
+# becomes (`cordon.privacy.mechanisms.REACH`), so that every canary is clipped.
 LENGTH = 1e4
 NONE = -1
 

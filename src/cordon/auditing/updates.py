@@ -25,8 +25,7 @@ from cordon.auditing.step_bound import canaries_of, declared_count_noise, declar
 from cordon.federation.plan import RANGES, Plan
 from cordon.model.architectures import build
 from cordon.privacy.accountants import DEVIATIONS, NORMS
-from cordon.privacy.clipping import REACH
-from cordon.privacy.mechanisms import GRID_BITS, STREAM_FROM, Randomness
+from cordon.privacy.mechanisms import GRID_BITS, REACH, STREAM_FROM, Randomness
 from cordon.training import dpsgd
 from cordon.training.settings import DPSGD
 from cordon.variants.features import FEATURES

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cordon.privacy.accountants import DEVIATIONS, GAUSSIAN, LAPLACE, NORMS, check_norm
 from cordon.privacy.gradients import Block, LayerGradients, UnitGradients
-from cordon.privacy.mechanisms import Randomness, on_grid
+from cordon.privacy.mechanisms import REACH, Randomness, on_grid
 
 # Units are clipped so much (relative) below the clip that the noise is scaled by. A sum of n float64 numbers
 # is off by at most n 2^-53 times the sum of their sizes (Higham 2002, eq. 4.4); with blocks of k rows that is
@@ -208,7 +208,3 @@ def clip_factors(norms: Tensor, clip: float) -> Tensor:
     """The factors, float64, that bring gradients of these norms within ``clip``, less MARGIN."""
     within = clip * (1.0 - MARGIN)
     return within / norms.clamp(min=within)
-
-
-# How far, as a factor, an adaptive clip may move from the run's first one, down and up.
-REACH = 100.0

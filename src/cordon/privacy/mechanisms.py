@@ -26,6 +26,9 @@ SUMMANDS = 4
 # Binary digits of the noise's scale that a released value keeps, see on_grid.
 GRID_BITS = 12
 
+# How far, as a factor, an adaptive clip may move from the run's first one, down and up.
+REACH = 100.0
+
 # Bytes from which on a key stream is faster than asking the operating system.
 STREAM_FROM = 1024
 
