@@ -1,7 +1,9 @@
 """Tests of cordon.federation.aggregator.run with real participants and ledgers, and without a network."""
 
+import errno
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import killed_aggregation as room
@@ -99,6 +101,36 @@ def test_a_link_that_breaks_in_a_round_charges_it_once_also_to_who_does_not_come
     assert {row["site"]: row["epsilon_rdp"] for row in run.record.sites} == dict.fromkeys("nsw", whole)
     kinds = [(row["kind"], row["site"], row["round"]) for row in ChainedLog(tmp_path / "ledger.sqlite")]
     assert len(kinds) == len(set(kinds)) == 2 * 9
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_what_is_no_end_of_the_federation_leaves_a_run_that_goes_on(tmp_path, error):
+    """A full disk and Ctrl-C: the sites have spent on it."""
+    first, told = aggregation(tmp_path), Room(tmp_path, fails=2, error=error)
+    with pytest.raises(type(error)):
+        first.run(told)
+    run = aggregation(tmp_path, replace(first.plan, run=""))
+    exchange = Room(tmp_path)
+    exchange.round = 2
+    run.run(exchange)
+    assert run.plan.run == first.plan.run
+    assert [row["status"] for row in run.record.sites] == ["finished"] * 3
+    for one in room.SITES:
+        assert own_events(tmp_path, one) == [EVENT] * 3
+
+
+def test_a_run_whose_only_round_was_lost_ends_with_the_model_that_it_began_with(tmp_path):
+    """The link broke after the answers of a run of one round: they are charged, and nothing moved."""
+    plan = replace(room.AGREED, rounds=1, averaged_rounds=1).started()
+    first = aggregation(tmp_path, plan)
+    with pytest.raises(LinkLost):
+        first.run(Room(tmp_path, fails=1))
+    run = aggregation(tmp_path, replace(plan, run=""))
+    model = run.run(Room(tmp_path))
+    assert model.privacy["epsilon"] == epsilon_rdp([EVENT], 1e-5)
+    assert {row["epsilon_rdp"] for row in run.record.sites} == {epsilon_rdp([EVENT], 1e-5)}
+    for name, value in model.parameters.items():
+        assert np.array_equal(value, first.parameters[name])
 
 
 def test_whose_account_has_no_room_for_a_round_is_asked_for_nothing(tmp_path):

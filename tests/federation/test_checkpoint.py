@@ -236,6 +236,8 @@ DEATHS = int(os.environ.get("CORDON_CHAOS", "10"))
 def test_killed_at_any_line_the_run_goes_on_and_every_update_counts_once(attempt, tmp_path):
     lines = tmp_path / "lines"
     assert attempt(tmp_path / "whole", None, lines) == 0
+    files = {Path(place.rpartition("/")[2]).name for place in killed.MORTAL}
+    assert {line.partition(":")[0] for line in lines.read_text().split()} == files
     check(tmp_path / "whole")
     times: dict[str, list[int]] = {}
     for number, line in enumerate(lines.read_text().split(), start=1):

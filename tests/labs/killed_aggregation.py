@@ -38,7 +38,10 @@ AGREED = Plan(
     averaged_rounds=2,
 )  # fmt: skip
 # Where the aggregator, or a site that writes to its ledger, can die.
-MORTAL = ("aggregator.py", "checkpoint.py", "audit.py", "ledger.py", "chain.py", "database.py", __file__)
+MORTAL = (
+    "aggregator/run.py", "aggregator/checkpoint.py", "aggregator/judge.py", "ledger/log.py", "ledger/site.py",
+    "ledger/hash_chain.py", "ledger/database.py", __file__,
+)  # fmt: skip
 KILLED = 137
 Trace = Callable[[FrameType, str, Any], Any]
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cordon.console.progress import Say
-from cordon.errors import Unreachable, UserError
+from cordon.errors import FederationError, Unreachable, UserError
 from cordon.federation.aggregator.checkpoint import Checkpoint, Checkpoints
 from cordon.federation.aggregator.exchange import Exchange
 from cordon.federation.aggregator.judge import Answer, Auditor, Decision
@@ -90,7 +90,8 @@ class Aggregation:
         """Train the rounds that are left and return the model; Unreachable where a round lacks its quorum.
 
         LinkLost where the exchange ends; the run can then go on over another one. The checkpoint stays, for
-        the caller to discard when the model is where it shall be.
+        the caller to discard when the model is where it shall be. It stays, too, where anything else than a
+        FederationError ends the run (a full disk, Ctrl-C): sites have spent on it, and it can go on.
         """
         began = time.monotonic()
         try:
@@ -104,8 +105,8 @@ class Aggregation:
             self._close(exchange, model)
         except LinkLost:
             raise
-        except BaseException as error:
-            self._tell_failure(exchange, str(error) or type(error).__name__)
+        except FederationError as error:
+            self._tell_failure(exchange, str(error))
             self._checkpoints.discard()
             raise
         finally:
