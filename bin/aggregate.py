@@ -10,6 +10,7 @@ import click
 from cordon.console.commands import EXISTING, EXISTING_FOLDER, FOLDER, OUTPUT, Facts, GivenPath, command
 from cordon.console.progress import telling
 from cordon.errors import UserError
+from cordon.transport.address import ADDRESS
 
 
 @command()
@@ -21,7 +22,7 @@ from cordon.errors import UserError
     help="server.crt and server.key (without them the gate makes its own), enrolment.json (without it: those "
     "who are enrolled).",
 )
-@click.option("--address", required=True, metavar="HOST:PORT", help="Where to listen.")
+@click.option("--address", type=ADDRESS, required=True, metavar="HOST:PORT", help="Where to listen.")
 @click.option(
     "--name", "names", multiple=True, help="Name or address that sites use, if not the host; repeatable."
 )

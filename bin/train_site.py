@@ -9,6 +9,7 @@ import click
 from cordon.console.commands import EXISTING, FOLDER, OUTPUT, Facts, GivenPath, command
 from cordon.console.progress import telling
 from cordon.privacy.accountants import ACCOUNTANTS
+from cordon.transport.address import ADDRESS
 
 SHARED = GivenPath(file_okay=False, path_type=Path)
 
@@ -19,7 +20,7 @@ SHARED = GivenPath(file_okay=False, path_type=Path)
 @click.option(
     "--variants", required=True, multiple=True, type=EXISTING, help="Labelled variants; repeatable."
 )
-@click.option("--address", required=True, metavar="HOST:PORT", help="The aggregator's address.")
+@click.option("--address", type=ADDRESS, required=True, metavar="HOST:PORT", help="The aggregator's address.")
 @click.option("--certificate", type=EXISTING, help="The aggregator's root certificate.")
 @click.option("--policy", type=EXISTING, help="Instead: the attestation that it must satisfy (policy.toml).")
 @click.option("--key", required=True, type=EXISTING, help="This site's private key.")

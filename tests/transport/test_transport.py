@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -373,6 +376,37 @@ def test_a_site_whose_mailbox_holds_garbage_begins_another_session(lab, monkeypa
             assert await reader.read() == b""
             assert await lab.echoed(await lab.connect(), b"on") == b"on"
             assert Session.all_in(lab.folder) != [session]
+
+    played(scene)
+
+
+def test_where_a_full_disk_ends_a_session_nobody_waits_for_it(lab, monkeypatch):
+    """Connections that had more to send than the link holds end with it."""
+    monkeypatch.setattr(connect, "PAUSE", 0)
+    append, full = Outbox.append, threading.Event()
+
+    def fails(outbox: Outbox, content: bytes) -> None:
+        if full.is_set() and outbox.path.name == TO_RELAY:
+            time.sleep(0.2)  # meanwhile more comes than is let in
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(outbox, content)
+
+    monkeypatch.setattr(Outbox, "append", fails)
+    monkeypatch.setattr(link, "MOST_UNWRITTEN", 2**16)
+
+    async def scene() -> None:
+        async with lab.running():
+            reader, writer = await lab.connect()
+            full.set()
+            writer.write(MEGABYTE * 8)
+            async with asyncio.timeout(20):
+                with contextlib.suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+            full.clear()
+            await lab.until(
+                lambda: "answer" not in {task.get_coro().__name__ for task in asyncio.all_tasks()}
+            )
+            assert await lab.echoed(await lab.connect(), b"on") == b"on"
 
     played(scene)
 

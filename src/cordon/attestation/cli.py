@@ -11,6 +11,7 @@ import click
 
 from cordon.console.commands import EXISTING, OUTPUT, Facts, Group
 from cordon.errors import UserError
+from cordon.transport.address import ADDRESS
 
 if TYPE_CHECKING:
     from cordon.attestation.evidence import Evidence
@@ -97,7 +98,7 @@ def policy(
 
 
 @attest.command(verdict="verified", short_help="Fetch an aggregator's evidence and verify it.")
-@click.option("--address", required=True, metavar="HOST:PORT", help="The aggregator's address.")
+@click.option("--address", type=ADDRESS, required=True, metavar="HOST:PORT", help="The aggregator's address.")
 @click.option("--policy", type=EXISTING, required=True, help="What it must satisfy (policy.toml).")
 @click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds for all of it.")
 @click.option("--certificate", type=OUTPUT, help="Write the attested certificate (PEM) here.")

@@ -24,7 +24,8 @@ from cordon.attestation.evidence import JSON_BYTES, Evidence
 from cordon.attestation.policy import Policy
 from cordon.attestation.verify import Verified, verify
 from cordon.errors import AttestationError, Unreachable
-from cordon.transport.proxy import Proxy, split_address
+from cordon.transport.address import split_address
+from cordon.transport.proxy import Proxy
 
 TIMEOUT = 30.0
 PATH = "/attestation"

@@ -12,7 +12,8 @@ import httpx
 
 from cordon.doctor.finding import Finding, failed, ok, warning
 from cordon.errors import AttestationError, Unreachable, UserError
-from cordon.transport.proxy import Proxy, split_address
+from cordon.transport.address import split_address
+from cordon.transport.proxy import Proxy
 
 TIMEOUT = 30.0
 # What a clock may be off (seconds) before it is worth a word: ahead, behind. An answer tells whole seconds.

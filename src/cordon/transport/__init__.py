@@ -1,4 +1,4 @@
 """How a site's connections leave it: through its proxy, or as files in a shared folder.
 
-Public: ``cli``, ``mailbox``, ``proxy``, ``socket_owner``.
+Public: ``address``, ``cli``, ``mailbox``, ``proxy``, ``socket_owner``.
 """

@@ -152,6 +152,7 @@ class Link:
             for task in (reading, *self._tasks):
                 task.cancel()
             self._to_write.set()
+            self._room.set()  # who waits for it finds its connection gone
             await asyncio.gather(writing, reading, *self._tasks, return_exceptions=True)
 
     async def _carry(self, number: int, connection: Connection) -> None:
@@ -159,7 +160,7 @@ class Link:
         with suppress(OSError):
             while content := await connection.reader.read(MOST_PAYLOAD):
                 connection.moved = time.monotonic()
-                while len(self._unwritten) > MOST_UNWRITTEN:
+                while len(self._unwritten) > MOST_UNWRITTEN and number in self._connections:
                     self._room.clear()
                     await self._room.wait()
                 if number not in self._connections:

@@ -64,12 +64,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT; UserError where it is something else."""
-    host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UserError(f"{address}: is no address. Give HOST:PORT, such as aggregator.example.org:9092.")
-    return host, int(port)

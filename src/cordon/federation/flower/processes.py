@@ -18,8 +18,9 @@ from typing import Self
 
 from cordon.federation.credentials import self_signed, write_private
 from cordon.federation.flower.tasks import Tasks, until
+from cordon.transport.address import split_address
 from cordon.transport.mailbox import shared_folder
-from cordon.transport.proxy import VARIABLES, Proxy, split_address
+from cordon.transport.proxy import VARIABLES, Proxy
 
 PR_SET_PDEATHSIG = 1
 # Loaded before anything is forked: a fork while another thread loads would wait for its lock for ever.
