@@ -18,7 +18,8 @@ from cordon.attestation.certificates import amd_roots
 from cordon.attestation.emulator import MEASUREMENT, PSS, SECURITY_VERSION, Authority, Emulator
 from cordon.attestation.evidence import Evidence
 from cordon.attestation.policy import Policy, SnpPolicy
-from cordon.attestation.verify import Verified, verify
+from cordon.attestation.verified import Verified
+from cordon.attestation.verify import verify
 from cordon.errors import AttestationError
 
 OLD = SECURITY_VERSION | {"snp": 21}

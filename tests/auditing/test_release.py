@@ -31,8 +31,8 @@ from planted_bugs import BUGS
 pytestmark = pytest.mark.statistical
 
 CHECKS = [
-    "claims", "training", "noise", "neighbours", "sampling", "egress", "step bound", "one run", "membership",
-    "carriers", "inversion",
+    "claims", "training", "noise", "neighbours", "sampling", "specified", "reserving", "egress", "step bound",
+    "one run", "membership", "carriers", "inversion",
 ]  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def test_an_honest_model_fails_no_check_and_passes_those_that_could_fail(evidenc
     # Nothing was recorded of what trained, 256 canaries show epsilon 3.2 at most, and 24 trainings an
     # advantage of 0.2 over six rows.
     assert verdicts == {"training": UNABLE, "one run": UNABLE, "carriers": UNABLE}
-    assert [check.private for check in checks] == [False] * 7 + [True] * 4
+    assert [check.private for check in checks] == [False] * 9 + [True] * 4
     assert all(check.most for check in checks if check.verdict != UNTRIED)
     json.dumps([check.to_dict() for check in checks], allow_nan=False)
 

@@ -32,7 +32,7 @@ from planted_bugs import BUGS
 pytestmark = pytest.mark.statistical
 
 PLAN = replace(CERTIFIED, run="")
-NAMES = ["noise", "neighbours", "sampling", "egress", "step bound"]
+NAMES = ["noise", "neighbours", "sampling", "specified", "reserving", "egress", "step bound"]
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_right_code_is_named_in_the_ledger_with_what_was_found_before_a_run_rese
         PLAN.digest,
     )
     assert {"code": code_digest(), "versions": installed().versions}.items() <= row.items()
-    assert "5 of 5 checks passed, 0 failed" in said[0]
+    assert "7 of 7 checks passed, 0 failed" in said[0]
     # Again in the same run, in another process or not: nothing is checked, and nothing is noted.
     assert test(CERTIFIED) == new_test(tmp_path)[0](CERTIFIED) == found
     assert len(rows()) == 1
@@ -124,7 +124,7 @@ def test_code_that_cannot_train_on_made_up_rows_is_refused_whatever_it_raises(tm
     # The step bound looks at single releases.
     monkeypatch.delitem(self_test.CHECKS, "step bound")
     checks, seeded = examine(PLAN)
-    assert [check.verdict for check in checks] == [FAILED] * 4
+    assert [check.verdict for check in checks] == [FAILED] * 6
     monkeypatch.setattr(self_test, "examine", lambda plan: (checks, seeded))
     with pytest.raises(Unsound, match="noise: the code cannot train: "):
         new_test(tmp_path)[0](CERTIFIED)

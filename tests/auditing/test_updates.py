@@ -1,7 +1,7 @@
 """Tests of the checks on made-up rows: right code passes them, and what an adversary planted is refused.
 
-They are those of cordon.auditing.updates, additions, sampling, self_test (egress) and step_bound; the bugs
-stand in bugs_in_noise.py and bugs_in_training.py.
+They are those of cordon.auditing.updates, additions, sampling, specified, reserving, self_test (egress) and
+step_bound; the bugs stand in bugs_in_noise.py, bugs_in_training.py and bugs_told_by_reference.py.
 """
 
 from functools import cache
@@ -12,6 +12,7 @@ import torch
 
 from bugs_in_noise import NOISE
 from bugs_in_training import EGRESS, NEIGHBOURS, SAMPLING, STEP_BOUND
+from bugs_told_by_reference import TOLD_BY_REFERENCE
 from cordon.auditing import updates
 from cordon.auditing.additions import IMAGE_STEPS, RATE, check_neighbours, coupled
 from cordon.auditing.made_up_rows import LONG_ROWS, ROWS
@@ -57,14 +58,17 @@ PLANS = [
 @pytest.mark.parametrize(("unit", "changes"), PLANS)
 def test_right_code_passes(unit, changes):
     audited = plan(unit, **changes)
-    checks = [check(audited) for check in (check_noise, check_neighbours, check_sampling)]
+    names = ("noise", "neighbours", "sampling", "specified", "reserving")
+    checks = [CHECKS[name][1](audited) for name in names]
     assert [check.reason for check in checks if not check.passed] == []
-    noise, neighbours, sampling = (check.figures for check in checks)
+    noise, neighbours, sampling, specified, reserving = (check.figures for check in checks)
     assert noise["releases"] >= 100
     assert noise["scale"] == pytest.approx(1.0, abs=0.1)
     # The controls: what the hardest unit may do, it does.
     assert 0.95 <= neighbours["moved"] <= 1.05
     assert sampling["rate"] == pytest.approx(audited.sampling_rate, rel=0.2)
+    assert specified["sites"] == reserving["rounds"] == 3
+    assert specified["releases"] >= 3 * min(audited.rounds, 2) * min(audited.local_steps, 2)
     if audited.clipping == "adaptive":
         assert noise["counts"] == noise["releases"]
         # A unit that is longer than the clip adds -quantile to a count, over what makes the most of it 1/2.
@@ -107,6 +111,11 @@ def test_units_that_move_more_than_a_releases_clip_are_refused(monkeypatch, name
 @pytest.mark.parametrize("name", SAMPLING)
 def test_units_without_a_coin_of_their_own_are_refused(monkeypatch, name, epsilon):
     refused(monkeypatch, SAMPLING[name], epsilon)
+
+
+@pytest.mark.parametrize("name", TOLD_BY_REFERENCE)
+def test_what_is_not_as_specified_and_rounds_that_are_not_reserved_are_refused(monkeypatch, name):
+    refused(monkeypatch, TOLD_BY_REFERENCE[name], 8.0)
 
 
 @pytest.mark.parametrize("epsilon", [8.0, 2.0])

@@ -225,8 +225,10 @@ TRAINS = """
 import hashlib
 import numpy as np
 from cordon.privacy.mechanisms import Randomness
-from cordon.model.released import initial_parameters, width
-from cordon.training.dpsgd import DPSGD, descend, train
+from cordon.model.architectures import width
+from cordon.model.initial_weights import initial_parameters
+from cordon.training.dpsgd import descend, train
+from cordon.training.settings import DPSGD
 from cordon.training.units import Units
 
 source = np.random.default_rng(1)
@@ -304,7 +306,7 @@ def test_a_model_is_audited_in_the_image_with_real_noise(tmp_path: Path) -> None
     content = verify(tmp_path / "certificate.json", load(tmp_path / "model.safetensors"))
     verdicts = {check["name"]: check["verdict"] for check in content["checks"]}
     assert {name for name, verdict in verdicts.items() if verdict == "passed"} >= {
-        "claims", "noise", "neighbours", "sampling", "egress", "step bound"
+        "claims", "noise", "neighbours", "sampling", "specified", "reserving", "egress", "step bound"
     }  # fmt: skip
     assert "failed" not in verdicts.values()
 

@@ -18,7 +18,7 @@ SEEDED = ROOT / "tests" / "doubles" / "seeded"
 ROUND = """
 import hashlib, sys
 import numpy as np
-from cordon.model.released import initial_parameters
+from cordon.model.initial_weights import initial_parameters
 from cordon.training.dpsgd import DPSGD, train
 from cordon.training.units import Units
 random = np.random.default_rng(1)

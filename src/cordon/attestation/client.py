@@ -22,7 +22,8 @@ from cordon.attestation.binding import NONCE_BYTES, report_data
 from cordon.attestation.certificates import load
 from cordon.attestation.evidence import JSON_BYTES, Evidence
 from cordon.attestation.policy import Policy
-from cordon.attestation.verify import Verified, verify
+from cordon.attestation.verified import Verified
+from cordon.attestation.verify import verify
 from cordon.errors import AttestationError, Unreachable
 from cordon.transport.address import split_address
 from cordon.transport.proxy import Proxy

@@ -22,7 +22,7 @@ ROWS = {"p0": 1, "p1": 2, "p2": 3, "p3": 4, "p4": 5, "p5": 7, "p6": 9, "p7": 1}
 MOST_ROWS = 4
 # The last patient by name has rows of several samples and contigs, in two tables, under two ids, and more of
 # them than any block of memory would suggest. The one before it has a number that is none.
-LONG, OTHER_ID, LONG_ROWS, OVERFLOWING = "z", "z-again", 70, "y"
+LONG, OTHER_ID, LONG_ROWS, OVERFLOWING = "z", "z-again", 100, "y"
 ONE_ID = {OTHER_ID: LONG}
 
 

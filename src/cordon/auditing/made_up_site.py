@@ -74,11 +74,13 @@ def replies(
             say=lambda line: None, answer_grid=0.0,
         )  # fmt: skip
         for number in rounds:
-            task = Task(plan, number, declared_patients, start, Tip("0" * 64, 0, "0" * 64))
-            message: Any = SimpleNamespace(
-                content=task.to_records(), metadata=SimpleNamespace(message_type="train")
-            )  # as much of one as a site reads; a real one belongs to a task of Flower's
-            yield site.handle(message)
+            yield site.handle(message(plan, number, start, declared_patients))
+
+
+def message(plan: Plan, number: int, start: Parameters, declared_patients: int) -> Any:
+    """What asks a site for a round: as much as it reads; a real one belongs to a task of Flower's."""
+    task = Task(plan, number, declared_patients, start, Tip("0" * 64, 0, "0" * 64))
+    return SimpleNamespace(content=task.to_records(), metadata=SimpleNamespace(message_type="train"))
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,15 @@ def as_told(plan: Plan) -> Plan:
     )  # fmt: skip
 
 
+def made_up_start(plan: Plan) -> Parameters:
+    """Parameters that are made up: from a model's own, some layers have no gradient."""
+    numbers = np.random.default_rng(2)
+    return {
+        name: (value + numbers.normal(scale=0.2, size=value.shape)).astype(np.float32)
+        for name, value in initial_parameters(plan.model, len(FEATURES)).items()
+    }
+
+
 def some_rounds(plan: Plan) -> list[int]:
     """The first two and the last two rounds of a plan, and one that nobody knows before."""
     last = plan.rounds
@@ -113,16 +124,11 @@ def played(
     plan: Plan, load: Callable[[Plan], Units], recorder: Recorder, rounds: Sequence[int],
     spent: Sequence[str] = (),
 ) -> list[PlayedRound]:  # fmt: skip
-    """``rounds`` of ``plan`` (`as_told`) at a site, which ``recorder`` records.
+    """``rounds`` of ``plan`` (`as_told`) at a site, which ``recorder`` records, each from `made_up_start`.
 
-    Its budget is what the plan costs, so that whoever ``spent`` something before has no room. The start is
-    made up too: from a model's own, some layers have no gradient.
+    Its budget is what the plan costs, so that whoever ``spent`` something before has no room.
     """
-    numbers = np.random.default_rng(2)
-    start = {
-        name: (value + numbers.normal(scale=0.2, size=value.shape)).astype(np.float32)
-        for name, value in initial_parameters(plan.model, len(FEATURES)).items()
-    }
+    start = made_up_start(plan)
     settings = plan.settings_for(PATIENTS)
     from_where = in_order(plan.model, len(FEATURES), start)
     found: list[PlayedRound] = []

@@ -21,8 +21,10 @@ from cordon.auditing import (
     carriers,
     inversion,
     membership,
+    reserving,
     sampling,
     shadows,
+    specified,
     step_bound,
     updates,
 )
@@ -55,7 +57,10 @@ PERFECT = {
     True: "an attack that is always right would have failed it",
     False: "not even an attack that is always right would have failed it",
 }
-MADE_UP = (updates.check_noise, additions.check_neighbours, sampling.check_sampling)
+MADE_UP = (
+    updates.check_noise, additions.check_neighbours, sampling.check_sampling, specified.check_specified,
+    reserving.check_reserving,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

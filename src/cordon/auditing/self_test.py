@@ -20,7 +20,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from cordon.auditing import additions, egress, sampling, step_bound, updates
+from cordon.auditing import additions, egress, reserving, sampling, specified, step_bound, updates
 from cordon.auditing.checks import Check, confirmed
 from cordon.auditing.egress import check_egress
 from cordon.auditing.made_up_rows import MOST_ROWS, ROWS, table_of, units_of
@@ -59,6 +59,8 @@ CHECKS: dict[str, tuple[str, Callable[[Plan], Check]]] = {
     "noise": (updates.NOISE, updates.check_noise),
     "neighbours": (additions.NEIGHBOURS, additions.check_neighbours),
     "sampling": (sampling.SAMPLING, sampling.check_sampling),
+    "specified": (specified.SPECIFIED, specified.check_specified),
+    "reserving": (reserving.RESERVING, reserving.check_reserving),
     "egress": (egress.QUESTION, _egress),
     "step bound": (step_bound.QUESTION, _step),
 }

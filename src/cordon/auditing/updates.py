@@ -9,6 +9,7 @@ clip. Made-up units tell nothing of patients.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -47,6 +48,8 @@ IMAGE_ROWS, FAR = 16, 8.0
 # Streams of random bytes whose beginnings are compared, bytes of one, uniform draws that are looked at, and
 # bytes that a number of noise takes (Mironov 2012, and `cordon.privacy.mechanisms.Randomness`).
 STREAMS, BEGINNING, UNIFORMS, BYTES = 4096, 16, 2**15, 32
+# Bytes of a long stream, in which none of as many as a cipher's block comes again, and of a key.
+LONG_STREAM, KEY = 2**20, 32
 
 
 @dataclass(frozen=True)
@@ -214,10 +217,35 @@ def _random() -> Randomness:
     return drawn_from
 
 
+def _entropy_faults() -> Iterator[str]:
+    """What is wrong with long streams of random bytes: keys that are too short, or used again in one."""
+    asked: list[int] = []
+    urandom = os.urandom
+
+    def counting(size: int) -> bytes:
+        asked.append(size)
+        return urandom(size)
+
+    source = _random().source
+    os.urandom = counting
+    try:
+        for size in (BEGINNING, STREAM_FROM, LONG_STREAM):
+            asked.clear()
+            stream = source(size)
+            if sum(asked) < min(size, KEY):
+                yield f"{size} random bytes are made of {sum(asked)} of the operating system's"
+    finally:
+        os.urandom = urandom
+    blocks = np.frombuffer(stream, dtype=np.dtype((np.void, BEGINNING)))
+    if len(np.unique(blocks)) < len(blocks):
+        yield f"of {LONG_STREAM} random bytes {BEGINNING} come again"
+
+
 def _generator_faults(beginnings: Sequence[bytes]) -> Iterator[str]:
     """What is wrong with the generator behind noise and sampling, by what it gives."""
     if len(set(beginnings)) < len(beginnings):
         yield f"of {len(beginnings)} streams of random bytes two begin alike"
+    yield from _entropy_faults()
     random = _random()
     drawn = random.uniform(UNIFORMS)
     for bits in (0, 12, 24, 36):

@@ -334,20 +334,27 @@ def _losses(mechanism: str, noise: float, rate: float, steps: int, interval: flo
     """The privacy loss distribution of ``steps`` steps for ``size`` units, both directions of adjacency."""
     from dp_accounting.pld import privacy_loss_distribution as pld
 
-    if mechanism == LAPLACE:
-        some = 1.0 - (1.0 - rate) ** size if size > 1 else rate
-        step = pld.from_laplace_mechanism(noise, float(size), True, interval, some)
-    elif rate == 1.0:
+    if mechanism == GAUSSIAN and rate == 1.0:
         return pld.from_gaussian_mechanism(noise / math.sqrt(steps), float(size), True, interval)
-    elif size > 1:
-        step = mixture_losses(noise, rate, size, interval)
-    else:
-        step = pld.from_gaussian_mechanism(noise, 1.0, True, interval, sampling_prob=rate)
+    step = _step_losses(mechanism, noise, rate, interval, size)
     # In two stages: composing at once, dp-accounting's bound on the tails of many small losses is so loose
     # that it takes gigabytes, and its convolution loses more of delta than it adds for those tails.
     stage = math.isqrt(steps)
     losses = step.self_compose(stage).self_compose(steps // stage)
     return losses.compose(step.self_compose(steps % stage)) if steps % stage else losses
+
+
+@lru_cache(maxsize=16)
+def _step_losses(mechanism: str, noise: float, rate: float, interval: float, size: int) -> Any:
+    """The privacy loss distribution of one step: most of the work, and the same for however many steps."""
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    if mechanism == LAPLACE:
+        some = 1.0 - (1.0 - rate) ** size if size > 1 else rate
+        return pld.from_laplace_mechanism(noise, float(size), True, interval, some)
+    if size > 1:
+        return mixture_losses(noise, rate, size, interval)
+    return pld.from_gaussian_mechanism(noise, 1.0, True, interval, sampling_prob=rate)
 
 
 def interval_of(events: Merged, widest: float, size: int = 1) -> float:

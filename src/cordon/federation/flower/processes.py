@@ -11,11 +11,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cordon.errors import Unreachable
 from cordon.federation.credentials import self_signed, write_private
 from cordon.federation.flower.tasks import Tasks, until
 from cordon.transport.address import split_address
@@ -26,6 +27,8 @@ PR_SET_PDEATHSIG = 1
 # Loaded before anything is forked: a fork while another thread loads would wait for its lock for ever.
 LIBC = ctypes.CDLL(None)
 PYTHON = Path(sys.executable).name
+# Ports that are tried: above those that need rights, and so many of them.
+LEAST_PORT, PORTS, TRIES = 1024, 20_000, 50
 # What a SuperNode's log says of each reply that it has dealt with.
 DEALT_WITH = re.compile(rb"Sent successfully|Failed to send message|Ignoring reply message")
 
@@ -48,10 +51,17 @@ def environment(home: Path, proxy: Proxy | None = None) -> dict[str, str]:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind((host, 0))
-        return int(listener.getsockname()[1])
+    """A TCP port that is free, and that no outgoing connection takes before somebody listens there.
+
+    Linux gives those the ports of its local range: this one lies below.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    below = range(max(LEAST_PORT, lowest - PORTS), lowest)
+    for port in (*(secrets.choice(below) for _ in below[:TRIES]), 0):
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind((host, port))
+            return int(listener.getsockname()[1])
+    raise Unreachable(f"cannot listen on {host}. Give an address of this machine, or a port that is free.")
 
 
 class Process:
