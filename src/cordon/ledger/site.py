@@ -1,4 +1,11 @@
-"""What a site has spent, on disk before it is spent."""
+"""What a site has spent, on disk before it is spent.
+
+Formal guarantee: all that a site released of one patient, over rounds, runs and calibrations, under any name
+of the site whose ledgers stand in one folder, composes to no more than the ledger's (epsilon, delta). A cost
+is reserved, durably, before its rows are touched; whether a patient takes part depends on that patient's own
+history and on public things alone; whoever has no room takes part in nothing. It rests on the folder: an
+older copy of it that is put back forgets (the aggregator's ledger, which a site follows, tells).
+"""
 
 from __future__ import annotations
 

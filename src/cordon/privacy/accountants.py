@@ -4,6 +4,11 @@ Adjacency everywhere: one unit's whole contribution is added or removed. Epsilon
 events are composed. dp-accounting does the mathematics, but for the Rényi curve of Poisson-sampled
 Laplace noise, which it has not (`cordon.privacy.sampled_laplace`), and the losses of a group
 (`cordon.privacy.groups`).
+
+Formal guarantee: whoever sees all that was released, at events that public things fixed and where each
+release may depend on those before it (adaptive composition), tells two neighbouring data sets apart by no
+more than (epsilon, delta) allows. `epsilon_rdp` and `epsilon_pld` are both upper bounds, PLD's the tighter
+one. Events are of Poisson samples and fixed normalisers; nothing is claimed of data that were used otherwise.
 """
 
 from __future__ import annotations

@@ -3,6 +3,13 @@
 Gaussian noise goes with an L2 clip and Laplace noise with an L1 clip
 (`cordon.privacy.accountants.NORMS`): noise hides a change as long as it is in the norm that the noise is
 for.
+
+Formal guarantee (adjacency: add or remove one unit, with all its rows): where each unit is in the blocks by
+an independent coin of probability q, `PrivateMean.release` costs what ``Event(noise_multiplier, q, steps=1,
+mechanism)`` does: one unit, whatever its rows and parameters are like, moves the sum by at most the clip norm
+in the mechanism's norm, and an adaptive clip's count by at most 1/2, beside fresh noise of the scales of
+`split_noise`. The normaliser, the grid and the clip's move are post-processing. It rests on `MARGIN` for
+floating point and on `cordon.privacy.mechanisms` for the noise.
 """
 
 from __future__ import annotations

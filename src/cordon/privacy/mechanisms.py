@@ -8,6 +8,11 @@ Two attacks read data off the low bits of a noisy float. One solves the gaps bet
 noise can take (Mironov 2012): each draw here therefore spends several uniform ones. The other looks for
 values finer than the data's own precision allows (Haney et al. 2022, arXiv:2207.13793), which no sum of
 draws prevents: what is released goes through `on_grid`.
+
+Formal guarantee: from independent uniform bytes, `Randomness.normal` and `Randomness.laplace` are independent
+draws of the standard Gaussian and of the Laplace distribution of scale 1, but for what float64 rounds, and
+`Randomness.poisson_sample` takes each index by a coin of its own. For the operating system's bytes, or
+AES-256 in counter mode under its keys, that holds against whoever cannot tell AES from a random permutation.
 """
 
 from __future__ import annotations
