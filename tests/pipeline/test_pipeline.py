@@ -215,8 +215,9 @@ def test_version_is_one_everywhere():
 
     config = (ROOT / "nextflow.config").read_text()
     assert re.search(r"version = '([^']+)'", config).group(1) == __version__
-    bundle = (ROOT / "src" / "cordon" / "federation" / "bundle" / "pyproject.toml").read_text()
+    bundle = (ROOT / "src" / "cordon" / "federation" / "flower" / "bundle" / "pyproject.toml").read_text()
     assert f'version = "{__version__}"' in bundle
+    assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
     for path in (ROOT / "modules").rglob("main.nf"):
         for container in re.findall(r'container "(cordon-[^"]+)"', path.read_text()):
             assert container.endswith(":${workflow.manifest.version}"), path
