@@ -28,8 +28,7 @@ def test_what_is_none_is_named_by_every_command(address, tmp_path):
         split_address(address)
     commands = [
         (command_of("aggregate"), "--address"), (command_of("train_site"), "--address"),
-        (main, "relay", str(tmp_path), "--aggregator"), (main, "doctor", "--aggregator"),
-        (main, "attest", "evidence", "--address"),
+        (main, "relay", str(tmp_path), "--aggregator"), (main, "attest", "evidence", "--address"),
     ]  # fmt: skip
     for command, *words in commands:
         result = CliRunner().invoke(command, [*words, address])

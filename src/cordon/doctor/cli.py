@@ -10,7 +10,6 @@ import click
 
 from cordon.console.commands import EXISTING, Facts, GivenPath, as_json, command
 from cordon.doctor.finding import FAILED, OK, WARNING, Finding
-from cordon.transport.address import ADDRESS
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -25,7 +24,7 @@ MARKS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), FAILED: ("✗", "red")}
 @click.option("--reference", type=FILE, help="The reference genome (FASTA).")
 @click.option("--state_dir", type=GivenPath(file_okay=False, path_type=Path), help="Where ledgers are kept.")
 @click.option("--site_key", type=FILE, help="This site's private key.")
-@click.option("--aggregator", type=ADDRESS, metavar="HOST:PORT", help="The aggregator's address.")
+@click.option("--aggregator", metavar="HOST:PORT", help="The aggregator's address.")
 @click.option("--aggregator_policy", type=EXISTING, help="The attestation that it must satisfy.")
 @click.option("--aggregator_ca", type=EXISTING, help="Instead: its root certificate.")
 def doctor(profile: str, site_config: str | None, reference: Path | None, state_dir: Path | None,
