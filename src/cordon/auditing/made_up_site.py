@@ -52,6 +52,14 @@ MOST_PLAYED = 5
 class Played(Participant):
     """A site whose words nobody reads: what it spent is not computed for them, which takes a second."""
 
+    def __init__(
+        self, load: Callable[[Plan], Units], ledger: SiteLedger, declared_patients: int = PATIENTS
+    ) -> None:
+        super().__init__(
+            "site", load, FEATURES, declared_patients=declared_patients, ledger=ledger,
+            say=lambda line: None, answer_grid=0.0,
+        )  # fmt: skip
+
     def _spent(self, plan: Plan) -> str:
         return ""
 
@@ -69,10 +77,7 @@ def replies(
         if spent:
             grouping = plan.grouping(declared_patients)
             ledger.reserve("earlier", 1, plan.event, grouping, spent, accountant=plan.accountant)
-        site = Played(
-            "site", load, FEATURES, declared_patients=declared_patients, ledger=ledger,
-            say=lambda line: None, answer_grid=0.0,
-        )  # fmt: skip
+        site = Played(load, ledger, declared_patients)
         for number in rounds:
             yield site.handle(message(plan, number, start, declared_patients))
 

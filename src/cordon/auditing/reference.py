@@ -1,9 +1,9 @@
 """DP-SGD as it is specified, written out once more and plainly: what the code that trains is held against.
 
-It shares the architectures and nothing else with it: rows are grouped, drawn and weighed, gradients taken by
-torch's own autograd in float64, clipped, summed and hidden here. Random bytes are used in the same order, so
-that from the same bytes, parameters and clip norm each release must be the same, but for what float32
-gradients are rounded to.
+With that code it shares the architectures alone, and with the other audits what they say of a plan's noise:
+rows are grouped, drawn and weighed, gradients taken by torch's own autograd in float64, clipped, summed and
+hidden here. Random bytes are used in the same order, so that from the same bytes, parameters and clip norm
+each release must be the same, but for what float32 gradients are rounded to.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from cordon.arrays import Floats, Indices
+from cordon.auditing.recorder import span
+from cordon.auditing.step_bound import declared_count_noise, declared_noise
 from cordon.model.architectures import build
 from cordon.privacy.accountants import DEVIATIONS, LAPLACE, NORMS
 from cordon.training.settings import DPSGD
@@ -29,8 +31,6 @@ from cordon.variants.table import PILEUP
 # numbers of noise that are drawn at a time, the digits of the noise that are kept, and an adaptive clip's
 # range. Written out: what is changed there is not changed here.
 BELOW, DRAWN, DIGITS, REACH = 1e-6, 8192, 12, 100.0
-
-
 # The rows [n, F] and labels [n] of each unit.
 Rows = Sequence[tuple[Floats, Floats]]
 
@@ -93,7 +93,6 @@ class Reference:
     def step(self, module: Any, position: Floats, clip: float) -> Step:
         """The next step's, from the parameters ``position`` [P] by ``clip``."""
         settings, order = self._settings, NORMS[self._settings.mechanism]
-        gradient_noise, count_noise = _shares(settings)
         _set(module, position)
         total, count, doubtful = np.zeros(len(position)), 0.0, 0
         sampled = np.flatnonzero(self._stream.uniform(len(self._units)) < settings.sampling_rate)
@@ -109,13 +108,13 @@ class Reference:
             lengths = norms if settings.per_layer else [whole] * len(by_layer)
             factors = [min(1.0, share * (1.0 - BELOW) / length) if length else 1.0 for length in lengths]
             total += np.concatenate([f * layer for f, layer in zip(factors, by_layer, strict=True)])
-        scale = gradient_noise * clip
+        scale = declared_noise(settings) * clip
         released = _rounded(total + scale * self._of_step(len(position)), scale)
         if settings.clipping == "fixed":
             return Step(released, scale)
-        span = 2.0 * max(settings.clip_quantile, 1.0 - settings.clip_quantile)
+        count_noise = declared_count_noise(settings)
         noise = count_noise * self._stream.noise(settings.mechanism, 1)
-        hidden = float(_rounded(count / span + noise, count_noise)[0])
+        hidden = float(_rounded(count / span(settings) + noise, count_noise)[0])
         return Step(released, scale, hidden, count_noise, doubtful)
 
     def _drawn(self, number: int) -> tuple[Floats, Floats]:
@@ -191,17 +190,6 @@ def _inputs(table: pa.Table, architecture: str) -> Floats:
 def deviation_of(step: Step, settings: DPSGD) -> float:
     """The deviation of the noise in a step's mean."""
     return step.noise_scale / settings.expected_batch * DEVIATIONS[settings.mechanism]
-
-
-def _shares(settings: DPSGD) -> tuple[float, float]:
-    """The gradient's noise multiplier and the count's noise scale, which cost together what is declared."""
-    if settings.clipping == "fixed":
-        return settings.noise_multiplier, 0.0
-    share = settings.quantile_share
-    gradient, count = (
-        (1.0 - share, share) if settings.mechanism == LAPLACE else (math.sqrt(1.0 - share), math.sqrt(share))
-    )
-    return settings.noise_multiplier / gradient, settings.noise_multiplier / count / 2.0
 
 
 def grid(scale: float) -> float:

@@ -26,7 +26,6 @@ from cordon.federation.site import participate
 from cordon.ledger.site import SiteLedger
 from cordon.model.architectures import Parameters
 from cordon.privacy.accountants import Event
-from cordon.variants.features import FEATURES
 
 RESERVING = "Is each round reserved before it trains, once, and none beyond the budget?"
 ROUNDS = 3
@@ -98,11 +97,7 @@ def _budget_faults(plan: Plan) -> Iterator[str]:
 def _site(plan: Plan, folder: Path, epsilon: float) -> tuple[Played, SiteLedger]:
     units = units_of([table_of(plan, ROWS)], plan)
     ledger = SiteLedger(folder / "site.sqlite", epsilon=epsilon, delta=plan.delta)
-    site = Played(
-        "site", lambda plan: units, FEATURES, declared_patients=PATIENTS, ledger=ledger,
-        say=lambda line: None, answer_grid=0.0,
-    )  # fmt: skip
-    return site, ledger
+    return Played(lambda plan: units, ledger), ledger
 
 
 def _asked(site: Played, plan: Plan, number: int, start: Parameters) -> Reply | None:

@@ -125,6 +125,7 @@ def _compared(plan: Plan, rounds: Sequence[int], site: str) -> tuple[list[str], 
     """What differs at a ``site`` that is played in this process, and how many releases were compared."""
     tables, settings = SITES[site](plan), plan.settings_for(PATIENTS)
     units, seed = units_of(tables, plan), secrets.token_hex(16)
+    spent = SPENT if site == "all kinds" else []
     streams: list[str] = []
 
     def next_round() -> Randomness:
@@ -133,8 +134,8 @@ def _compared(plan: Plan, rounds: Sequence[int], site: str) -> tuple[list[str], 
 
     vars(dpsgd)["Randomness"] = next_round
     with recording() as recorder:
-        found = played(plan, lambda plan: units, recorder, rounds, SPENT if site == "all kinds" else [])
-    rows = reference.units_of(tables, plan.unit, plan.model, ONE_ID, SPENT if site == "all kinds" else [])
+        found = played(plan, lambda plan: units, recorder, rounds, spent)
+    rows = reference.units_of(tables, plan.unit, plan.model, ONE_ID, spent)
     faults = [fault for one in found for fault in one.faults]
     if len(streams) != len(rounds):
         return [*faults, f"{len(rounds)} rounds draw from {len(streams)} sources"], 0

@@ -42,6 +42,7 @@ from cordon.variants.features import FEATURES
 
 if TYPE_CHECKING:
     from cordon.auditing.gradient_canaries import CanaryGradients
+    from cordon.training.settings import DPSGD
 
 
 QUESTION = "Are noise and sampling what the plan declares, beside the most that one unit can do?"
@@ -279,7 +280,7 @@ def canaries_of(
     return CanaryGradients(sizes, places, length=spread * plan.clip_norm, column=0), directions
 
 
-def declared_noise(plan: Plan) -> float:
+def declared_noise(plan: Plan | DPSGD) -> float:
     """The noise multiplier that is left for the gradient: all, or what an adaptive clip's count leaves.
 
     By the plan's share of the cost, as `cordon.privacy.clipping.split_noise` should do it.
@@ -290,7 +291,7 @@ def declared_noise(plan: Plan) -> float:
     return plan.noise_multiplier / (math.sqrt(left) if plan.mechanism == GAUSSIAN else left)
 
 
-def declared_count_noise(plan: Plan) -> float:
+def declared_count_noise(plan: Plan | DPSGD) -> float:
     """The scale of the noise of an adaptive clip's count, one unit's part of which is 1/2 at most."""
     share = plan.quantile_share
     return plan.noise_multiplier / (2.0 * (math.sqrt(share) if plan.mechanism == GAUSSIAN else share))
