@@ -202,7 +202,8 @@ SAMPLING = {
     ),
     "all units": coins("in all fall", "return np.arange(population)"),
     "all units or none": coins(
-        "two units", "return np.flatnonzero(self.uniform(1).repeat(population) < rate)"
+        # Of 200 steps some have all units: whether the pairs' own test tells that is chance, and this is not.
+        "of one of the rounds fall", "return np.flatnonzero(self.uniform(1).repeat(population) < rate)"
     ),
     "batches of one size": coins(
         "not a binomial's", "return np.argsort(self.uniform(population))[: max(1, round(population * rate))]"
