@@ -45,10 +45,12 @@ ACCOUNTANTS = ("rdp", "pld")
 LEAST_NOISE, MOST_NOISE, MOST_STEPS = 0.1, 1e6, 1_000_000
 # The most sites that one person's data may be counted at.
 MOST_SITES = 100
-# The PLD accountant's grid: its interval over the spread of one step's loss, which raises epsilon by
-# less than 0.1 %; dp-accounting's own interval, where that is less; and about the most points that a
-# step's losses, or those of all steps, may take, which bounds time and memory.
-FINENESS, WIDEST_INTERVAL, MOST_POINTS = 0.01, 1e-4, 300_000
+# The PLD accountant's grid: its interval over the spread of one step's loss, and the most nats it may be,
+# which raise epsilon by less than 0.1 %, and by less than 0.001 % where Gaussian steps come to 1 or more.
+# Laplace noise puts much of a step's probability on its farthest loss, which each step's rounding raises by
+# an interval. And about the most points that the losses of a step, or of all, may take, for time and memory.
+FINENESS, MOST_POINTS = 0.01, 300_000
+WIDEST_INTERVAL = {GAUSSIAN: 1e-3, LAPLACE: 1e-4}
 # Delta that floating-point convolution may lose in a step; at most 2e-17 a step was ever measured, with
 # a million steps composed at once.
 ROUNDING = 1e-16
@@ -323,7 +325,7 @@ def _epsilon_pld(events: Merged, delta: float) -> float:
     resolved = delta - ROUNDING * sum(steps for *_, steps in events)
     if not events or resolved < delta / 2:
         return _epsilon_rdp(events, delta)
-    losses = composed(events, interval_of(events, WIDEST_INTERVAL))
+    losses = composed(events, interval_of(events))
     return min(float(losses.get_epsilon_for_delta(resolved)), _epsilon_rdp(events, delta))
 
 
@@ -362,7 +364,7 @@ def _step_losses(mechanism: str, noise: float, rate: float, interval: float, siz
     return pld.from_gaussian_mechanism(noise, 1.0, True, interval, sampling_prob=rate)
 
 
-def interval_of(events: Merged, widest: float, size: int = 1) -> float:
+def interval_of(events: Merged, size: int = 1) -> float:
     """The interval of the grid that the losses of ``events`` are rounded to, in nats.
 
     A fixed one overstates the cost of many small losses (rounding adds its own variance to each), and
@@ -372,7 +374,8 @@ def interval_of(events: Merged, widest: float, size: int = 1) -> float:
     first = int(np.argmax(np.isfinite(curve)))
     # Near order 1, a step's divergence is about half of its loss's variance.
     variance = 2.0 * curve[first] / orders[first] / sum(steps for *_, steps in events)
-    finest = min(size * FINENESS * math.sqrt(variance), widest)
+    widest = min(WIDEST_INTERVAL[mechanism] for mechanism, *_ in events)
+    finest = size * min(FINENESS * math.sqrt(variance), widest)
     return max(finest, loss_span(events, size) / MOST_POINTS, 1e-9)
 
 

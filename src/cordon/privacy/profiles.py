@@ -24,15 +24,12 @@ from cordon.privacy.accountants import (
     renyi_orders,
 )
 
-# The widest interval of the grid, in nats: wider than `epsilon_pld`'s, for many values are wanted.
-WIDEST_INTERVAL = 1e-3
-
 
 def privacy_profile(events: Iterable[Event], delta: float, points: int) -> tuple[Floats, Floats]:
     """Epsilons [points] from 0 to that of ``events`` composed at ``delta``, and bounds of delta at each.
 
-    Upper bounds, the less of what both accountants say, by PLD on a grid that is a little wider than
-    `epsilon_pld`'s. A single point where epsilon is 0.
+    Upper bounds, the less of what both accountants say, by PLD on `epsilon_pld`'s grid.
+    A single point where epsilon is 0.
     """
     epsilons, deltas = _privacy_profile(merged(events), delta, points)
     return np.array(epsilons), np.array(deltas)
@@ -56,7 +53,7 @@ def _privacy_profile(events: Merged, delta: float, points: int) -> tuple[list[fl
         return [0.0], [0.0]
     orders, curve = renyi_orders(), renyi_curve(events)
     last = float(compute_epsilon(orders, curve, delta)[0])
-    losses = composed(events, interval_of(events, WIDEST_INTERVAL))
+    losses = composed(events, interval_of(events))
     lost = ROUNDING * sum(steps for *_, steps in events)
     if delta > lost:
         last = min(last, float(losses.get_epsilon_for_delta(delta - lost)))
@@ -80,7 +77,7 @@ def _epsilon_group(events: Merged, delta: float, size: int) -> float:
     resolved = delta - ROUNDING * sum(steps for *_, steps in events)
     if resolved < delta / 2 or loss_span(events, size) > MOST_LOSS:
         return math.inf
-    losses = composed(events, interval_of(events, size * WIDEST_INTERVAL, size), size)
+    losses = composed(events, interval_of(events, size), size)
     found = float(losses.get_epsilon_for_delta(resolved))
     if any(mechanism != LAPLACE for mechanism, *_ in events):
         return found
