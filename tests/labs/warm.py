@@ -44,7 +44,8 @@ TAKEN = (
     "cordon.auditing.self_test", "cordon.federation.gate.app", "cordon.federation.aggregator.service",
     "cordon.federation.site.participate", "cordon.privacy.gradients", "dp_accounting", "flwr.supernode.cli",
     "flwr.supernode.runtime.run_clientapp", "flwr.superlink.cli", "flwr.superlink.grid",
-    "flwr.superlink.servicer.control.control_handlers", "opacus", "pyarrow.parquet", "torch", "uvicorn",
+    "flwr.superlink.servicer.control.control_handlers", "opacus", "pandas", "pyarrow.parquet", "torch",
+    "uvicorn",
 )  # fmt: skip
 
 

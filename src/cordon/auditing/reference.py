@@ -31,6 +31,8 @@ from cordon.variants.table import PILEUP
 # numbers of noise that are drawn at a time, the digits of the noise that are kept, and an adaptive clip's
 # range. Written out: what is changed there is not changed here.
 BELOW, DRAWN, DIGITS, REACH = 1e-6, 8192, 12, 100.0
+# How far from a row's probability float32's may be: one near 1 is of steps of 2^-24.
+PROBABILITY = 2.0**-22
 # The rows [n, F] and labels [n] of each unit.
 Rows = Sequence[tuple[Floats, Floats]]
 
@@ -73,11 +75,13 @@ class Step:
     """What a step should release: the ``sum`` [P] and ``count`` behind an adaptive clip, on their grids.
 
     Their noise is of ``noise_scale`` and ``count_scale``. ``doubtful`` units have norms so near to the clip
-    that they may count or not.
+    that they may count or not. ``float32`` is by how much float32 may move the sum, of rows whose labels are
+    foretold nearly surely: it matters where a clip has come down to little.
     """
 
     sum: Floats
     noise_scale: float
+    float32: float
     count: float = 0.0
     count_scale: float = 1.0
     doubtful: int = 0
@@ -94,10 +98,10 @@ class Reference:
         """The next step's, from the parameters ``position`` [P] by ``clip``."""
         settings, order = self._settings, NORMS[self._settings.mechanism]
         _set(module, position)
-        total, count, doubtful = np.zeros(len(position)), 0.0, 0
+        total, count, doubtful, float32 = np.zeros(len(position)), 0.0, 0, 0.0
         sampled = np.flatnonzero(self._stream.uniform(len(self._units)) < settings.sampling_rate)
         for rows in [self._drawn(int(number)) for number in sampled]:
-            by_layer = self._gradient(module, *rows)
+            by_layer, of_scores = self._gradient(module, *rows)
             norms = [float(np.linalg.norm(layer, order)) for layer in by_layer]
             whole = float(np.linalg.norm(norms, order))
             doubtful += abs(whole - clip) <= 1e-5 * clip
@@ -108,14 +112,16 @@ class Reference:
             lengths = norms if settings.per_layer else [whole] * len(by_layer)
             factors = [min(1.0, share * (1.0 - BELOW) / length) if length else 1.0 for length in lengths]
             total += np.concatenate([f * layer for f, layer in zip(factors, by_layer, strict=True)])
+            # A probability that float32 rounds to the label itself leaves nothing of the gradient.
+            float32 += max(factors) * min(PROBABILITY * of_scores, whole)
         scale = declared_noise(settings) * clip
         released = _rounded(total + scale * self._of_step(len(position)), scale)
         if settings.clipping == "fixed":
-            return Step(released, scale)
+            return Step(released, scale, float32)
         count_noise = declared_count_noise(settings)
         noise = count_noise * self._stream.noise(settings.mechanism, 1)
         hidden = float(_rounded(count / span(settings) + noise, count_noise)[0])
-        return Step(released, scale, hidden, count_noise, doubtful)
+        return Step(released, scale, float32, hidden, count_noise, doubtful)
 
     def _drawn(self, number: int) -> tuple[Floats, Floats]:
         """A unit's rows in a step: all, or as many as one may have, by its own draw."""
@@ -125,17 +131,22 @@ class Reference:
         rows: Indices = np.argsort(self._stream.uniform(len(labels)))[: self._settings.max_variants]
         return features[rows], labels[rows]
 
-    def _gradient(self, module: Any, features: Floats, labels: Floats) -> list[Floats]:
-        """Of the mean log loss of a unit's rows, by layer: a weight and its bias are one."""
+    def _gradient(self, module: Any, features: Floats, labels: Floats) -> tuple[list[Floats], float]:
+        """Of the mean log loss of a unit's rows, by layer (a weight and its bias are one); and of their
+        mean score the gradient's norm.
+        """
         import torch
 
         scores = module(torch.from_numpy(features))
         loss = torch.nn.functional.binary_cross_entropy_with_logits(scores, torch.from_numpy(labels))
-        parts = torch.autograd.grad(loss, list(module.parameters()))
+        parameters = list(module.parameters())
+        of_scores = torch.autograd.grad(scores.mean(), parameters, retain_graph=True)
+        parts = torch.autograd.grad(loss, parameters)
         layers: dict[str, list[Floats]] = {}
         for (name, _), part in zip(module.named_parameters(), parts, strict=True):
             layers.setdefault(name.rpartition(".")[0], []).append(part.numpy().ravel())
-        return [np.concatenate(layer) for layer in layers.values()]
+        norm = math.sqrt(sum(float(part.square().sum()) for part in of_scores))
+        return [np.concatenate(layer) for layer in layers.values()], norm
 
     def _of_step(self, size: int) -> Floats:
         """A step's noise, of those that were drawn together."""

@@ -1,7 +1,8 @@
 """Whether the code that trains does what is specified: whole rounds beside `cordon.auditing.reference`.
 
 The same random bytes, parameters and clip norm must give the same releases, whatever the rows are like. What
-differs by more than a step of the public grid is another mechanism than the one that is accounted for.
+differs by more than a step of the public grid and float32's rounding of gradients is another mechanism than
+the one that is accounted for.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def check_specified(plan: Plan) -> Check:
         "specified", SPECIFIED, faults,
         f"{compared} releases of {len(SITES)} sites are what the specification makes of their rows",
         {"releases": compared, "sites": len(SITES)},
-        most="a release that differs by more than a step of the grid would have failed it",
+        most="a release that differs by more than a step of the grid and float32's rounding would have failed it",
     )  # fmt: skip
 
 
@@ -154,7 +155,7 @@ def _round_faults(
         step = specified.step(module, release.position, release.clip)
         grid = reference.grid(step.noise_scale)
         far = float(abs(release.mean * settings.expected_batch - step.sum).max())
-        if not far <= 1.001 * grid:
+        if not far <= 1.001 * grid + step.float32:
             yield (
                 f"a release is {far / step.noise_scale:.3g} of the noise's scale away from what its rows and "
                 "random bytes make"
