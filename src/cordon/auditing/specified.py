@@ -59,7 +59,7 @@ def check_specified(plan: Plan) -> Check:
         "specified", SPECIFIED, faults,
         f"{compared} releases of {len(SITES)} sites are what the specification makes of their rows",
         {"releases": compared, "sites": len(SITES)},
-        most="a release that differs by more than a step of the grid and float32's rounding would have failed it",
+        most="a release that differs by more than the grid and float32 round by would have failed it",
     )  # fmt: skip
 
 
