@@ -77,6 +77,15 @@ def test_right_code_passes(unit, changes):
         assert 0.9 * most <= neighbours["count"] <= 0.501
 
 
+@pytest.mark.parametrize(("clip_norm", "learning_rate"), [(5e-4, 200.0), (5e-5, 2e4), (1e-5, 1e5)])
+def test_what_float32_rounds_is_no_other_mechanism(clip_norm, learning_rate):
+    """A step leads to where labels are foretold nearly surely, and the clip is about what is left of gradients."""
+    found = CHECKS["specified"][1](
+        plan("variant", sampling_rate=0.005, local_steps=10, clip_norm=clip_norm, learning_rate=learning_rate)
+    )
+    assert found.passed, found.reason
+
+
 def test_each_check_says_what_would_have_failed_it_and_what_cannot_fail_does_not_pass():
     """Of units that are in one of a million steps, twice as many would not be seen in 20,000."""
     found = check_sampling(plan(sampling_rate=1e-6))
