@@ -79,7 +79,7 @@ def test_right_code_passes(unit, changes):
 
 @pytest.mark.parametrize(("clip_norm", "learning_rate"), [(5e-4, 200.0), (5e-5, 2e4), (1e-5, 1e5)])
 def test_what_float32_rounds_is_no_other_mechanism(clip_norm, learning_rate):
-    """A step leads to where labels are foretold nearly surely, and the clip is about what is left of gradients."""
+    """A step leads to where labels are foretold nearly surely, and the clip is as small as gradients."""
     found = CHECKS["specified"][1](
         plan("variant", sampling_rate=0.005, local_steps=10, clip_norm=clip_norm, learning_rate=learning_rate)
     )
