@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -42,7 +44,12 @@ def units(number: int, *, seed: int) -> Units:
 
 
 PUBLIC, PRIVATE = units(400, seed=1), units(400, seed=2)
-WARM = fit("mlp", PUBLIC.features, PUBLIC.labels)
+
+
+@cache
+def warm() -> Parameters:
+    """A start that is fitted to public rows."""
+    return fit("mlp", PUBLIC.features, PUBLIC.labels)
 
 
 def plan(unit: str = "variant", *, epsilon: float = 3.0, model: str = "mlp") -> Plan:
@@ -64,7 +71,7 @@ def update_of(rows: Units, start: Parameters, model: str = "mlp") -> Parameters:
 
 @pytest.mark.parametrize("unit", ["variant", "patient"])
 def test_without_dp_the_closed_form_gives_a_single_row_away(unit):
-    result = invert(plan(unit), PRIVATE, PUBLIC, WARM, protected=False, confidence=SURE)
+    result = invert(plan(unit), PRIVATE, PUBLIC, warm(), protected=False, confidence=SURE)
     assert result.error < 0.01
     assert result.baseline > 0.7
     assert result.ratio.high < 0.05
@@ -94,10 +101,10 @@ def test_the_closed_form_of_several_rows_is_a_mixture_of_them():
 
 
 def test_gradient_matching_finds_one_row_and_comes_near_to_four():
-    one = invert(plan(), PRIVATE, PUBLIC, WARM, protected=False, method=MATCHING, repeats=6)
+    one = invert(plan(), PRIVATE, PUBLIC, warm(), protected=False, method=MATCHING, repeats=6)
     assert one.ratio.value < 0.1
-    four = invert(plan(), PRIVATE, PUBLIC, WARM, rows=4, protected=False, method=MATCHING, repeats=10)
-    mixture = invert(plan(), PRIVATE, PUBLIC, WARM, rows=4, protected=False, repeats=10)
+    four = invert(plan(), PRIVATE, PUBLIC, warm(), rows=4, protected=False, method=MATCHING, repeats=10)
+    mixture = invert(plan(), PRIVATE, PUBLIC, warm(), rows=4, protected=False, repeats=10)
     assert four.ratio.high < 0.95
     assert four.error < mixture.error
 
@@ -120,7 +127,7 @@ def test_gradients_that_are_written_out_are_those_of_torch(architecture):
 def test_constant_public_features_are_known_to_gradient_matching():
     marginals = Marginals.of(PUBLIC)
     rows = Units.group(PRIVATE.features[:1], PRIVATE.labels[:1], [""], unit="variant")
-    found = match_gradients("mlp", WARM, [update_of(rows, WARM)], marginals, 1, np.random.default_rng(0))
+    found = match_gradients("mlp", warm(), [update_of(rows, warm())], marginals, 1, np.random.default_rng(0))
     assert found.shape == (1, 1, FEATURES)
     assert found[0, 0, -1] == marginals.mean[-1]
 
@@ -131,7 +138,9 @@ def test_constant_public_features_are_known_to_gradient_matching():
 def test_under_dp_nothing_is_reconstructed_that_a_guess_does_not_give(unit, method, epsilon):
     private = plan(unit, epsilon=epsilon)
     for rows in (1,) if method == MATCHING else (1, 4, 16):
-        result = invert(private, PRIVATE, PUBLIC, WARM, rows=rows, method=method, repeats=12, confidence=SURE)
+        result = invert(
+            private, PRIVATE, PUBLIC, warm(), rows=rows, method=method, repeats=12, confidence=SURE
+        )
         assert result.ratio.high >= 1.0, rows
         assert result.privacy["epsilon"] == epsilon
         assert result.to_dict()["ratio"]["high"] == result.ratio.high
@@ -140,7 +149,7 @@ def test_under_dp_nothing_is_reconstructed_that_a_guess_does_not_give(unit, meth
 def test_matched_noise_is_no_success():
     """Many rows of noise come near to some true ones by matching alone; the baseline is as lucky."""
     result = invert(
-        plan(epsilon=0.5), PRIVATE, PUBLIC, WARM, rows=4, method=MATCHING, repeats=12, confidence=SURE
+        plan(epsilon=0.5), PRIVATE, PUBLIC, warm(), rows=4, method=MATCHING, repeats=12, confidence=SURE
     )
     assert result.ratio.high >= 1.0
 
@@ -153,8 +162,8 @@ def test_errors_do_not_depend_on_the_order_of_the_rows():
 
 def test_what_cannot_be_inverted_is_refused():
     with pytest.raises(UserError, match="first layer is dense"):
-        invert(plan(model="pileup_cnn"), PRIVATE, PUBLIC, WARM)
+        invert(plan(model="pileup_cnn"), PRIVATE, PUBLIC, warm())
     with pytest.raises(UserError, match="no site of 401"):
-        invert(plan(), PRIVATE, PUBLIC, WARM, rows=401)
+        invert(plan(), PRIVATE, PUBLIC, warm(), rows=401)
     with pytest.raises(UserError, match=CLOSED_FORM):
-        invert(plan(), PRIVATE, PUBLIC, WARM, method="guess")
+        invert(plan(), PRIVATE, PUBLIC, warm(), method="guess")
