@@ -35,6 +35,8 @@ PLAN = Plan(
 def test_a_plan_comes_back_from_its_dictionary_and_from_json():
     assert Plan.from_dict(PLAN.to_dict()) == PLAN
     assert Plan.from_dict(json.loads(json.dumps(PLAN.to_dict()))) == PLAN
+    whole = replace(PLAN, epsilon=8, learning_rate=2)
+    assert Plan.from_dict(json.loads(json.dumps(whole.to_dict()))) == whole
 
 
 @pytest.mark.parametrize("name", sorted(PLAN.to_dict()))

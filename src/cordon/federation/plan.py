@@ -101,6 +101,9 @@ class Plan:
     start: str = ""  # hash of the public model to start from; empty: the architecture's own start
 
     def __post_init__(self) -> None:
+        for field in fields(self):  # whoever is told the plan refuses a whole number where a float belongs
+            if field.type == "float" and type(value := getattr(self, field.name)) is int:
+                object.__setattr__(self, field.name, float(value))
         faults = [
             f"{name} {_shown(getattr(self, name))} (use {use})"
             for name, holds, use in self._conditions()
