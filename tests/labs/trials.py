@@ -6,7 +6,9 @@ right code fails no more often with few, and a planted bug must be found with fe
 
 import os
 
+FULL = os.environ.get("CORDON_TRIALS") == "full"
+
 
 def trials(full: int) -> int:
     """``full``, or a quarter of it where nobody asked for all."""
-    return full if os.environ.get("CORDON_TRIALS") == "full" else full // 4
+    return full if FULL else full // 4

@@ -181,7 +181,7 @@ def apart(function: Callable[..., T], *calls: Sequence[Any]) -> list[T]:
     """
     # What a site's code takes is imported once, and not in each of them: pyarrow imports pandas to convert.
     import flwr.app  # noqa: F401
-    import opacus  # noqa: F401
+    import torch  # noqa: F401
 
     pa.array([0])
     with ExitStack() as stack:

@@ -31,7 +31,7 @@ from cordon.variants.table import PILEUP
 # numbers of noise that are drawn at a time, the digits of the noise that are kept, and an adaptive clip's
 # range. Written out: what is changed there is not changed here.
 BELOW, DRAWN, DIGITS, REACH = 1e-6, 8192, 12, 100.0
-# How far from a row's probability float32's may be: one near 1 is of steps of 2^-24.
+# How far from a row's probability float32's may be: four of its steps near 1, which are 2^-24.
 PROBABILITY = 2.0**-22
 # The rows [n, F] and labels [n] of each unit.
 Rows = Sequence[tuple[Floats, Floats]]

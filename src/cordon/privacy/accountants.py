@@ -46,9 +46,9 @@ LEAST_NOISE, MOST_NOISE, MOST_STEPS = 0.1, 1e6, 1_000_000
 # The most sites that one person's data may be counted at.
 MOST_SITES = 100
 # The PLD accountant's grid: its interval over the spread of one step's loss, and the most nats it may be,
-# which raise epsilon by less than 0.1 %, and by less than 0.001 % where Gaussian steps come to 1 or more.
-# Laplace noise puts much of a step's probability on its farthest loss, which each step's rounding raises by
-# an interval. And about the most points that the losses of a step, or of all, may take, for time and memory.
+# which raise epsilon by less than 0.1 %. Laplace noise puts much of a step's probability on its farthest
+# loss, which each step's rounding raises by an interval: there it is finer. And about the most points that
+# the losses of a step, or of all, may take, for time and memory.
 FINENESS, MOST_POINTS = 0.01, 300_000
 WIDEST_INTERVAL = {GAUSSIAN: 1e-3, LAPLACE: 1e-4}
 # Delta that floating-point convolution may lose in a step; at most 2e-17 a step was ever measured, with

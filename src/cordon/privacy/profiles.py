@@ -28,8 +28,8 @@ from cordon.privacy.accountants import (
 def privacy_profile(events: Iterable[Event], delta: float, points: int) -> tuple[Floats, Floats]:
     """Epsilons [points] from 0 to that of ``events`` composed at ``delta``, and bounds of delta at each.
 
-    Upper bounds, the less of what both accountants say, by PLD on `epsilon_pld`'s grid.
-    A single point where epsilon is 0.
+    Upper bounds, the less of what both accountants say, by PLD on `epsilon_pld`'s grid. A single
+    point where epsilon is 0.
     """
     epsilons, deltas = _privacy_profile(merged(events), delta, points)
     return np.array(epsilons), np.array(deltas)
