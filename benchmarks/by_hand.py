@@ -13,7 +13,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from decimal import ROUND_FLOOR
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +30,10 @@ import by_hand_app
 from cohort import federated, held_out_rows
 from cordon.federation.plan import Plan
 from cordon.model.released import Model
-from cordon.privacy.accountants import ADJACENCY, GAUSSIAN, Event, calibrate_noise, epsilon_rdp, statement
+from cordon.privacy.accountants import epsilon_rdp
+from cordon.privacy.events import GAUSSIAN, Event
+from cordon.privacy.guarantee import ADJACENCY, Guarantee
+from cordon.privacy.noise_calibration import calibrate_noise
 from cordon.training.units import Units
 from cordon.variants.features import FEATURES
 from cordon.variants.table import LABELLED, matrix, read_table
@@ -239,15 +242,15 @@ def cordons(cohort: Cohort, rounds: int, repeats: int) -> Way:
 
 def lines(way: Way) -> str:
     """One way; every epsilon with its unit, delta, mechanism and adjacency."""
-    about = {"delta": DELTA, "mechanism": way.mechanism}
+    means = Guarantee(way.unit, DELTA, way.mechanism)
     median, low, high = np.median(way.auroc), min(way.auroc), max(way.auroc)
     found = [
         f"{way.name}: AUROC {median:.4f} ({low:.4f} to {high:.4f}), noise multiplier {way.noise:.3g}",
-        f"    reported: {statement(way.reported, unit=way.unit, **about)}",
-        f"    spent: {statement(way.spent, unit=way.unit, **about)}",
+        f"    reported: {means.statement(way.reported)}",
+        f"    spent: {means.statement(way.spent)}",
     ]
     if way.unit == "row":
-        least = statement(way.patient or 0.0, unit="patient", rounding=ROUND_FLOOR, **about)
+        least = replace(means, unit="patient").statement(way.patient or 0.0, ROUND_FLOOR)
         found.append(f"    spent, at least: {least}")
     return "\n".join(found)
 

@@ -43,14 +43,16 @@ from cordon.ledger.log import ChainedLog, Tip
 from cordon.ledger.site import SiteLedger
 from cordon.model.architectures import Parameters
 from cordon.model.initial_weights import initial_parameters
-from cordon.privacy.accountants import Event, epsilon_rdp, statement
+from cordon.privacy.accountants import epsilon_rdp
+from cordon.privacy.events import GAUSSIAN, Event
+from cordon.privacy.guarantee import Guarantee
 from cordon.training.dpsgd import train
 from cordon.training.units import Units
 from cordon.variants.features import FEATURES
 from hostile import UPDATES
 
 CLAIM = "claims 10^9 rows"
-SHOWN = {"unit": "patient", "delta": DELTA}
+SHOWN = Guarantee("patient", DELTA, GAUSSIAN)
 
 
 def egress(paths: Sequence[Path], rounds: int) -> dict[str, Any]:
@@ -187,11 +189,11 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"egress, Cordon: {found['egress']['cordon']['reason']}"
     by_hand = found["restart"]["by_hand"]
     for number, value in enumerate(by_hand["reported"], start=1):
-        yield f"restart, by hand: after run {number} reported {statement(value, **SHOWN)}"
-    yield f"restart, by hand: both runs spent {statement(by_hand['spent'], **SHOWN)}"
+        yield f"restart, by hand: after run {number} reported {SHOWN.statement(value)}"
+    yield f"restart, by hand: both runs spent {SHOWN.statement(by_hand['spent'])}"
     for number, run in enumerate(found["restart"]["cordon"], start=1):
         words = ", ".join(f"{run['answers'].count(word)} {word}" for word in dict.fromkeys(run["answers"]))
-        yield f"restart, Cordon: run {number}: {words}; the ledger has {statement(run['ledger'], **SHOWN)}"
+        yield f"restart, Cordon: run {number}: {words}; the ledger has {SHOWN.statement(run['ledger'])}"
     for row in found["hostile"]:
         mean, cordon = row["by_hand"], row["cordon"]
         by_hand = "the model is NaN"

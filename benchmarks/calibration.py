@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cordon.arrays import Floats
-from cordon.privacy.accountants import statement
+from cordon.privacy.events import GAUSSIAN
+from cordon.privacy.guarantee import Guarantee
 from cordon.privacy.mechanisms import Randomness
 from cordon.scoring.calibrate import Calibration, calibrate, uncalibrated
 from cordon.scoring.private_calibration import Settings, estimate, noisy, sums
@@ -85,7 +86,7 @@ def main(
         made[f"{count} patients, exact"] = judged(exact, *held_out, sensitivity)
         for epsilon in map(float, epsilons.split(",")):
             settings = Settings(unit, epsilon, delta, "rdp", 1, "warn", sensitivity, rows)
-            name = f"{count} patients, {statement(epsilon, unit=unit, delta=delta)}"
+            name = f"{count} patients, {Guarantee(unit, delta, GAUSSIAN).statement(epsilon)}"
             found = [private(*cohort, rows, settings) for cohort in cohorts]
             made[name] = judged(found, *held_out, sensitivity)
     if as_json:

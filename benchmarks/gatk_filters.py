@@ -28,7 +28,8 @@ import pysam
 import utility
 from cordon.calls.normalise import normalise_variants
 from cordon.model.released import Model
-from cordon.privacy.accountants import ADJACENCY, GAUSSIAN, statement
+from cordon.privacy.events import GAUSSIAN
+from cordon.privacy.guarantee import Guarantee
 from cordon.training.pretrain import fit
 from cordon.variants.features import FEATURES
 from cordon.variants.table import LABELLED, read_table
@@ -256,10 +257,10 @@ def calls(
             warm = replace(setting, learning_rate=setting.warm_rate)
             scores["Cordon, from the control"] = cordon_scores(data, warm, public)
         rows = list(compared(data.real, filtered.passed, scores))
-    about = {"unit": setting.unit, "delta": utility.DELTA, "mechanism": GAUSSIAN}
+    means = Guarantee(setting.unit, utility.DELTA, GAUSSIAN)
     if not as_json:
-        click.echo(f"Cordon's scores: {statement(epsilon, **about)}")
-    cost = {"epsilon": epsilon, **about, "adjacency": ADJACENCY}
+        click.echo(f"Cordon's scores: {means.statement(epsilon)}")
+    cost = {"epsilon": epsilon, **means.to_dict()}
     show([item | (cost if "Cordon" in item["filter"] else {}) for item in rows], as_json)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from cordon.model.architectures import Parameters
-from cordon.privacy.accountants import LEAST_NOISE
+from cordon.privacy.events import LEAST_NOISE
 from cordon.training.settings import DPSGD
 
 # The settings that it trains with instead of the plan's; noise is a multiple of the clip.

@@ -24,7 +24,8 @@ from cordon.auditing.one_run import APPROXIMATE, GAUSSIAN_CURVE, epsilon_of, low
 from cordon.auditing.step_bound import audit_step
 from cordon.federation.plan import Plan
 from cordon.model.initial_weights import initial_parameters
-from cordon.privacy.accountants import ADJACENCY, GAUSSIAN, LAPLACE, statement
+from cordon.privacy.events import GAUSSIAN, LAPLACE
+from cordon.privacy.guarantee import ADJACENCY, Guarantee
 from cordon.training.units import Units
 
 DELTA, FEATURES, PATIENTS, ROWS = 1e-5, 30, 50, 20
@@ -141,7 +142,7 @@ def main(
     def add(found: Row) -> None:
         rows.append(found.__dict__ | {"adjacency": ADJACENCY})
         if not as_json:
-            spent = statement(found.epsilon, unit=found.unit, delta=found.delta, mechanism=found.mechanism)
+            spent = Guarantee(found.unit, found.delta, found.mechanism).statement(found.epsilon)
             click.echo(
                 f"{found.audited}, {found.estimator}: median bound {found.median:.2f} of {spent}; "
                 f"{found.exceeding:.1%} exceed it ({found.allowed:.1%} allowed, {found.repeats} audits)"

@@ -34,7 +34,7 @@ from cordon.calls.read import parse_calls
 from cordon.federation.plan import Plan
 from cordon.model.devices import THREADS, thread_count
 from cordon.model.initial_weights import initial_parameters
-from cordon.privacy.accountants import at_least, statement
+from cordon.privacy.guarantee import Guarantee
 from cordon.training.pretrain import fit
 from cordon.training.units import Units
 from cordon.variants.features import FEATURES
@@ -133,8 +133,7 @@ def bounds(data: Data, unit: str, epsilons: list[float], seed: int, threads: int
 def told(row: dict[str, Any]) -> str:
     """One line of a result."""
     if row["what"] == "bound":
-        told = ("unit", "delta", "mechanism", "confidence")
-        bound = at_least(row["epsilon_lower"], **{name: row[name] for name in told})
+        bound = Guarantee.of(row).at_least(row["epsilon_lower"], row["confidence"])
         return f"bound       {row['by']:11s} {bound}"
     if row["what"] == "inversion":
         return (
@@ -206,7 +205,7 @@ def main(
 def spent(row: dict[str, Any]) -> str:
     if not row["privacy"]:
         return "not private"
-    return statement(**{name: row["privacy"][name] for name in ("epsilon", "unit", "delta", "mechanism")})
+    return Guarantee.of(row["privacy"]).statement(row["privacy"]["epsilon"])
 
 
 if __name__ == "__main__":

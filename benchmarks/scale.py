@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Time and memory of preparing very many candidates: normalise, features from annotations, Parquet.
+"""Time and memory of very many candidates at a site: from a caller's VCF to scored variants.
+
+    python benchmarks/scale.py --rows 5000000
 
 Makes up a caller's VCF of ``--rows`` records (SNVs, one in seven an indel, HaplotypeCaller's annotations)
-on one contig, then runs the two commands of a site on it, each in a process of its own, and prints the
-time, the rows a second and the peak memory of each.
+on one contig and a truth set of every second one, then runs the commands of a site on them, each in a process
+of its own, and prints the time, the rows a second and the peak memory of each. Training is a round of the
+default plan, as TRAIN_SITE does it, without an aggregator.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from pathlib import Path
 import click
 import numpy as np
 import pysam
+
+from cordon.variants.features import FEATURES
 
 BIN = Path(__file__).parents[1] / "bin"
 BASES = np.frombuffer(b"ACGT", dtype=np.uint8)
@@ -72,11 +77,47 @@ def make(folder: Path, rows: int) -> tuple[Path, Path]:
     return reference, vcf
 
 
+def halved(vcf: Path, truth: Path) -> None:
+    """Every second record."""
+    with (
+        pysam.VariantFile(str(vcf)) as given,
+        pysam.VariantFile(str(truth), "wz", header=given.header) as out,
+    ):
+        for number, record in enumerate(given):
+            if number % 2:
+                out.write(record)
+    pysam.tabix_index(str(truth), preset="vcf", force=True)
+
+
+def trained(table: Path) -> None:
+    """A round of the default plan on the rows of ``table``."""
+    from cordon.federation.plan import Plan
+    from cordon.model.initial_weights import initial_parameters
+    from cordon.training.dpsgd import train
+    from cordon.training.units import Units
+
+    plan = Plan.calibrated(
+        run="scale", model="mlp", unit="variant", epsilon=3.0, delta=1e-9, rounds=1, local_steps=10,
+        sampling_rate=0.05, clip_norm=0.05, learning_rate=0.05, max_variants_per_patient=256,
+        averaged_rounds=1,
+    )  # fmt: skip
+    units = Units.read([table], unit=plan.unit)
+    train(plan.model, initial_parameters(plan.model, len(FEATURES)), units, plan.settings_for(100_000))
+
+
+def initial(path: Path) -> None:
+    """A model that nobody trained."""
+    from cordon.model.initial_weights import initial_parameters
+    from cordon.model.released import Model
+
+    Model("mlp", FEATURES, initial_parameters("mlp", len(FEATURES))).save(path)
+
+
 def run(name: str, rows: int, *arguments: object) -> None:
-    """Run a command of ``bin/`` and print its time and peak memory."""
-    command = [sys.executable, str(BIN / f"{name}.py"), *map(str, arguments)]
+    """Run a command of ``bin/``, or this file's training, and print its time and peak memory."""
+    script = BIN / f"{name}.py" if name != TRAINING else Path(__file__)
     begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, str(script), *map(str, arguments)], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{name} failed")
@@ -86,30 +127,43 @@ def run(name: str, rows: int, *arguments: object) -> None:
 
 @click.command()
 @click.option("--rows", default=5_000_000, show_default=True)
-def main(rows: int) -> None:
-    """Time and memory of preparing very many candidates."""
+@click.option("--train", type=click.Path(path_type=Path), hidden=True)
+def main(rows: int, train: Path | None) -> None:
+    """Time and memory of very many candidates at a site."""
+    if train is not None:
+        trained(train)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        truth, confident = folder / "truth.vcf.gz", folder / "confident.bed"
         # In a process of its own: what a child measures as its peak begins with its parent's size.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             reference, vcf = pool.apply(make, (folder, rows))
-        click.echo(f"{rows:,} records, {vcf.stat().st_size / 1e6:.0f} MB")
-        normal, table = folder / "normal.vcf.gz", folder / "rows.parquet"
-        common = ("--sample", "s", "--reference", reference)
-        run("normalise_variants", rows, "--vcf", vcf, *common, "--output", normal)
+            pool.apply(halved, (vcf, truth))
+            pool.apply(initial, (folder / "model.safetensors",))
+        confident.write_text(f"z\t0\t{(rows + 2) * EVERY}\n")
         (folder / "who.json").write_text('{"patient": "patient", "sample": "sample"}')
-        names = ("--site", "site", "--pseudonyms", folder / "who.json")
-        run(
-            "encode_variants",
-            rows,
-            *names,
-            *common,
-            "--calls",
-            f"haplotypecaller={normal}",
-            "--output",
-            table,
+        (folder / "samples.csv").write_text(
+            f"sample,variants,calls\ns,{folder}/labelled.parquet,haplotypecaller={folder}/normal.vcf.gz\n"
         )
-        click.echo(f"{table.stat().st_size / 1e6:.0f} MB of Parquet")
+        click.echo(f"{rows:,} records, {vcf.stat().st_size / 1e6:.0f} MB")
+        for line in COMMANDS.strip().splitlines():
+            name, *words = line.format(folder=folder, vcf=vcf, reference=reference).split()
+            run(name, rows, *words)
+        click.echo(f"{(folder / 'labelled.parquet').stat().st_size / 1e6:.0f} MB of Parquet")
+
+
+TRAINING = "a_training_round"
+COMMANDS = f"""
+normalise_variants --vcf {{vcf}} --sample s --reference {{reference}} --output {{folder}}/normal.vcf.gz
+encode_variants --site site --pseudonyms {{folder}}/who.json --sample s --reference {{reference}} --calls haplotypecaller={{folder}}/normal.vcf.gz --output {{folder}}/rows.parquet
+label_variants --variants {{folder}}/rows.parquet --sample s --reference {{reference}} --truth {{folder}}/truth.vcf.gz --confident {{folder}}/confident.bed --output {{folder}}/labelled.parquet
+{TRAINING} --train {{folder}}/labelled.parquet
+calibrate_scores --model {{folder}}/model.safetensors --variants {{folder}}/labelled.parquet --site site --output {{folder}}/calibration.json
+score_variants --model {{folder}}/model.safetensors --calibration {{folder}}/calibration.json --samples {{folder}}/samples.csv --reference {{reference}} --truth_sensitivity 0.99 --outdir {{folder}}
+evaluate_scores --scores {{folder}}/s.scored.parquet --output {{folder}}/evaluation.json
+describe_calls --scores {{folder}}/s.scored.parquet --output {{folder}}/callset.json
+"""  # noqa: E501
 
 
 if __name__ == "__main__":

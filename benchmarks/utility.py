@@ -31,7 +31,8 @@ from cordon.federation.plan import Plan
 from cordon.model.architectures import Parameters
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
-from cordon.privacy.accountants import ADJACENCY, GAUSSIAN, LAPLACE, statement
+from cordon.privacy.events import GAUSSIAN, LAPLACE
+from cordon.privacy.guarantee import ADJACENCY, Guarantee
 from cordon.training.pretrain import fit
 from cordon.training.units import Units
 from cordon.variants.encode import SampleIdentity, encode
@@ -290,7 +291,7 @@ def show(caller: str, setting: Setting, found: dict[str, float]) -> None:
     """One line; every epsilon with its unit, delta, mechanism and adjacency."""
     spent = "not private"
     if setting.epsilon is not None:
-        spent = statement(setting.epsilon, unit=setting.unit, delta=DELTA, mechanism=setting.mechanism)
+        spent = Guarantee(setting.unit, DELTA, setting.mechanism).statement(setting.epsilon)
     figures = "  ".join(f"{name} {value:.4f}" for name, value in found.items())
     click.echo(f"{caller}: {setting.name()}; {spent}\n    {figures}")
 

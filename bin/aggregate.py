@@ -65,7 +65,7 @@ def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...],
     from cordon.federation.aggregator.service import serve
     from cordon.federation.plan import read_enrolment, read_plan
     from cordon.model.released import Model
-    from cordon.privacy.accountants import LIFETIME, RUN, stated
+    from cordon.privacy.guarantee import LIFETIME, RUN, Guarantee
     from cordon.training.pretrain import PublicStart, public_rows, read_public
     from cordon.variants.features import FEATURES
     from cordon.variants.pileup_images import WITH_IMAGES
@@ -99,10 +99,9 @@ def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...],
         )  # fmt: skip
         tell.say(f"model {model.hash[:12]} after {model.privacy['rounds']} rounds")
     said = model.privacy
-    about = {name: said[name] for name in ("unit", "delta")}
     told = f"{output}: model {model.hash}, " + "; ".join(
-        stated(said[f"{of}epsilon_rdp"], said[f"{of}epsilon_pld"], mechanism=said[f"{of}mechanism"],
-               scope=scope, **about)
+        Guarantee(said["unit"], said["delta"], said[f"{of}mechanism"], scope).by_both(
+            said[f"{of}epsilon_rdp"], said[f"{of}epsilon_pld"])
         for scope, of in ((LIFETIME, ""), (RUN, "run_"))
     )  # fmt: skip
     return Facts({"model": output, "record": record, "model_hash": model.hash, **said}, [told])

@@ -10,7 +10,8 @@ import click
 from cordon.console.commands import EXISTING, FOLDER, Facts, command
 from cordon.federation.averaging import MEAN, RULES, check_rule
 from cordon.model.architectures import ARCHITECTURES
-from cordon.privacy.accountants import ACCOUNTANTS, GAUSSIAN, LAPLACE, stated_budget
+from cordon.privacy.accountants import ACCOUNTANTS
+from cordon.privacy.events import GAUSSIAN, LAPLACE
 from cordon.privacy.grouping import UNITS
 from cordon.training.settings import CLIPPINGS, OPTIMISERS
 
@@ -152,7 +153,7 @@ def main(
         beside = [calibration_event(epsilon=calibration_epsilon, sites_per_patient=sites_of_one, **terms)]
     plan, unable = plan_within(spent, mechanism=NOISES[mechanism], beside=beside, **settings)
     check_rule(plan.aggregation, plan.malicious_sites, len(declared))
-    lifetime = stated_budget(plan.budget, unit=plan.unit, delta=plan.delta, mechanism=plan.mechanism)
+    lifetime = plan.guarantee().budget(plan.budget)
     warnings = [plan.check_delta(site.name, site.declared_patients) for site in declared]
     warnings += [
         f"site {name}: what it was charged before leaves no room for this run in a lifetime's budget of "
@@ -175,9 +176,7 @@ def main(
         f"{plan.accountant.upper()}"
     )
     names = [site.name for site in declared]
-    more = at_more_sites(
-        [plan.event] * plan.rounds, unit=plan.unit, delta=plan.delta, mechanism=plan.mechanism
-    )
+    more = at_more_sites(plan.events(), plan.guarantee())
     found = {"sites": names, "address": address, "plan": plan.to_dict(), "at_more_sites": more}
     return Facts(found, [told, several_sites(more)])
 

@@ -8,8 +8,7 @@ import click
 from cordon.console.commands import EXISTING, FOLDER, Facts, command, each
 from cordon.console.progress import shown
 from cordon.scoring.calibrate import read_calibration
-from cordon.scoring.score import read_samples, score_file, write_scored
-from cordon.variants.table import write_table
+from cordon.scoring.score import Scoring, read_samples, score_sample
 
 
 @command()
@@ -44,17 +43,11 @@ def main(
     from cordon.model import released as models
 
     model, calibration = models.load(Path(model_path)), read_calibration(calibration_path)
-    sensitivity = f"{truth_sensitivity:g}"
+    scoring = Scoring(model, calibration, f"{truth_sensitivity:g}")
     told = []
     for one in read_samples(Path(samples)):
-        scored = score_file(model, calibration, one.variants, truth_sensitivity=sensitivity, steps=shown)
-        passing = write_scored(
-            scored, model=model, calibration=calibration, calls=one.calls, reference=reference,
-            sample=one.sample, truth_sensitivity=sensitivity, steps=shown,
-            output=Path(outdir) / f"{one.sample}.scored.vcf.gz",
-        )  # fmt: skip
-        write_table(scored, Path(outdir) / f"{one.sample}.scored.parquet")
-        told.append({"sample": one.sample, "passing": passing, "candidates": scored.num_rows})
+        passing, rows = score_sample(one, scoring, reference=reference, outdir=Path(outdir), steps=shown)
+        told.append({"sample": one.sample, "passing": passing, "candidates": rows})
     return each("samples", "{sample}: {passing} of {candidates} candidates pass", told)
 
 

@@ -75,7 +75,7 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
     from cordon.federation.site.participate import Participant, join, reading
     from cordon.federation.site.walltime import Stay
     from cordon.ledger.site import SiteLedger
-    from cordon.privacy.accountants import LIFETIME, RUN, stated
+    from cordon.privacy.guarantee import LIFETIME, RUN, Guarantee
     from cordon.privacy.several_sites import told as several_sites
     from cordon.variants.features import FEATURES
     from cordon.variants.same_person import MERGE, same_people
@@ -115,8 +115,8 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
     about = {"privacy": model.privacy, "model_hash": model.hash, "plan": plan.to_dict()}
     Path(status).write_text(json.dumps(spent | about, indent=2) + "\n")
     of_all, of_run = (
-        stated(spent[f"{of}epsilon_rdp"], spent[f"{of}epsilon_pld"], mechanism=spent[f"{of}mechanism"],
-               unit=plan.unit, delta=delta, scope=scope)
+        Guarantee(plan.unit, delta, spent[f"{of}mechanism"], scope).by_both(
+            spent[f"{of}epsilon_rdp"], spent[f"{of}epsilon_pld"])
         for scope, of in ((LIFETIME, ""), (RUN, "run_"))
     )  # fmt: skip
     told = (

@@ -19,7 +19,7 @@ from cordon.doctor.cli import doctor
 from cordon.errors import UserError
 from cordon.federation.aggregator.cli import aggregator
 from cordon.model.architectures import ARCHITECTURES
-from cordon.privacy.accountants import ADJACENCY, stated, statement, three_digits
+from cordon.privacy.guarantee import Guarantee, three_digits
 from cordon.privacy.several_sites import told
 from cordon.transport.cli import relay
 
@@ -177,10 +177,8 @@ def _read(path: Path, key: str | None) -> tuple[Chain, bool]:
 
 
 def _cohort(cohort: Cohort) -> str:
-    spent = stated(
-        cohort.epsilon_rdp, cohort.epsilon_pld,
-        unit=cohort.unit, delta=cohort.delta, mechanism=cohort.mechanism,
-    )  # fmt: skip
+    means = Guarantee(cohort.unit, cohort.delta, cohort.mechanism)
+    spent = means.by_both(cohort.epsilon_rdp, cohort.epsilon_pld)
     left = "" if cohort.left is None else (
         f"; left by {cohort.accountant.upper()}: {three_digits(cohort.left, ROUND_FLOOR)}"
     )  # fmt: skip
@@ -190,8 +188,8 @@ def _cohort(cohort: Cohort) -> str:
 
 def _table(account: Account) -> Iterator[str]:
     last = account.rounds[-1]
-    about = f"(unit: one {account.unit}; delta {account.delta:g}; {last.mechanism}; adjacency: {ADJACENCY})"
-    yield f"{account.holder}. Each epsilon composes all events up to its round, over all runs {about}:"
+    means = Guarantee(account.unit, account.delta, last.mechanism)
+    yield f"{account.holder}. Each epsilon composes all events up to its round, over all runs ({means}):"
     table = [COLUMNS, *(_cells(item) for item in account.rounds)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells in table:
@@ -202,8 +200,7 @@ def _table(account: Account) -> Iterator[str]:
         yield "  " + "  ".join(words).rstrip()
     for epsilon, accountant in ((last.epsilon_rdp, "RDP"), (last.epsilon_pld, "PLD")):
         if epsilon is not None:
-            spent = statement(epsilon, unit=account.unit, delta=account.delta, mechanism=last.mechanism)
-            yield f"spent: {spent}, by {accountant}"
+            yield f"spent: {means.statement(epsilon)}, by {accountant}"
     if account.at_more_sites:
         yield f"at several sites: {told(account.at_more_sites)}"
     if account.left is None:
@@ -213,7 +210,7 @@ def _table(account: Account) -> Iterator[str]:
     if account.further_rounds is not None:
         rounds = f"; {account.further_rounds} more rounds like the last one fit"
     left = three_digits(account.left, ROUND_FLOOR)
-    of = f"of the budget of epsilon {account.budget:g} {about}"
+    of = f"of the budget of epsilon {account.budget:g} ({means})"
     yield f"left by {account.accountant.upper()}: {left} {of}{rounds}"
 
 

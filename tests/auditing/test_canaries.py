@@ -16,8 +16,8 @@ from cordon.errors import UserError
 from cordon.federation.plan import Plan
 from cordon.model.architectures import ARCHITECTURES, build, load_parameters, width
 from cordon.model.initial_weights import initial_parameters
-from cordon.privacy.accountants import GAUSSIAN, LAPLACE
 from cordon.privacy.clipping import NoiseStream, PrivateMean
+from cordon.privacy.events import GAUSSIAN, LAPLACE
 from cordon.privacy.gradients import Block, unit_gradients
 from cordon.privacy.mechanisms import Randomness
 from cordon.training.rows import ImageRows

@@ -22,7 +22,8 @@ from cordon.ledger.log import ChainedLog, Tip, key_path, read_log
 from cordon.ledger.provenance import FAILED, PASSED
 from cordon.ledger.site import SiteLedger
 from cordon.ledger.spending import by_cohort
-from cordon.privacy.accountants import epsilon_rdp, three_digits
+from cordon.privacy.accountants import epsilon_rdp
+from cordon.privacy.guarantee import three_digits
 from cordon.privacy.tradeoff import percent, risk
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from cordon.auditing import draws
-from cordon.privacy.accountants import GAUSSIAN, LAPLACE, MECHANISMS
+from cordon.privacy.events import GAUSSIAN, LAPLACE, MECHANISMS
 from trials import trials
 
 pytestmark = pytest.mark.statistical

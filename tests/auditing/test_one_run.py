@@ -18,7 +18,9 @@ from cordon.auditing.one_run import (
     p_value,
 )
 from cordon.errors import UserError
-from cordon.privacy.accountants import ADJACENCY, Event, epsilon_pld
+from cordon.privacy.accountants import epsilon_pld
+from cordon.privacy.events import Event
+from cordon.privacy.guarantee import ADJACENCY
 from one_run import KNOWN, gaussian_scale, known, main
 from trials import trials
 

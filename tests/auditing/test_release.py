@@ -22,7 +22,9 @@ from cordon.ledger.log import ChainedLog, Tip
 from cordon.ledger.provenance import FAILED, UNABLE, UNTRIED, Provenance, code_digest
 from cordon.ledger.site import SiteLedger
 from cordon.model.released import load
-from cordon.privacy.accountants import Event, calibrate_noise, epsilon_rdp
+from cordon.privacy.accountants import epsilon_rdp
+from cordon.privacy.events import Event
+from cordon.privacy.noise_calibration import calibrate_noise
 from cordon.privacy.tradeoff import tradeoff
 from cordon.training.dpsgd import train
 from cordon.training.units import Units

@@ -12,8 +12,10 @@ from cordon.errors import UserError
 from cordon.federation.plan import Plan
 from cordon.ledger.provenance import UNABLE, UNTRIED
 from cordon.model.architectures import build
-from cordon.privacy.accountants import ADJACENCY, GAUSSIAN, LAPLACE, Event, epsilon_pld
+from cordon.privacy.accountants import epsilon_pld
 from cordon.privacy.clipping import PrivateMean
+from cordon.privacy.events import GAUSSIAN, LAPLACE, Event
+from cordon.privacy.guarantee import ADJACENCY
 from cordon.privacy.mechanisms import Randomness
 from planted_bugs import BUGS
 from trials import trials

@@ -25,7 +25,7 @@ from cordon.auditing.updates import check_noise
 from cordon.federation.plan import Plan
 from cordon.ledger.provenance import FAILED, UNABLE
 from cordon.privacy import clipping
-from cordon.privacy.accountants import LAPLACE
+from cordon.privacy.events import LAPLACE
 from cordon.privacy.mechanisms import Randomness
 from trials import FULL
 

@@ -22,8 +22,10 @@ from cordon.federation.plan import Plan, Site
 from cordon.ledger.log import ChainedLog
 from cordon.ledger.site import SiteLedger
 from cordon.model.initial_weights import initial_parameters
-from cordon.privacy.accountants import ADJACENCY, Event, epsilon_pld, epsilon_rdp
+from cordon.privacy.accountants import epsilon_pld, epsilon_rdp
+from cordon.privacy.events import Event
 from cordon.privacy.grouping import Grouping
+from cordon.privacy.guarantee import ADJACENCY
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENTS = Grouping("patient", "mlp", 256, 40)

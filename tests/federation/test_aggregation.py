@@ -14,7 +14,8 @@ from cordon.federation.flower.tasks import LinkLost
 from cordon.federation.site import participate
 from cordon.ledger.hash_chain import read_private_key
 from cordon.ledger.log import ChainedLog, key_path, read_log
-from cordon.privacy.accountants import Event, epsilon_rdp
+from cordon.privacy.accountants import epsilon_rdp
+from cordon.privacy.events import Event
 from rounds_lab import Room
 
 EVENT = room.AGREED.event

@@ -20,7 +20,8 @@ from cordon.federation.plan import Plan, Site, identity
 from cordon.ledger.log import ChainedLog
 from cordon.ledger.spending import accounts
 from cordon.model.initial_weights import initial_parameters
-from cordon.privacy.accountants import MOST_STEPS, Event, epsilon_pld, epsilon_rdp
+from cordon.privacy.accountants import epsilon_pld, epsilon_rdp
+from cordon.privacy.events import MOST_STEPS, Event
 
 PLAN = Plan(
     run="run-1", model="logistic", unit="patient", epsilon=8.0, delta=1e-5, rounds=3, local_steps=2,

@@ -19,7 +19,8 @@ import pytest
 
 from consortium import Consortium, children, plan
 from cordon.ledger.log import ChainedLog
-from cordon.privacy.accountants import Event, epsilon_rdp
+from cordon.privacy.accountants import epsilon_rdp
+from cordon.privacy.events import Event
 
 KILLS = int(os.environ.get("CORDON_CHAOS", "5"))
 SITES = ("north", "south", "west")

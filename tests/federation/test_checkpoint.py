@@ -22,7 +22,8 @@ from cordon.federation.plan import Plan
 from cordon.ledger.log import ChainedLog
 from cordon.model import released as models
 from cordon.model.initial_weights import initial_parameters
-from cordon.privacy.accountants import Event, epsilon_rdp
+from cordon.privacy.accountants import epsilon_rdp
+from cordon.privacy.events import Event
 
 PLAN = Plan(
     run="run-7", model="logistic", unit="patient", epsilon=8.0, delta=1e-5, rounds=4, local_steps=1,

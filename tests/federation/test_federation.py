@@ -16,7 +16,8 @@ from cordon.federation.gate.start import gated_superlink
 from cordon.ledger.hash_chain import read_private_key
 from cordon.ledger.log import key_path, read_log
 from cordon.model import released as models
-from cordon.privacy.accountants import Event, epsilon_rdp
+from cordon.privacy.accountants import epsilon_rdp
+from cordon.privacy.events import Event
 
 pytestmark = [pytest.mark.federation, pytest.mark.timeout(300)]
 

@@ -27,7 +27,7 @@ from cordon.federation.site import participate
 from cordon.ledger.hash_chain import read_private_key
 from cordon.ledger.log import ChainedLog, key_path, read_log
 from cordon.ledger.site import SiteLedger
-from cordon.privacy.accountants import Event
+from cordon.privacy.events import Event
 from cordon.report.reading import read_federation, read_ledger
 from cordon.training.units import Units
 from cordon.variants.features import FEATURES

@@ -36,7 +36,7 @@ from cordon.ledger.log import ChainedLog, Tip
 from cordon.ledger.provenance import LONGEST, Provenance, installed
 from cordon.ledger.site import SiteLedger
 from cordon.model.initial_weights import initial_parameters
-from cordon.privacy.accountants import Event
+from cordon.privacy.events import Event
 from cordon.training.units import Units
 
 PLAN = Plan(

@@ -11,7 +11,7 @@ from cordon.federation.aggregator.noise_checks import ceiling, reference, small_
 from cordon.federation.aggregator.outliers import flat
 from cordon.federation.plan import Plan
 from cordon.model.initial_weights import initial_parameters
-from cordon.privacy.accountants import GAUSSIAN, LAPLACE
+from cordon.privacy.events import GAUSSIAN, LAPLACE
 from cordon.training.dpsgd import train
 from cordon.training.units import Units
 

@@ -21,7 +21,8 @@ from cordon.federation.plan import (
     write_enrolment,
 )
 from cordon.model.architectures import width
-from cordon.privacy.accountants import MOST_STEPS, Event, epsilon_rdp
+from cordon.privacy.accountants import epsilon_rdp
+from cordon.privacy.events import MOST_STEPS, Event
 from cordon.privacy.grouping import MOST_DELTA, USUAL_DELTA, check_delta
 from cordon.training.dpsgd import block_shape
 from cordon.variants.features import FEATURES

@@ -18,7 +18,7 @@ from bugs_in_training import (
     in_descend,
     with_raw,
 )
-from cordon.privacy.accountants import LAPLACE
+from cordon.privacy.events import LAPLACE
 from cordon.variants.features import FEATURES
 
 TAKE, DRAW = "cordon.privacy.clipping.NoiseStream.take", "cordon.privacy.clipping.draw_noise"

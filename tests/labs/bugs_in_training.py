@@ -83,10 +83,15 @@ def in_parts(most: str) -> str:
     )
 
 
-def also_by(what: str) -> tuple[str, str]:
+def also_by(what: str) -> Bug:
     """Units by patient and something else of each row."""
-    patients = 'labelled["patient"].to_pylist()'
-    return f"patients += {patients}", f'patients += [f"{{a}}/{{b}}" for a, b in zip({patients}, {what})]'
+    return rows("makes", READ, (
+        "for batch in _labelled(paths, _WHOSE):",
+        "for path, batch in ((path, batch) for path in paths for batch in _labelled([path], LABELLED)):",
+    ), (
+        'batch["patient"].combine_chunks()',
+        f'pa.array([f"{{a}}/{{b}}" for a, b in zip(batch["patient"].to_pylist(), {what})])',
+    ))  # fmt: skip
 
 
 def norms(change: str) -> Bug:
@@ -120,8 +125,8 @@ NEIGHBOURS = {
         "updates differ", DESCEND, added("1e-3 * float(units.features.mean()) if len(units) else 0.0")
     ),
     "rows as units": rows(
-        "makes", "cordon.training.units.Units.group", ('if unit == "patient" else np.arange(len(labels))\n',
-                                              "if False else np.arange(len(labels))\n"),
+        "makes", "cordon.training.units.Units._grouped",
+        ('if unit == "patient" else np.arange(len(labels))\n', "if False else np.arange(len(labels))\n"),
         ('np.arange(len(names)) if unit == "patient" else whose', "whose"),
     ),
     "units of sixty-four rows": rows(
@@ -135,9 +140,9 @@ NEIGHBOURS = {
             "    units.require(settings.unit)\n", "    units.require(settings.unit)\n"
             f"    units = Units(units.features, units.labels, {in_parts('shape[1]')}, units.unit)\n"),
     ),
-    "units by patient and sample": rows("makes", READ, also_by('labelled["sample"].to_pylist()')),
-    "units by patient and contig": rows("makes", READ, also_by('labelled["contig"].to_pylist()')),
-    "units by patient and table": rows("makes", READ, also_by("[path] * labelled.num_rows")),
+    "units by patient and sample": also_by('batch["sample"].to_pylist()'),
+    "units by patient and contig": also_by('batch["contig"].to_pylist()'),
+    "units by patient and table": also_by("[path] * batch.num_rows"),
     "one person's ids are two": rows(
         "makes", "cordon.training.units.Units.read", ("ids = one_id or {}", "ids = {}")
     ),

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from bugs_in_training import ADAPTIVE, DESCEND, READ, RELEASE, TRAIN, WIDE, Bug
-from cordon.privacy.accountants import LAPLACE
+from cordon.privacy.events import LAPLACE
 
 TAKE, DRAW = "cordon.privacy.clipping.NoiseStream.take", "cordon.privacy.clipping.draw_noise"
+COPIED = "cordon.training.rows._copied"
 DRAWN, SUM = "cordon.training.dpsgd.draw", "cordon.privacy.clipping.PrivateMean.clipped_sum"
 BYTES = "cordon.privacy.mechanisms.fresh_bytes"
 SCORES, OF = "cordon.privacy.gradients._score_gradients", "cordon.privacy.gradients.DenseGradients.of"
@@ -29,6 +30,15 @@ def told(place: str, *changes: tuple[str, str], said: str = AWAY, **plan: Any) -
 def step_is(what: str, **plan: Any) -> Bug:
     """A step's noise is changed before it is given out."""
     return told(TAKE, ("return step", what), **plan)
+
+
+def whole_batches(schema: str) -> tuple[str, str]:
+    """A table's rows without labels are at hand, too."""
+    return (
+        f"for batch in _labelled(paths, {schema}):",
+        f"for whole in (batch for path in paths for batch in read_batches(path, {schema})):\n"
+        "        batch = whole.filter(whole['label'].is_valid())",
+    )
 
 
 def noisy(what: str, **plan: Any) -> Bug:
@@ -119,10 +129,8 @@ TOLD_BY_REFERENCE = {
                 "len(units.labels) / 2 / zeros).astype(np.float32)\n        arrays = ("),
     ),
     "a row that two patients have, once": told(
-        READ, ("    if architecture not in WITH_IMAGES or not len(known):",
-               "    keep = np.sort(np.unique(whole, axis=0, return_index=True)[1])\n        "
-               "whole, known, patients = whole[keep], known[keep], [patients[n] for n in keep]\n        "
-               "if architecture not in WITH_IMAGES or not len(known):"),
+        READ, ("    rows: Rows = ", "    keep = np.sort(np.unique(features, axis=0, return_index=True)[1])\n"
+               "    features, order = features[keep], order[keep]\n    rows: Rows = "),
     ),
     "features over a block's largest": told(
         OF, ("values = [block.features.flatten(0, 1)]", "flat = block.features.flatten(0, 1)\n    "
@@ -132,8 +140,14 @@ TOLD_BY_REFERENCE = {
         "cordon.variants.table.joined",
         ("np.float32(1 / 255)", "np.float32(1 / max(1, images.max(initial=1)))"), **IMAGES,
     ),
-    "patients of rows without labels": told(READ, ('labelled["patient"]', 'batch["patient"]')),
-    "images of rows without labels": told(READ, ("pixels(labelled)", "pixels(batch)"), **IMAGES),
+    "patients of rows without labels": told(
+        READ, whole_batches("_WHOSE"),
+        ('batch["patient"].combine', 'whole["patient"].slice(0, batch.num_rows).combine'),
+    ),
+    "images of rows without labels": told(
+        COPIED, whole_batches("for_model(LABELLED, architecture)"),
+        ("pixels(batch)", "pixels(whole.slice(0, batch.num_rows))"), **IMAGES,
+    ),
     "only NaN is left out": told(
         SUM, ("if not math.isfinite(float(whole.sum()))", "if math.isnan(float(whole.sum()))"),
         ("finite = whole.isfinite()", "finite = ~whole.isnan()"), **VARIANT,

@@ -21,7 +21,9 @@ from cordon.ledger.log import ChainedLog, key_path, read_log
 from cordon.ledger.spending import DECISION
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
-from cordon.privacy.accountants import GAUSSIAN, LIFETIME, epsilon_rdp
+from cordon.privacy.accountants import epsilon_rdp
+from cordon.privacy.events import GAUSSIAN
+from cordon.privacy.guarantee import LIFETIME
 from cordon.variants.features import FEATURES
 from cordon.variants.table import LABELLED, write_table
 

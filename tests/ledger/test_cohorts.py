@@ -28,7 +28,7 @@ from cordon.federation.plan import Site
 from cordon.ledger.log import ChainedLog
 from cordon.ledger.pseudonyms import FILE, read_salt
 from cordon.ledger.site import SiteLedger
-from cordon.privacy.accountants import Event
+from cordon.privacy.events import Event
 from cordon.privacy.grouping import Grouping
 from cordon.training.units import Units
 

@@ -25,7 +25,8 @@ from cordon.ledger import database, hash_chain
 from cordon.ledger.log import ChainedLog, Tip, read_log
 from cordon.ledger.site import SiteLedger
 from cordon.ledger.spending import accounts
-from cordon.privacy.accountants import Event, epsilon_rdp
+from cordon.privacy.accountants import epsilon_rdp
+from cordon.privacy.events import Event
 from cordon.privacy.grouping import Grouping
 
 EVENT = Event(2.0, 0.1, 10)
@@ -325,7 +326,7 @@ import sys
 from pathlib import Path
 from cordon.ledger import database, room
 from cordon.ledger.site import SiteLedger
-from cordon.privacy.accountants import Event
+from cordon.privacy.events import Event
 from cordon.privacy.grouping import Grouping
 
 PATIENTS = Grouping("patient", "mlp", 256, 40)

@@ -12,12 +12,12 @@ from cordon.model.architectures import build, load_parameters, width
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.pileup_cnn import PileupCNN
 from cordon.model.released import Model
-from cordon.privacy.accountants import GAUSSIAN, LAPLACE, NORMS
 from cordon.privacy.clipping import Clip, PrivateMean
+from cordon.privacy.events import GAUSSIAN, LAPLACE, NORMS
 from cordon.privacy.gradients import Block, HookedGradients, refuse_mixing_layers, unit_gradients
 from cordon.privacy.mechanisms import Randomness
 from cordon.scoring.calibrate import calibrate_tables, uncalibrated
-from cordon.scoring.score import score_file
+from cordon.scoring.score import Scoring
 from cordon.training.dpsgd import train
 from cordon.training.pretrain import fit, pretrain
 from cordon.training.settings import DPSGD
@@ -213,13 +213,13 @@ def test_a_public_start_a_calibration_and_scores_come_of_tables_with_images(tmp_
     own = read_table(tmp_path / "own.parquet", for_model(LABELLED, CNN))
     calibration = calibrate_tables(model, [(inputs(own, CNN), own["label"].to_pylist())], "a")
     assert (calibration.mode, calibration.site, calibration.fitted) == ("site", "a", True)
-    scored = score_file(model, calibration, tmp_path / "own.parquet", truth_sensitivity="0.9")
+    scored = pa.concat_tables(Scoring(model, calibration, "0.9").batches(tmp_path / "own.parquet"))
     assert PILEUP.name not in scored.schema.names
     right = (scored["cordon"].to_numpy() > 0) == (scored["label"].to_numpy() == 1)
     assert right.mean() > 0.9
     write_table(own.select(VARIANTS.names), tmp_path / "bare.parquet")
     with pytest.raises(UserError, match=r"bare\.parquet.*encode the variants with --pileups"):
-        score_file(model, uncalibrated("none", "a"), tmp_path / "bare.parquet", truth_sensitivity="0.9")
+        next(Scoring(model, uncalibrated("none", "a"), "0.9").batches(tmp_path / "bare.parquet"))
 
 
 def test_public_rows_are_fitted_alike_in_slices(monkeypatch):

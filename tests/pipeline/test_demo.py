@@ -15,7 +15,7 @@ from pysam import bcftools
 from browser_lab import chromium, pictures
 from cordon.federation.plan import Plan
 from cordon.model import released as models
-from cordon.privacy.accountants import LIFETIME, RUN
+from cordon.privacy.guarantee import LIFETIME, RUN
 from cordon.variants.table import LABELLED, TRUTH_ALLELES_KEY, TRUTH_FOUND_KEY, read_table
 from docs_lab import blocks, played, unlike
 from pipeline_lab import check_scored_vcf, environment, nextflow, real_options

@@ -22,7 +22,7 @@ from browser_lab import chromium, npm_package
 from conftest import ROOT
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
-from cordon.privacy.accountants import ADJACENCY, LIFETIME
+from cordon.privacy.guarantee import ADJACENCY, LIFETIME
 from cordon.scoring.calibrate import calibrate, write_calibration
 from cordon.simulation import CohortPlan, simulate_cohort
 from cordon.variants.features import FEATURES

@@ -21,7 +21,7 @@ from conftest import table_row
 from cordon.ledger.log import ChainedLog
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
-from cordon.privacy.accountants import three_digits
+from cordon.privacy.guarantee import three_digits
 from cordon.variants.features import FEATURES
 from cordon.variants.table import LABELLED, read_table, write_table
 from pipeline_lab import (

@@ -14,7 +14,8 @@ from scipy.special import log_ndtr
 from scipy.stats import norm
 
 from cordon.errors import UserError
-from cordon.privacy.accountants import (
+from cordon.privacy.accountants import epsilon_by, epsilon_pld, epsilon_rdp
+from cordon.privacy.events import (
     GAUSSIAN,
     LAPLACE,
     LEAST_NOISE,
@@ -24,13 +25,10 @@ from cordon.privacy.accountants import (
     NORMS,
     Event,
     at_sites,
-    calibrate_noise,
     check_norm,
-    epsilon_by,
-    epsilon_pld,
-    epsilon_rdp,
-    statement,
 )
+from cordon.privacy.guarantee import Guarantee
+from cordon.privacy.noise_calibration import calibrate_noise
 
 EVENTS = st.builds(
     Event,
@@ -362,7 +360,7 @@ def test_an_event_names_its_mechanism_and_the_gaussian_is_the_default():
         "noise_multiplier": 1.0, "sampling_rate": 0.1, "steps": 1, "mechanism": "Poisson-sampled Laplace",
         "sites": 1,
     }  # fmt: skip
-    assert statement(1.0, unit="patient", delta=1e-6, mechanism=LAPLACE) == (
+    assert Guarantee("patient", 1e-6, LAPLACE).statement(1.0) == (
         "epsilon 1 (unit: one patient; delta 1e-06; Poisson-sampled Laplace; "
         "adjacency: add or remove one unit)"
     )

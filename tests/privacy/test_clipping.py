@@ -9,7 +9,6 @@ from scipy import stats
 
 from cordon.errors import UserError
 from cordon.model.architectures import build
-from cordon.privacy.accountants import GAUSSIAN, LAPLACE, NORMS
 from cordon.privacy.clipping import (
     MOST_DRAWS,
     REACH,
@@ -20,6 +19,7 @@ from cordon.privacy.clipping import (
     clip_factors,
     split_noise,
 )
+from cordon.privacy.events import GAUSSIAN, LAPLACE, NORMS
 from cordon.privacy.gradients import Block, DenseGradients, unit_gradients
 from cordon.privacy.mechanisms import GRID_BITS, Randomness
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from cordon.errors import UserError
 from cordon.model.architectures import build
-from cordon.privacy.accountants import GAUSSIAN, LAPLACE, NORMS
 from cordon.privacy.clipping import Clip, PrivateMean
+from cordon.privacy.events import GAUSSIAN, LAPLACE, NORMS
 from cordon.privacy.gradients import Block, DenseGradients, HookedGradients, is_dense, unit_gradients
 from cordon.privacy.mechanisms import Randomness
 

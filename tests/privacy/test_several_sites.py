@@ -9,8 +9,10 @@ from conftest import ROOT
 from cordon.auditing.reviewer_questions import answers
 from cordon.ledger.site import SiteLedger
 from cordon.ledger.spending import accounts
-from cordon.privacy.accountants import Event, at_sites, calibrate_noise, epsilon_pld, epsilon_rdp
+from cordon.privacy.accountants import epsilon_pld, epsilon_rdp
+from cordon.privacy.events import Event, at_sites
 from cordon.privacy.grouping import Grouping
+from cordon.privacy.noise_calibration import calibrate_noise
 from cordon.privacy.several_sites import at_more_sites, told
 
 ABOUT = {"unit": "patient", "delta": 1e-5, "mechanism": "Poisson-sampled Gaussian"}

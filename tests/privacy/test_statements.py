@@ -19,16 +19,9 @@ from cordon.ledger.log import ChainedLog, key_path, read_log
 from cordon.ledger.provenance import installed
 from cordon.ledger.site import SiteLedger
 from cordon.model.initial_weights import initial_parameters
-from cordon.privacy.accountants import (
-    GAUSSIAN,
-    LAPLACE,
-    LIFETIME,
-    RUN,
-    Event,
-    epsilon_rdp,
-    stated_of,
-    three_digits,
-)
+from cordon.privacy.accountants import epsilon_rdp
+from cordon.privacy.events import GAUSSIAN, LAPLACE, Event
+from cordon.privacy.guarantee import LIFETIME, RUN, composed_statement, three_digits
 from rounds_lab import Room
 
 BOTH = f"{GAUSSIAN} and {LAPLACE}"
@@ -77,7 +70,7 @@ def chain_of(path):
 
 
 def stated(events, scope=LIFETIME, delta=DELTA):
-    return stated_of(events, unit="patient", delta=delta, scope=scope)
+    return composed_statement(events, unit="patient", delta=delta, scope=scope)
 
 
 class TestWords:

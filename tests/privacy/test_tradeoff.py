@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
 from cordon.federation.plan import Plan
-from cordon.privacy.accountants import GAUSSIAN, LAPLACE, Event, calibrate_noise, epsilon_pld, three_digits
+from cordon.privacy.accountants import epsilon_pld
+from cordon.privacy.events import GAUSSIAN, LAPLACE, Event
 from cordon.privacy.groups import mixture_losses
+from cordon.privacy.guarantee import three_digits
+from cordon.privacy.noise_calibration import calibrate_noise
 from cordon.privacy.profiles import epsilon_group, privacy_profile
 from cordon.privacy.tradeoff import FPR, percent, risk, tradeoff
 

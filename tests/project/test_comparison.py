@@ -17,7 +17,8 @@ import by_hand
 import by_hand_protocol
 import gatk_filters
 from conftest import SHARED, table_row
-from cordon.privacy.accountants import Event, epsilon_pld
+from cordon.privacy.accountants import epsilon_pld
+from cordon.privacy.events import Event
 from cordon.variants.features import FEATURES
 from cordon.variants.table import LABELLED, write_table
 

@@ -21,7 +21,7 @@ from certificate_lab import Lab
 from cordon.cli import main as command
 from cordon.inputs.run_parameters import properties
 from cordon.ledger.site import SiteLedger
-from cordon.privacy.accountants import Event
+from cordon.privacy.events import Event
 from cordon.privacy.grouping import Grouping
 from docs_lab import ROOT, SCHEMA, blocks, played, problems, problems_of_page, shape, unlike
 

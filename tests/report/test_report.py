@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from cordon.privacy.accountants import Event, three_digits
+from cordon.privacy.events import Event
+from cordon.privacy.guarantee import three_digits
 from cordon.privacy.tradeoff import percent, risk, tradeoff
 from report_lab import (
     BESIDE,

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from cordon.privacy.accountants import ADJACENCY, GAUSSIAN, LAPLACE, Event, epsilon_rdp, three_digits
+from cordon.privacy.accountants import epsilon_rdp
+from cordon.privacy.events import GAUSSIAN, LAPLACE, Event
+from cordon.privacy.guarantee import ADJACENCY, three_digits
 from cordon.report.figures.privacy import benchmark
 from report_lab import LEDGER, certificate, evaluation, federation, page, specs, spent
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cordon.federation.messages import DECLARATION, TRAINED, UPDATE_KEYS
-from cordon.privacy.accountants import Event
+from cordon.privacy.events import Event
 from cordon.report.sources import PUBLIC, Federation, SiteRound, Sources
 from report_lab import (
     LEDGER,

@@ -21,8 +21,10 @@ from cordon.ledger.site import CALIBRATION, SiteLedger
 from cordon.ledger.spending import accounts
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
-from cordon.privacy.accountants import ADJACENCY, GAUSSIAN, LIFETIME, RUN, epsilon_pld, epsilon_rdp
+from cordon.privacy.accountants import epsilon_pld, epsilon_rdp
+from cordon.privacy.events import GAUSSIAN
 from cordon.privacy.grouping import Grouping
+from cordon.privacy.guarantee import ADJACENCY, LIFETIME, RUN
 from cordon.privacy.mechanisms import Randomness
 from cordon.privacy.tradeoff import risk
 from cordon.scoring.private_calibration import (

@@ -17,7 +17,7 @@ from cordon.model.architectures import PRIOR_LOG_ODDS
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
 from cordon.scoring.calibrate import Calibration, calibrate, uncalibrated
-from cordon.scoring.score import read_samples, score_table, write_scored
+from cordon.scoring.score import Sample, Scoring, read_samples, score_sample
 from cordon.variants.features import FEATURES
 from cordon.variants.table import LABELLED, VARIANTS, read_table, write_table
 
@@ -88,18 +88,18 @@ def called(lab):
     return calls, pa.Table.from_pylist(rows, schema=VARIANTS)
 
 
-def write(lab, called, calibration, **changes):
-    calls, table = called
-    sensitivity = changes.get("truth_sensitivity", "0.9")
-    scored = score_table(Fake(), calibration, table, truth_sensitivity=sensitivity)
-    options = {"model": Fake(), "calibration": calibration, "calls": calls, "reference": lab.reference}
-    options |= {"sample": "s1", "truth_sensitivity": "0.9", "output": lab.folder / "out.vcf.gz"}
-    return write_scored(scored, **(options | changes))
+def write(lab, called, calibration, truth_sensitivity="0.9", model=None, calls=None, sample="s1"):
+    """Score the alleles; returns how many pass."""
+    given, table = called
+    write_table(table, lab.folder / "v.parquet")
+    one = Sample(sample, lab.folder / "v.parquet", given if calls is None else calls)
+    scoring = Scoring(model or Fake(), calibration, truth_sensitivity)
+    return score_sample(one, scoring, reference=lab.reference, outdir=lab.folder)[0]
 
 
 def test_every_candidate_is_a_record_with_its_own_fields_kept(lab, called):
     assert write(lab, called, uncalibrated("none", "a")) == 3
-    body = bcftools.view("-H", str(lab.folder / "out.vcf.gz")).splitlines()
+    body = bcftools.view("-H", str(lab.folder / "s1.scored.vcf.gz")).splitlines()
     one, two = (lab.sequences["chr1"][position - 1] for position in (100, 200))
     three = lab.sequences["chr2"][299]
     assert [line.split("\t") for line in body] == [
@@ -116,7 +116,7 @@ def test_every_candidate_is_a_record_with_its_own_fields_kept(lab, called):
 def test_the_threshold_of_the_sensitivity_asked_for_filters(lab, called):
     calibration = calibrate(np.array([2.0, -1.0, 0.25, -3.0]), np.array([1, 0, 0, 0], dtype=np.int8), "a")
     assert write(lab, called, calibration) == 1
-    with pysam.VariantFile(str(lab.folder / "out.vcf.gz")) as file:
+    with pysam.VariantFile(str(lab.folder / "s1.scored.vcf.gz")) as file:
         assert [list(record.filter) for record in file] == [["PASS"], ["CORDONLowScore"], ["CORDONLowScore"]]
     with pytest.raises(UserError, match=r"truth sensitivity of 0\.5. Choose one of 0\.9"):
         write(lab, called, calibration, truth_sensitivity="0.5")
@@ -124,7 +124,7 @@ def test_the_threshold_of_the_sensitivity_asked_for_filters(lab, called):
 
 def test_the_header_says_what_the_scores_are_and_cost(lab, called):
     write(lab, called, uncalibrated("none", "a"))
-    header = bcftools.view("-h", str(lab.folder / "out.vcf.gz"))
+    header = bcftools.view("-h", str(lab.folder / "s1.scored.vcf.gz"))
     (line,) = [line for line in header.splitlines() if line.startswith("##CORDON=")]
     for part in (
         'ModelHash="abc123"',
@@ -145,7 +145,7 @@ def test_the_header_says_what_the_scores_are_and_cost(lab, called):
 def words_of(lab, called, calibration):
     """The line of the model, and the descriptions of the filter and the score, of a header."""
     write(lab, called, calibration)
-    with pysam.VariantFile(str(lab.folder / "out.vcf.gz")) as file:
+    with pysam.VariantFile(str(lab.folder / "s1.scored.vcf.gz")) as file:
         (model,) = [record for record in file.header.records if record.key == "CORDON"]
         filtered = file.header.filters["CORDONLowScore"].description
         return dict(model), filtered, file.header.info["CORDON"].description
@@ -206,8 +206,8 @@ def test_private_figures_are_told_with_their_cost_and_noise(lab, called):
 def test_bcftools_reads_it_without_a_warning_and_by_region(lab, called, capfd):
     write(lab, called, uncalibrated("none", "a"))
     capfd.readouterr()
-    assert len(bcftools.view("-H", str(lab.folder / "out.vcf.gz"), "chr2:300").splitlines()) == 1
-    bcftools.query("-f", "%INFO/MQ\n", str(lab.folder / "out.vcf.gz"))
+    assert len(bcftools.view("-H", str(lab.folder / "s1.scored.vcf.gz"), "chr2:300").splitlines()) == 1
+    bcftools.query("-f", "%INFO/MQ\n", str(lab.folder / "s1.scored.vcf.gz"))
     assert capfd.readouterr().err == ""
 
 
@@ -218,13 +218,45 @@ def test_a_table_of_other_calls_is_refused_and_nothing_is_left(lab, called):
         UserError, match=r"chr1:100 .*bcftools;haplotypecaller called it, the VCFs say haplotypecaller"
     ):
         write(lab, (fewer, table), uncalibrated("none", "a"))
-    assert not (lab.folder / "out.vcf.gz").exists()
+    assert not list(lab.folder.glob("*s1.scored*"))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_whatever_the_row_groups_alleles_at_one_place_find_their_own_records(lab, called, monkeypatch, rows):
+    """A position's alleles may stand in two row groups, and a VCF may hold others there."""
+    base = lab.sequences["chr1"][99]
+    one, two, three = [allele for allele in "ACGT" if allele != base]
+    records = [
+        f"chr1 100 {base} {alt} {qual} . . GT 0/1" for alt, qual in ((one, 11), (three, 13), (two, 12))
+    ]
+    records.insert(0, f"chr1 90 {lab.sequences['chr1'][89]} {other(lab.sequences['chr1'][89])} 9 . . GT 0/1")
+    records.append(f"chr2 300 {lab.sequences['chr2'][299]} {other(lab.sequences['chr2'][299])} 7 . . GT 0/1")
+    calls = {"bcftools": lab.vcf("several.vcf.gz", records)}
+    row = dict(called[1].to_pylist()[0]) | {"callers": "bcftools"}
+    rest = called[1].to_pylist()[2] | {"callers": "bcftools"}
+    table = pa.Table.from_pylist([*(row | {"alt": alt} for alt in (one, two, three)), rest], schema=VARIANTS)
+    monkeypatch.setattr("cordon.variants.table.BATCH_ROWS", rows)
+    assert write(lab, (calls, table), uncalibrated("none", "a")) == 4
+    body = bcftools.view("-H", str(lab.folder / "s1.scored.vcf.gz")).splitlines()
+    found = [tuple(line.split("\t")[place] for place in (1, 4, 5)) for line in body]
+    assert found[:3] == [("100", one, "11"), ("100", two, "12"), ("100", three, "13")]
+    assert found[3][0] == "300"
+    scored = pq.read_table(lab.folder / "s1.scored.parquet")
+    assert scored.select(VARIANTS.names).equals(table.drop_columns([]))
+    assert pq.ParquetFile(lab.folder / "s1.scored.parquet").num_row_groups == -(-4 // rows)
+
+
+def test_a_table_that_is_not_sorted_is_refused_and_nothing_is_left(lab, called):
+    calls, table = called
+    with pytest.raises(UserError, match=r"chr1:100 comes after chr1:200 .*sorted by position"):
+        write(lab, (calls, table.take([1, 0, 2])), uncalibrated("none", "a"))
+    assert not list(lab.folder.glob("*s1.scored*"))
 
 
 def test_no_candidates_give_an_indexed_vcf_without_records(lab, called):
     empty = {"bcftools": lab.vcf("none.vcf.gz", [])}
     assert write(lab, (empty, VARIANTS.empty_table()), uncalibrated("none", "a")) == 0
-    assert (lab.folder / "out.vcf.gz.tbi").exists()
+    assert (lab.folder / "s1.scored.vcf.gz.tbi").exists()
 
 
 def test_scores_that_are_not_finite_are_refused(called):
@@ -233,7 +265,7 @@ def test_scores_that_are_not_finite_are_refused(called):
             return np.full(len(features), np.nan)
 
     with pytest.raises(UserError, match="abc123 gives scores that are not finite"):
-        score_table(Broken(), uncalibrated("none", "a"), called[1], truth_sensitivity="0.9")
+        Scoring(Broken(), uncalibrated("none", "a"), "0.9").table(called[1])
 
 
 def test_a_model_of_other_features_is_refused(called):
@@ -248,7 +280,7 @@ def test_a_model_of_other_features_is_refused(called):
         (Turned(), r"\(their order differ\)"),
     ):
         with pytest.raises(UserError, match=named):
-            score_table(model, uncalibrated("none", "a"), called[1], truth_sensitivity="0.9")
+            Scoring(model, uncalibrated("none", "a"), "0.9").table(called[1])
 
 
 def test_the_commands_lead_from_reads_to_a_scored_vcf(lab, command):

@@ -18,8 +18,8 @@ from cordon.errors import UserError
 from cordon.model.architectures import build, load_parameters
 from cordon.model.devices import thread_count
 from cordon.model.initial_weights import initial_parameters
-from cordon.privacy.accountants import GAUSSIAN, LAPLACE, NORMS, Event
 from cordon.privacy.clipping import PrivateMean
+from cordon.privacy.events import GAUSSIAN, LAPLACE, NORMS, Event
 from cordon.privacy.grouping import UNITS
 from cordon.privacy.mechanisms import Randomness
 from cordon.training.dpsgd import block_shape, descend, draw, train

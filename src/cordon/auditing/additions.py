@@ -34,7 +34,7 @@ from cordon.auditing.recorder import Recorded, counted, recording, span
 from cordon.auditing.step_bound import declared_count_noise, declared_noise
 from cordon.federation.plan import Plan
 from cordon.model.initial_weights import initial_parameters
-from cordon.privacy.accountants import LEAST_NOISE, NORMS
+from cordon.privacy.events import LEAST_NOISE, NORMS
 from cordon.privacy.mechanisms import GRID_BITS, Randomness
 from cordon.training import dpsgd
 from cordon.variants.features import FEATURES

@@ -37,7 +37,7 @@ from cordon.errors import UserError
 from cordon.federation.plan import Plan
 from cordon.model.architectures import Parameters
 from cordon.model.devices import thread_count
-from cordon.privacy.accountants import NORMS
+from cordon.privacy.events import NORMS
 from cordon.training.units import Units
 
 ATTACKS = ("lira_offline", "lira_online")

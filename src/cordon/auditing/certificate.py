@@ -25,7 +25,8 @@ from cordon.ledger.hash_chain import BROKEN, hexadecimal, opened, public_key, se
 from cordon.ledger.log import Tip
 from cordon.ledger.provenance import FAILED, software
 from cordon.model.released import Model
-from cordon.privacy.accountants import ADJACENCY, all_mechanisms
+from cordon.privacy.events import all_mechanisms
+from cordon.privacy.guarantee import ADJACENCY
 
 KIND = "cordon certificate 3"
 # By either accountant: over all runs, and of this one alone.

@@ -19,17 +19,9 @@ from cordon.ledger.hash_chain import Chain, hexadecimal
 from cordon.ledger.site import CALIBRATION, FOLLOWED, SENT
 from cordon.ledger.spending import ASKED, Charge, behind, charged
 from cordon.model.released import Model
-from cordon.privacy.accountants import (
-    LIFETIME,
-    MECHANISMS,
-    RUN,
-    Event,
-    all_mechanisms,
-    epsilon_by,
-    epsilons,
-    mechanism_of,
-    statement,
-)
+from cordon.privacy.accountants import epsilon_by, epsilons
+from cordon.privacy.events import MECHANISMS, Event, all_mechanisms, mechanism_of
+from cordon.privacy.guarantee import LIFETIME, RUN
 from cordon.privacy.several_sites import at_more_sites
 from cordon.privacy.tradeoff import risk
 
@@ -146,9 +138,7 @@ def check_claims(
         "ledgers": 1 + len(beside), "lifetime_scope": lifetime,
         "recomputed": [holder.told(plan.delta, about) for holder in holders],
         # Of whoever was charged the most.
-        "at_more_sites": at_more_sites(
-            in_all, unit=plan.unit, delta=plan.delta, mechanism=mechanism_of(in_all)
-        ),
+        "at_more_sites": at_more_sites(in_all, plan.guarantee(mechanism=mechanism_of(in_all))),
         "risks": risks(holders, plan, lifetime) if holders else [],
     }  # fmt: skip
     decides = max((epsilon_by(plan.accountant, held.events, plan.delta) for held in holders), default=0.0)
@@ -166,8 +156,7 @@ def check_claims(
 
 def _stated(epsilon: float, events: Events, plan: Plan) -> str:
     """``epsilon`` of ``events``, over all runs."""
-    mechanism = mechanism_of(events)
-    return statement(epsilon, unit=plan.unit, delta=plan.delta, mechanism=mechanism, scope=LIFETIME)
+    return plan.guarantee(LIFETIME, mechanism_of(events)).statement(epsilon)
 
 
 def _faults(

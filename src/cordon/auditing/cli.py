@@ -169,19 +169,18 @@ def verify(certificate_file: str, model_file: str, key: str | None) -> Facts:
 
 
 def _told(path: str, content: dict[str, Any]) -> Iterator[str]:
-    from cordon.auditing.reviewer_questions import counted, groups, strength
-    from cordon.auditing.reviewer_questions import stated as stated_by_model
-    from cordon.privacy.accountants import RUN, stated
+    from cordon.auditing.reviewer_questions import counted, groups, stated, strength
+    from cordon.privacy.guarantee import RUN, Guarantee
     from cordon.privacy.several_sites import told
 
     said = content["guarantee"]
-    about = {name: said[name] for name in ("unit", "delta")}
     yield f"{path}: holds for model {content['model']['hash']}, issued {content['issued']}"
-    yield f"guarantee: {stated_by_model(said)}, by {said['accountant']}, as the model states it"
+    yield f"guarantee: {stated(said)}, by {said['accountant']}, as the model states it"
     for scope, of, lasting in (("over all runs", "", "lifetime"), ("in this run alone", "run_", "run")):
         rdp, pld = said[f"{of}epsilon_rdp"], said[f"{of}epsilon_pld"]
-        words = {"mechanism": said[f"{lasting}_mechanism"], "scope": said.get(f"{lasting}_scope", RUN)}
-        yield f"{scope}: {stated(rdp, pld, **about, **words)}"
+        mechanism, composed = said[f"{lasting}_mechanism"], said.get(f"{lasting}_scope", RUN)
+        means = Guarantee(said["unit"], said["delta"], mechanism, composed)
+        yield f"{scope}: {means.by_both(rdp, pld)}"
     yield f"counted: {counted(said)}"
     if more := told(said.get("at_more_sites", ())):
         yield f"at several sites: {more}"

@@ -18,7 +18,7 @@ from scipy.special import betaincinv
 from scipy.stats import binom, chi2, gamma, laplace, norm
 
 from cordon.arrays import Bools, Floats
-from cordon.privacy.accountants import GAUSSIAN, LAPLACE
+from cordon.privacy.events import GAUSSIAN, LAPLACE
 from cordon.privacy.mechanisms import GRID_BITS
 
 # The power of a number of noise whose sum over draws is chi-square's or gamma's.

@@ -24,7 +24,7 @@ from cordon.errors import UserError
 from cordon.federation.plan import Plan
 from cordon.model.architectures import Parameters, build, load_parameters
 from cordon.model.devices import thread_count
-from cordon.privacy.accountants import GAUSSIAN
+from cordon.privacy.events import GAUSSIAN
 from cordon.privacy.mechanisms import Randomness
 from cordon.training.dpsgd import descend
 from cordon.training.units import Units

@@ -35,7 +35,7 @@ from cordon.federation.plan import Plan
 from cordon.model.architectures import Parameters
 from cordon.model.devices import thread_count
 from cordon.model.released import Model
-from cordon.privacy.accountants import NORMS
+from cordon.privacy.events import NORMS
 from cordon.training.units import Units
 
 # The threshold needs no shadows; offline, an attacker has shadows without the unit alone.

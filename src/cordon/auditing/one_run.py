@@ -21,7 +21,7 @@ from scipy.special import log_ndtr, ndtr, ndtri
 from scipy.stats import binom
 
 from cordon.errors import UserError
-from cordon.privacy.accountants import ADJACENCY, at_least
+from cordon.privacy.guarantee import ADJACENCY, Guarantee
 
 APPROXIMATE, GAUSSIAN_CURVE = "approximate", "gaussian"
 ASSUMPTIONS = {
@@ -69,11 +69,10 @@ class OneRunBound:
 
     def statement(self, epsilon: float | None = None) -> str:
         """The bound, or another ``epsilon``, rounded down, with everything that must stand beside it."""
-        stated = at_least(
-            self.epsilon_lower if epsilon is None else epsilon,
-            unit=self.unit, delta=self.delta, mechanism=self.mechanism, confidence=self.confidence,
-        )  # fmt: skip
-        return f"{stated}: {self.assumptions}"
+        means, bound = Guarantee(self.unit, self.delta, self.mechanism), epsilon
+        if bound is None:
+            bound = self.epsilon_lower
+        return f"{means.at_least(bound, self.confidence)}: {self.assumptions}"
 
     def to_dict(self) -> dict[str, Any]:
         beside = {"adjacency": ADJACENCY, "assumptions": self.assumptions, "exceeds": self.exceeds}

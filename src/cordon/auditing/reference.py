@@ -21,7 +21,7 @@ from cordon.arrays import Floats, Indices
 from cordon.auditing.recorder import span
 from cordon.auditing.step_bound import declared_count_noise, declared_noise
 from cordon.model.architectures import build
-from cordon.privacy.accountants import DEVIATIONS, LAPLACE, NORMS
+from cordon.privacy.events import DEVIATIONS, LAPLACE, NORMS
 from cordon.training.settings import DPSGD
 from cordon.variants.features import FEATURES
 from cordon.variants.pileup_images import WITH_IMAGES

@@ -37,7 +37,7 @@ from cordon.federation.plan import Plan
 from cordon.ledger.hash_chain import Chain
 from cordon.model.architectures import Parameters
 from cordon.model.released import Model
-from cordon.privacy.accountants import at_sites
+from cordon.privacy.events import at_sites
 from cordon.privacy.tradeoff import FPR, Tradeoff, tradeoff
 from cordon.steps import Steps, silent
 from cordon.training.units import Units

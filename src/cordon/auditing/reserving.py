@@ -25,7 +25,7 @@ from cordon.federation.plan import Plan
 from cordon.federation.site import participate
 from cordon.ledger.site import SiteLedger
 from cordon.model.architectures import Parameters
-from cordon.privacy.accountants import Event
+from cordon.privacy.events import Event
 
 RESERVING = "Is each round reserved before it trains, once, and none beyond the budget?"
 ROUNDS = 3

@@ -10,8 +10,9 @@ from typing import Any
 
 from cordon.auditing.claims import AGGREGATOR
 from cordon.federation.plan import Plan
-from cordon.privacy.accountants import LAPLACE, RUN, statement, three_digits
+from cordon.privacy.events import LAPLACE
 from cordon.privacy.grouping import MOST_DELTA, USUAL_DELTA
+from cordon.privacy.guarantee import RUN, Guarantee, three_digits
 from cordon.privacy.several_sites import told
 from cordon.privacy.tradeoff import percent
 
@@ -62,8 +63,7 @@ def answers(
 
 def stated(guarantee: Mapping[str, Any]) -> str:
     """What the model itself states, with everything that must stand beside it."""
-    about = {name: guarantee[name] for name in ("unit", "delta", "mechanism", "scope")}
-    return statement(guarantee["epsilon"], **about)
+    return Guarantee.of(guarantee).statement(guarantee["epsilon"])
 
 
 def counted(guarantee: Mapping[str, Any]) -> str:
@@ -109,8 +109,8 @@ def strength(risk: Mapping[str, Any]) -> str:
 def groups(risk: Mapping[str, Any]) -> str:
     """What several units come to together, such as relatives who are alike."""
     stated = [
-        statement(epsilon, unit=f"group of {NUMERALS[size]} {risk['unit']}s", delta=risk["delta"],
-                  mechanism=risk["mechanism"])
+        Guarantee(f"group of {NUMERALS[size]} {risk['unit']}s", risk["delta"], risk["mechanism"]).statement(
+            epsilon)
         if epsilon is not None else f"no useful bound for {NUMERALS[size]} {risk['unit']}s"
         for size, epsilon in risk["groups"].items()
     ]  # fmt: skip
@@ -118,7 +118,7 @@ def groups(risk: Mapping[str, Any]) -> str:
 
 
 def _stated(risk: Mapping[str, Any]) -> str:
-    return statement(risk["epsilon_rdp"], unit=risk["unit"], delta=risk["delta"], mechanism=risk["mechanism"])
+    return Guarantee(risk["unit"], risk["delta"], risk["mechanism"]).statement(risk["epsilon_rdp"])
 
 
 def law() -> list[dict[str, str]]:

@@ -20,7 +20,7 @@ from cordon.federation.averaging import average, mean_of
 from cordon.federation.plan import Plan
 from cordon.model.architectures import Parameters, build, features_of, load_parameters, slices
 from cordon.model.devices import thread_count
-from cordon.privacy.accountants import GAUSSIAN
+from cordon.privacy.events import GAUSSIAN
 from cordon.privacy.mechanisms import Randomness
 from cordon.training.dpsgd import descend
 from cordon.training.units import Units

@@ -24,17 +24,9 @@ from cordon.auditing.checks import Check
 from cordon.auditing.draws import noise_at_most, rate_at_least, shift_at_least
 from cordon.errors import UserError
 from cordon.federation.plan import Plan
-from cordon.privacy.accountants import (
-    ADJACENCY,
-    GAUSSIAN,
-    LEAST_NOISE,
-    MOST_NOISE,
-    NORMS,
-    ROUNDING,
-    Event,
-    at_least,
-    epsilon_pld,
-)
+from cordon.privacy.accountants import ROUNDING, epsilon_pld
+from cordon.privacy.events import GAUSSIAN, LEAST_NOISE, MOST_NOISE, NORMS, Event
+from cordon.privacy.guarantee import ADJACENCY, Guarantee
 from cordon.privacy.mechanisms import Randomness
 from cordon.training.dpsgd import block_shape, draw, private_mean
 from cordon.training.units import Units
@@ -106,11 +98,11 @@ class StepBound:
 
     def statement(self) -> str:
         """The bound, rounded down, with everything that must stand beside it."""
-        stated = at_least(
-            self.epsilon_lower, unit=self.unit, delta=self.delta, mechanism=self.mechanism,
-            confidence=self.confidence,
-        )  # fmt: skip
-        return f"{stated}: {self.assumptions}"
+        return f"{self.at_least(self.epsilon_lower)}: {self.assumptions}"
+
+    def at_least(self, epsilon: float) -> str:
+        """A bound of the same observation, with everything that must stand beside it."""
+        return Guarantee(self.unit, self.delta, self.mechanism).at_least(epsilon, self.confidence)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"adjacency": ADJACENCY, "exceeds": self.exceeds}
@@ -127,10 +119,7 @@ def check_step(plan: Plan, *, trials: int | None = None) -> Check:
     verdict = "refutes" if bound.exceeds else "does not refute"
     said = plan.statement(bound.declared)
     reason = f"{bound.statement()}; this {verdict} the plan's {said}, by PLD, of one site's part"
-    shown = at_least(
-        bound.at_half_noise, unit=bound.unit, delta=bound.delta, mechanism=bound.mechanism,
-        confidence=bound.confidence,
-    )  # fmt: skip
+    shown = bound.at_least(bound.at_half_noise)
     faults = [reason] if bound.exceeds else []
     if bound.shift > 1.0 + QUIET:
         faults.append(f"one unit moves a step by {bound.shift:.7g} clips")

@@ -25,7 +25,7 @@ from cordon.auditing.recorder import Recorded, counted, recording, span
 from cordon.auditing.step_bound import canaries_of, declared_count_noise, declared_noise
 from cordon.federation.plan import RANGES, Plan
 from cordon.model.architectures import build
-from cordon.privacy.accountants import DEVIATIONS, NORMS
+from cordon.privacy.events import DEVIATIONS, NORMS
 from cordon.privacy.mechanisms import GRID_BITS, REACH, STREAM_FROM, Randomness
 from cordon.training import dpsgd
 from cordon.training.settings import DPSGD

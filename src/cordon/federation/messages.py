@@ -17,7 +17,7 @@ from cordon.federation.plan import Plan
 from cordon.ledger.log import Tip
 from cordon.ledger.provenance import Provenance, installed
 from cordon.model.architectures import Parameters
-from cordon.privacy.accountants import Event
+from cordon.privacy.events import Event
 
 if TYPE_CHECKING:
     from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict

@@ -18,25 +18,20 @@ from typing import Any
 from cordon.errors import InputProblems, Problem, UserError
 from cordon.federation.averaging import MEAN, RULES
 from cordon.model.architectures import ARCHITECTURES, MOST_NUMBERS, width
-from cordon.privacy.accountants import (
-    ACCOUNTANTS,
-    ADJACENCY,
+from cordon.privacy.accountants import ACCOUNTANTS, epsilon_by
+from cordon.privacy.events import (
     GAUSSIAN,
     LEAST_NOISE,
-    LIFETIME,
     MECHANISMS,
     MOST_NOISE,
     MOST_SITES,
     MOST_STEPS,
-    RUN,
     Event,
     at_sites,
-    calibrate_noise,
-    epsilon_by,
-    stated_of,
-    statement,
 )
 from cordon.privacy.grouping import MOST_DELTA, UNITS, Grouping, check_delta, declared_units
+from cordon.privacy.guarantee import ADJACENCY, LIFETIME, RUN, Guarantee, composed_statement
+from cordon.privacy.noise_calibration import calibrate_noise
 from cordon.training.dpsgd import LANES, least_block
 from cordon.training.settings import CLIPPINGS, DPSGD, OPTIMISERS
 from cordon.variants.features import FEATURES
@@ -254,17 +249,21 @@ class Plan:
                 )
         return cls(**values)
 
+    def guarantee(self, scope: str = "", mechanism: str = "") -> Guarantee:
+        """What stands beside an epsilon of the plan's; ``mechanism`` where more than its own was composed."""
+        return Guarantee(self.unit, self.delta, mechanism or self.mechanism, scope)
+
     def statement(self, epsilon: float) -> str:
         """``epsilon`` of the run, or of a part of it, with everything that must stand beside it."""
-        return statement(epsilon, unit=self.unit, delta=self.delta, mechanism=self.mechanism, scope=RUN)
+        return self.guarantee(RUN).statement(epsilon)
 
     def stated_of(self, events: Iterable[Event], scope: str = LIFETIME) -> str:
         """What ``events`` come to by both accountants, with everything that must stand beside it."""
-        return stated_of(events, unit=self.unit, delta=self.delta, scope=scope)
+        return composed_statement(events, unit=self.unit, delta=self.delta, scope=scope)
 
     def stated(self, delta: float | None = None) -> str:
         """What all rounds cost, by both accountants, at the plan's delta or another."""
-        return stated_of(self.events(), unit=self.unit, delta=delta or self.delta, scope=RUN)
+        return composed_statement(self.events(), unit=self.unit, delta=delta or self.delta, scope=RUN)
 
 
 def _shown(value: object) -> str:

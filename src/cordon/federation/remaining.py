@@ -17,7 +17,9 @@ from cordon.ledger.cohorts import SUFFIX, of_all
 from cordon.ledger.hash_chain import Chain, read_private_key
 from cordon.ledger.log import head_of, key_path, read_log
 from cordon.ledger.spending import ENROLLED, charged
-from cordon.privacy.accountants import Event, at_sites, epsilon_by, stated_budget
+from cordon.privacy.accountants import epsilon_by
+from cordon.privacy.events import MECHANISM, Event, at_sites
+from cordon.privacy.guarantee import Guarantee
 
 # A site that has less than this share of its budget left has spent it: a calibration that aims at the whole
 # leaves about a tenth of that.
@@ -81,10 +83,10 @@ def plan_within(
     histories = [events for held in spent.values() for events in held if events]
     if run_epsilon is not None:
         if run_epsilon > epsilon:
-            about = {name: settings[name] for name in ("unit", "delta", "mechanism") if name in settings}
+            means = Guarantee(settings["unit"], settings["delta"], settings.get("mechanism", MECHANISM))
             raise UserError(
-                f"a run of {stated_budget(run_epsilon, **about)} is more than what all runs may cost, a "
-                f"lifetime's {stated_budget(epsilon, **about)}. Give a lower --run_epsilon, or a "
+                f"a run of {means.budget(run_epsilon)} is more than what all runs may cost, a "
+                f"lifetime's {means.budget(epsilon)}. Give a lower --run_epsilon, or a "
                 "higher --epsilon."
             )
         plan = Plan.calibrated(epsilon=run_epsilon, lifetime_epsilon=epsilon, beside=beside, **settings)

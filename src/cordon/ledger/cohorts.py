@@ -28,7 +28,7 @@ from cordon.ledger import database
 from cordon.ledger.hash_chain import RESTORE, Chain, read_private_key
 from cordon.ledger.log import head_of, key_path, read_rows, refuse_without_file, refuse_without_key
 from cordon.ledger.pseudonyms import COHORT_KEY, DIGEST
-from cordon.privacy.accountants import Event
+from cordon.privacy.events import Event
 
 # The kind of a row that says what a round costs, before it trains.
 RESERVED = "reserved"

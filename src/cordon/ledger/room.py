@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cordon.errors import BudgetExceeded
 from cordon.ledger.cohorts import History, Reservation, counted
-from cordon.privacy.accountants import Event, epsilon_by, epsilons, mechanism_of, stated, stated_budget
+from cordon.privacy.accountants import epsilon_by, epsilons
+from cordon.privacy.events import Event, mechanism_of
+from cordon.privacy.guarantee import Guarantee
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,12 @@ class Budget:
         some = (
             f"{len(rest)} rounds from round {asked.number} on" if len(rest) > 1 else f"round {asked.number}"
         )
-        about: dict[str, Any] = {"unit": asked.unit, "delta": self.delta, "mechanism": mechanism_of(least)}
+        means = Guarantee(asked.unit, self.delta, mechanism_of(least))
         raise BudgetExceeded(
             f"{some} would bring what is spent over all runs"
             f"{', by those who spent least,' if len(histories) > 1 else ''} to "
-            f"{stated(*epsilons(least, self.delta), **about)}, which is more than the site's budget for a "
-            f"lifetime, {stated_budget(self.epsilon, **about)}. The budget is held against "
+            f"{means.by_both(*epsilons(least, self.delta))}, which is more than the site's budget for a "
+            f"lifetime, {means.budget(self.epsilon)}. The budget is held against "
             f"{self.accountant.upper()}. Nothing was spent."
         )
 

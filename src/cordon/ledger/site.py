@@ -37,7 +37,8 @@ from cordon.ledger.log import ChainedLog, Tip
 from cordon.ledger.provenance import FAILED, UNTRIED
 from cordon.ledger.pseudonyms import Salt, read_salt
 from cordon.ledger.room import Budget, ToReserve
-from cordon.privacy.accountants import Event, epsilon_by, epsilon_rdp, epsilons
+from cordon.privacy.accountants import epsilon_by, epsilon_rdp, epsilons
+from cordon.privacy.events import Event
 from cordon.privacy.grouping import MOST_DELTA, Grouping
 
 # Kinds of a site's rows beside RESERVED: its budget, a round's answer before it leaves, that a run ended here

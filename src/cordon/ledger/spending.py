@@ -13,7 +13,9 @@ from cordon.errors import UserError
 from cordon.ledger.cohorts import RESERVED, everybody, histories
 from cordon.ledger.hash_chain import Chain
 from cordon.ledger.site import BUDGET, FOLLOWED, SENT, STOPPED, TESTED
-from cordon.privacy.accountants import ADJACENCY, Event, epsilon_by, epsilons, mechanism_of
+from cordon.privacy.accountants import epsilon_by, epsilons
+from cordon.privacy.events import Event, mechanism_of
+from cordon.privacy.guarantee import ADJACENCY, Guarantee
 from cordon.privacy.several_sites import at_more_sites
 from cordon.steps import Steps, Tick, silent
 
@@ -256,7 +258,7 @@ def _account(
     left = None if budget is None else max(0.0, budget - epsilon_by(accountant, events, delta))
     further = _further(events, budget, delta, accountant) if budget is not None and events else None
     first = entries[0]
-    more = tuple(at_more_sites(events, unit=first.unit, delta=delta, mechanism=rounds[-1].mechanism))
+    more = tuple(at_more_sites(events, Guarantee(first.unit, delta, rounds[-1].mechanism)))
     return Account(first.holder, first.unit, delta, budget, accountant, tuple(rounds), left, further, more)
 
 

@@ -1,5 +1,5 @@
-"""What privacy claims rest on: gradients, clip, noise, and the accountants of their cost.
+"""What privacy claims rest on: gradients, clip, noise, events, the accountants of their cost, and its words.
 
-Public: ``accountants``, ``clipping``, ``gradients``, ``grouping``, ``mechanisms``, ``several_sites``,
-``tradeoff``.
+Public: ``accountants``, ``clipping``, ``events``, ``gradients``, ``grouping``, ``guarantee``, ``mechanisms``,
+``noise_calibration``, ``several_sites``, ``tradeoff``.
 """

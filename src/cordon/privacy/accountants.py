@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
 from functools import lru_cache
 from typing import Any
 
@@ -26,25 +24,11 @@ import numpy as np
 
 from cordon.arrays import Floats
 from cordon.errors import UserError
+from cordon.privacy.events import GAUSSIAN, LAPLACE, Event, Merged, merged
 from cordon.privacy.groups import mixture_losses
 from cordon.privacy.sampled_laplace import renyi_divergence
 
-ADJACENCY = "add or remove one unit"
-# What an epsilon may be about: one training, or all that a ledger holds of a unit.
-RUN, LIFETIME = "this run", "all runs in the ledger"
-GAUSSIAN = "Poisson-sampled Gaussian"
-LAPLACE = "Poisson-sampled Laplace"
-MECHANISMS = (GAUSSIAN, LAPLACE)
-MECHANISM = GAUSSIAN
-# The norm p that a unit's contribution is clipped in, so that the mechanism's noise hides it.
-NORMS = {GAUSSIAN: 2, LAPLACE: 1}
-# The standard deviation of the mechanism's noise of scale 1.
-DEVIATIONS = {GAUSSIAN: 1.0, LAPLACE: math.sqrt(2.0)}
 ACCOUNTANTS = ("rdp", "pld")
-# Beyond these no epsilon is of use: a step of the least noise costs 10 (Laplace) or 90 (Gaussian).
-LEAST_NOISE, MOST_NOISE, MOST_STEPS = 0.1, 1e6, 1_000_000
-# The most sites that one person's data may be counted at.
-MOST_SITES = 100
 # The PLD accountant's grid: its interval over the spread of one step's loss, and the most nats it may be,
 # which raise epsilon by less than 0.1 %. Laplace noise puts much of a step's probability on its farthest
 # loss, which each step's rounding raises by an interval: there it is finer. And about the most points that
@@ -58,125 +42,6 @@ ROUNDING = 1e-16
 MOST_FOR_PLD = 50.0
 # Losses in nats beyond which no loss distribution is of use: e to them is near the largest number.
 MOST_LOSS = 600.0
-# Mechanism, noise multiplier, sampling rate and steps of a composition of events.
-Merged = tuple[tuple[str, float, float, int], ...]
-
-
-@dataclass(frozen=True)
-class Event:
-    """``steps`` releases of a noisy sum of clipped contributions over a Poisson sample of the units.
-
-    ``noise_multiplier`` is, for GAUSSIAN, the noise's standard deviation over the L2 clip norm; for
-    LAPLACE, its scale b over the L1 clip norm. ``sampling_rate`` is the probability that a unit takes
-    part in a step. ``sites`` is at how many sites one person's data may take part in such steps, each with
-    its own noise and sampling: all of them compose. It is said of persons, who were at those sites before,
-    too: where events name several, the most holds for all of them. What cannot be accounted is refused here.
-    """
-
-    noise_multiplier: float
-    sampling_rate: float
-    steps: int
-    mechanism: str = GAUSSIAN
-    sites: int = 1  # events in ledgers that name none were written as of one
-
-    def __post_init__(self) -> None:
-        _check_mechanism(self.mechanism)
-        if not LEAST_NOISE <= self.noise_multiplier <= MOST_NOISE:
-            raise UserError(
-                f"noise multiplier {self.noise_multiplier} gives no useful epsilon. "
-                f"Use one in [{LEAST_NOISE:g}, {MOST_NOISE:g}]."
-            )
-        if not 0.0 < self.sampling_rate <= 1.0:
-            raise UserError(f"sampling rate {self.sampling_rate} is not a probability. Use one in (0, 1].")
-        if not (isinstance(self.steps, int) and 1 <= self.steps <= MOST_STEPS):
-            raise UserError(
-                f"an event of {self.steps} steps cannot be accounted. Use 1 to {MOST_STEPS} steps."
-            )
-        if not (isinstance(self.sites, int) and 1 <= self.sites <= MOST_SITES):
-            raise UserError(
-                f"a person at {self.sites} sites cannot be accounted. Use 1 to {MOST_SITES} sites."
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def check_norm(mechanism: str, norm: int) -> None:
-    """UserError where ``mechanism`` cannot be accounted on contributions clipped in the L``norm`` norm."""
-    _check_mechanism(mechanism)
-    if norm == NORMS[mechanism]:
-        return
-    if mechanism == LAPLACE:
-        raise UserError(
-            f"Laplace noise on an L{norm} clip cannot be accounted: it hides a shift by its L1 norm, which "
-            f"an L{norm} clip lets grow with the number of parameters. Use an L1 clip, or {GAUSSIAN!r}."
-        )
-    raise UserError(
-        f"Gaussian noise on an L{norm} clip cannot be accounted: it hides a shift by its L2 norm. "
-        f"Use an L2 clip, or {LAPLACE!r} on an L1 clip."
-    )
-
-
-def three_digits(value: float, rounding: str) -> str:
-    """Three digits; what was spent is rounded up (decimal.ROUND_CEILING), what is left down."""
-    return f"{float(Context(prec=3, rounding=rounding).create_decimal_from_float(value)):g}"
-
-
-def mechanism_of(events: Iterable[Event]) -> str:
-    """What stands beside an epsilon that composes ``events``: all of their mechanisms."""
-    return all_mechanisms(event.mechanism for event in events)
-
-
-def all_mechanisms(named: Iterable[str]) -> str:
-    """The mechanisms that are ``named`` (one, or several as `mechanism_of` writes them), each once."""
-    return " and ".join(sorted({one for name in named for one in name.split(" and ")})) or "no mechanism"
-
-
-def statement(
-    epsilon: float,
-    *,
-    unit: str,
-    delta: float,
-    mechanism: str = GAUSSIAN,
-    scope: str = "",
-    rounding: str = ROUND_CEILING,
-) -> str:
-    """``epsilon``, to three digits (rounded up; a lower bound: down), with all that must stand beside it.
-
-    ``scope`` is what was composed (RUN, LIFETIME), where it is not the same for all that is told.
-    """
-    shown = three_digits(epsilon, rounding)
-    about = f"unit: one {unit}; delta {delta:g}; {mechanism}; adjacency: {ADJACENCY}"
-    return f"epsilon {shown} ({about}{f'; scope: {scope}' if scope else ''})"
-
-
-def stated_budget(epsilon: float, *, unit: str, delta: float, mechanism: str = GAUSSIAN) -> str:
-    """`statement` of an epsilon that somebody set, to the nearest three digits: nothing was spent of it."""
-    return statement(epsilon, unit=unit, delta=delta, mechanism=mechanism, rounding=ROUND_HALF_EVEN)
-
-
-def stated(rdp: float, pld: float | None, *, unit: str, delta: float, mechanism: str, scope: str = "") -> str:
-    """`statement` by RDP, and beside it the figure by PLD, where there is one."""
-    beside = "" if pld is None else f"; {three_digits(pld, ROUND_CEILING)} by PLD"
-    return f"{statement(rdp, unit=unit, delta=delta, mechanism=mechanism, scope=scope)}, by RDP{beside}"
-
-
-def stated_of(events: Iterable[Event], *, unit: str, delta: float, scope: str) -> str:
-    """`stated` of what ``events`` composed come to, by the mechanisms that they are of."""
-    events = list(events)
-    mechanism = mechanism_of(events)
-    return stated(*epsilons(events, delta), unit=unit, delta=delta, mechanism=mechanism, scope=scope)
-
-
-def at_least(epsilon: float, *, unit: str, delta: float, mechanism: str, confidence: float) -> str:
-    """A lower bound, rounded down, with everything that must stand beside it."""
-    stated = statement(epsilon, unit=unit, delta=delta, mechanism=mechanism, rounding=ROUND_FLOOR)
-    return f"at least {stated}, with confidence {confidence:g}"
-
-
-def at_sites(events: Iterable[Event], sites: int) -> list[Event]:
-    """``events`` as they count for a person at so many sites, each of which released what this one did."""
-    return [replace(event, sites=sites) for event in events]
 
 
 def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
@@ -213,102 +78,6 @@ def epsilon_by(accountant: str, events: Iterable[Event], delta: float) -> float:
         return epsilon_rdp(events, delta)
     rdp, pld = epsilons(events, delta)
     return rdp if pld is None else pld
-
-
-def calibrate_noise(
-    *,
-    epsilon: float,
-    delta: float,
-    sampling_rate: float,
-    steps: int,
-    mechanism: str = GAUSSIAN,
-    sites: int = 1,
-    accountant: str = "rdp",
-    spent: Iterable[Sequence[Event]] = (),
-    budget: float | None = None,
-    besides: Iterable[Event] = (),
-    unit: str = "unit",
-) -> float:
-    """The smallest noise multiplier, from LEAST_NOISE on, whose ``steps`` at ``sites`` cost ``epsilon``.
-
-    And with each of ``spent``, events that were composed before, at most ``budget`` (None: ``epsilon``). With
-    the events ``besides`` they do. Never above by ``accountant``, and within 1 % of what is left but where
-    even LEAST_NOISE costs less, or where epsilon jumps to 0 because delta alone covers the loss. UserError,
-    which names what one ``unit`` is, where no noise can do that.
-    """
-    if not epsilon > 0:
-        raise UserError(f"epsilon {epsilon} leaves nothing to spend. Give a budget above 0.")
-    if not 0 < delta < 1:
-        raise UserError(f"delta {delta} is not a probability. Give one in (0, 1), below 1 / units.")
-    # A history's cost counts as the part of the budget that it is, and a hair more, lest rounding hide it.
-    scale, fixed = epsilon / (budget or epsilon) * (1.0 + 1e-12), list(besides)
-    parts = [(1.0, fixed), *((scale, [*events, *fixed]) for events in spent if events)]
-    # A person at several sites was there before, too.
-    before = [
-        (part, at_sites(events, max([sites, *(event.sites for event in events)]))) for part, events in parts
-    ]
-    held = max(part * epsilon_by(accountant, events, delta) for part, events in before)
-    room = epsilon - held
-
-    def cost(noise: float) -> float:
-        event = Event(noise, sampling_rate, steps, mechanism, sites)
-        return max(part * epsilon_by(accountant, [*events, event], delta) for part, events in parts) - held
-
-    # The bracket keeps too little noise below and enough above, whatever the curve between them.
-    below = above = 1.0
-    most = spends = cost(1.0)
-    while spends > room:
-        if above == MOST_NOISE:
-            raise UserError(
-                f"no noise keeps {steps} steps{'' if sites == 1 else f', at each of {sites} sites,'} within "
-                f"{stated_budget(epsilon, unit=unit, delta=delta, mechanism=mechanism)}, by "
-                f"{accountant.upper()}{', beside what was spent before' if held else ''}. Raise epsilon, or "
-                "lower the number of steps."
-            )
-        below, most, above = above, spends, min(2.0 * above, MOST_NOISE)
-        spends = cost(above)
-    while most <= room:
-        if below == LEAST_NOISE:
-            return LEAST_NOISE
-        above, spends, below = below, most, max(0.5 * below, LEAST_NOISE)
-        most = cost(below)
-    # Between logarithms the curve is nearly straight: a line through the last two points finds the place in a
-    # few looks. Each fourth halves the bracket, where it is not.
-    last, looks = [(below, most), (above, spends)], 0
-    while above > below * (1.0 + 1e-6) and spends < room * (1.0 - 1e-4):
-        middle, looks = math.sqrt(below * above), looks + 1
-        (noise, costs), (other, others) = last
-        if looks % 4 and costs != others and min(costs, others) > 0.0 and max(costs, others) < math.inf:
-            share = math.log(room * (1.0 - 5e-5) / others) / math.log(others / costs)
-            aimed = other * math.exp(min(share * math.log(other / noise), 700.0))
-            middle = aimed if below < aimed < above else middle
-        if (tried := cost(middle)) > room:
-            below = middle
-        else:
-            above, spends = middle, tried
-        last = [last[1], (middle, tried)]
-    return above
-
-
-def _check_mechanism(mechanism: str) -> None:
-    if mechanism not in MECHANISMS:
-        raise UserError(
-            f"mechanism {mechanism!r} cannot be accounted. Use {' or '.join(map(repr, MECHANISMS))}."
-        )
-
-
-def merged(events: Iterable[Event]) -> Merged:
-    """Sum the steps of equal events over all sites: composition is commutative, and the cache then hits.
-
-    A sum may pass MOST_STEPS, which bounds what one event may declare and not what a ledger may hold.
-    """
-    steps: dict[tuple[str, float, float], int] = {}
-    events = list(events)
-    sites = max((event.sites for event in events), default=1)
-    for event in events:
-        key = (event.mechanism, event.noise_multiplier, event.sampling_rate)
-        steps[key] = steps.get(key, 0) + event.steps * sites
-    return tuple((*key, steps[key]) for key in sorted(steps))
 
 
 @lru_cache(maxsize=4096)

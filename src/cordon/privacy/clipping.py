@@ -1,7 +1,7 @@
 """Clipped, noisy means of units' gradients: the one place where a site's data become a release.
 
 Gaussian noise goes with an L2 clip and Laplace noise with an L1 clip
-(`cordon.privacy.accountants.NORMS`): noise hides a change as long as it is in the norm that the noise is
+(`cordon.privacy.events.NORMS`): noise hides a change as long as it is in the norm that the noise is
 for.
 
 Formal guarantee (adjacency: add or remove one unit, with all its rows): where each unit is in the blocks by
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cordon.privacy.accountants import DEVIATIONS, GAUSSIAN, LAPLACE, NORMS, check_norm
+from cordon.privacy.events import DEVIATIONS, GAUSSIAN, LAPLACE, NORMS, check_norm
 from cordon.privacy.gradients import Block, LayerGradients, UnitGradients
 from cordon.privacy.mechanisms import REACH, Randomness, on_grid
 

@@ -10,19 +10,16 @@ import numpy as np
 
 from cordon.arrays import Floats
 from cordon.privacy.accountants import (
-    LAPLACE,
     MOST_LOSS,
     ROUNDING,
-    Event,
-    Merged,
     composed,
     farthest_loss,
     interval_of,
     loss_span,
-    merged,
     renyi_curve,
     renyi_orders,
 )
+from cordon.privacy.events import LAPLACE, Event, Merged, merged
 
 
 def privacy_profile(events: Iterable[Event], delta: float, points: int) -> tuple[Floats, Floats]:

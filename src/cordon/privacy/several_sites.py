@@ -11,37 +11,28 @@ from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING
 from typing import Any
 
-from cordon.privacy.accountants import (
-    ADJACENCY,
-    MOST_FOR_PLD,
-    MOST_SITES,
-    Event,
-    at_sites,
-    epsilon_pld,
-    epsilon_rdp,
-    three_digits,
-)
+from cordon.privacy.accountants import MOST_FOR_PLD, epsilon_pld, epsilon_rdp
+from cordon.privacy.events import MOST_SITES, Event, at_sites
+from cordon.privacy.guarantee import Guarantee, three_digits
 
 # How many further sites are told of.
 FURTHER = 2
 
 
-def at_more_sites(
-    events: Sequence[Event], *, unit: str, delta: float, mechanism: str
-) -> list[dict[str, Any]]:
+def at_more_sites(events: Sequence[Event], guarantee: Guarantee) -> list[dict[str, Any]]:
     """``sites``, ``epsilon_rdp`` and ``epsilon_pld`` of a person at one site, and at two, more than counted.
 
-    With each stands all that must stand beside an epsilon. PLD is None above MOST_FOR_PLD; the list is empty
-    without ``events``.
+    With each stands the ``guarantee``, at whose delta they are. PLD is None above MOST_FOR_PLD; the list is
+    empty without ``events``.
     """
-    about = {"unit": unit, "delta": delta, "mechanism": mechanism, "adjacency": ADJACENCY}
+    delta = guarantee.delta
     counted = max((event.sites for event in events), default=MOST_SITES)
     found = []
     for sites in range(counted + 1, min(counted + FURTHER, MOST_SITES) + 1):
         own = at_sites(events, sites)
         rdp = epsilon_rdp(own, delta)
         pld = epsilon_pld(own, delta) if rdp <= MOST_FOR_PLD else None
-        found.append({"sites": sites, "epsilon_rdp": rdp, "epsilon_pld": pld, **about})
+        found.append({"sites": sites, "epsilon_rdp": rdp, "epsilon_pld": pld, **guarantee.to_dict()})
     return found
 
 
@@ -49,13 +40,12 @@ def told(found: Sequence[Mapping[str, Any]]) -> str:
     """What `at_more_sites` found, in a sentence; empty where it found nothing."""
     if not found:
         return ""
-    about = found[0]
+    means = Guarantee.of(found[0])
     counted = found[0]["sites"] - 1
     each = ", ".join(f"at {item['sites']} sites {_epsilons(item)}" for item in found)
     return (
         f"Counted is a person at {'one site' if counted == 1 else f'up to {counted} sites'}. Who takes part "
-        f"at more, as one {about['unit']} at each and in as many rounds, comes to more: {each} (unit: one "
-        f"{about['unit']}; delta {about['delta']:g}; {about['mechanism']}; adjacency: {about['adjacency']})."
+        f"at more, as one {means.unit} at each and in as many rounds, comes to more: {each} ({means})."
     )
 
 

@@ -16,7 +16,9 @@ import numpy as np
 from scipy.special import ndtri
 
 from cordon.arrays import Floats
-from cordon.privacy.accountants import ADJACENCY, MOST_FOR_PLD, Event, epsilon_pld, epsilon_rdp, mechanism_of
+from cordon.privacy.accountants import MOST_FOR_PLD, epsilon_pld, epsilon_rdp
+from cordon.privacy.events import Event, mechanism_of
+from cordon.privacy.guarantee import ADJACENCY
 from cordon.privacy.profiles import epsilon_group, privacy_profile
 
 # Tangents of a curve: with so many, it lies within 0.001 of the true one at epsilon 8.

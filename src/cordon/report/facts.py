@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from cordon.privacy.accountants import mechanism_of
+from cordon.privacy.events import mechanism_of
+from cordon.privacy.guarantee import Guarantee
 from cordon.privacy.several_sites import at_more_sites, told
 from cordon.report.figures.names import beside, display
 from cordon.report.risks import Scope
-from cordon.report.sources import Federation, Guarantee, OwnSpending, SiteOutcome, Sources
+from cordon.report.sources import Federation, OwnSpending, SiteOutcome, Sources
 from cordon.scoring.calibrate import Calibration
 
 NUMERALS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -105,9 +106,7 @@ def several(sources: Sources) -> str:
     elif sources.ledger is not None and most is not None:
         own = [event for event in sources.ledger.events if event.site == most.site]
         charged = [event.event for event in own for _ in range(event.rounds)]
-        found = at_more_sites(
-            charged, unit=guarantee.unit, delta=guarantee.delta, mechanism=mechanism_of(charged)
-        )
+        found = at_more_sites(charged, replace(guarantee, mechanism=mechanism_of(charged), scope=""))
     elif sources.spent:
         found = max(sources.spent, key=lambda own: own.epsilon_rdp).at_more_sites
     return told(found)

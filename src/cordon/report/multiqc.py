@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cordon.errors import UserError
-from cordon.privacy.accountants import LIFETIME, three_digits
+from cordon.privacy.guarantee import LIFETIME, three_digits
 from cordon.report.facts import decisions
 from cordon.report.figures.names import beside, display
 from cordon.report.reading import read_object

@@ -17,12 +17,12 @@ from markupsafe import Markup
 
 from cordon import __version__
 from cordon.files import written_beside
-from cordon.privacy.accountants import three_digits
+from cordon.privacy.guarantee import Guarantee, three_digits
 from cordon.privacy.tradeoff import FPR, percent
 from cordon.report import facts, risks
 from cordon.report.figures import accuracy, calls, names, privacy, strata, vega
 from cordon.report.figures import federation as updates
-from cordon.report.sources import Guarantee, Sources
+from cordon.report.sources import Sources
 
 # Settings of training: without training in the run they took no effect, and an epsilon would mislead.
 TRAINING_ONLY = (

@@ -14,11 +14,11 @@ import yaml
 from cordon.auditing import certificate
 from cordon.errors import UserError
 from cordon.ledger.spending import charged
-from cordon.privacy.accountants import Event, all_mechanisms
+from cordon.privacy.events import Event, all_mechanisms
+from cordon.privacy.guarantee import Guarantee
 from cordon.report.sources import (
     EqualEvents,
     Federation,
-    Guarantee,
     Ledger,
     OwnSpending,
     Round,

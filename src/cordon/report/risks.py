@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cordon.errors import UserError
-from cordon.privacy.accountants import LIFETIME, RUN, Event, epsilon_rdp
+from cordon.privacy.accountants import epsilon_rdp
+from cordon.privacy.events import Event
+from cordon.privacy.guarantee import LIFETIME, RUN, Guarantee
 from cordon.privacy.tradeoff import Risk, Tradeoff, risk, tradeoff
-from cordon.report.sources import Guarantee, Sources
+from cordon.report.sources import Sources
 
 
 @dataclass(frozen=True)

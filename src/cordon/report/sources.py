@@ -6,26 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cordon.privacy.accountants import Event
+from cordon.privacy.events import Event
+from cordon.privacy.guarantee import Guarantee
 from cordon.scoring.calibrate import Calibration
 
 # Parameters that the consortium agreed on, and in which nothing of a site's data or machines is.
 PUBLIC = ("aggregator_evidence", "simulate_sites")
-
-
-@dataclass(frozen=True)
-class Guarantee:
-    """What an epsilon means; it is printed beside each of them."""
-
-    unit: str
-    delta: float
-    mechanism: str
-    adjacency: str
-
-    @classmethod
-    def of(cls, said: Mapping[str, Any]) -> Guarantee:
-        """What ``said`` (a plan, a record, a certificate) has beside its epsilon."""
-        return cls(str(said["unit"]), float(said["delta"]), str(said["mechanism"]), str(said["adjacency"]))
 
 
 @dataclass(frozen=True)

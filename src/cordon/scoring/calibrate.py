@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cordon.arrays import Floats
 from cordon.errors import UserError
 from cordon.files import StrPath, written_beside
-from cordon.privacy.accountants import LIFETIME, statement
+from cordon.privacy.guarantee import LIFETIME, Guarantee
 from cordon.variants.features import FEATURES
 
 SENSITIVITIES = ("0.9", "0.95", "0.99", "0.995")
@@ -76,7 +76,7 @@ class Calibration:
 
     ``mode`` is one of MODES. ``reason`` says why no threshold was fitted, and is empty where one was, or none
     was to be. ``rows`` is the number of labelled alleles that an exact calibration rests on. A private one
-    has ``cost``, what its release cost (`cordon.privacy.accountants.statement`'s parts and more), and
+    has ``cost``, what its release cost (`cordon.privacy.guarantee.Guarantee`'s parts and more), and
     ``margin``: two standard deviations of its noise, as a share of the real alleles.
     """
 
@@ -151,8 +151,8 @@ class Calibration:
 
 def stated_cost(cost: Mapping[str, Any], scope: str = ONE_CALIBRATION) -> str:
     """The epsilon of a private calibration's ``cost``, with all that must stand beside it."""
-    about = {part: cost[part] for part in ("unit", "delta", "mechanism")}
-    said = statement(cost["epsilon"], scope=scope, **about)
+    means = Guarantee(cost["unit"], cost["delta"], cost["mechanism"], scope)
+    said = means.statement(cost["epsilon"])
     sites = cost.get("sites_per_patient", 1)
     at = "" if sites == 1 else f", of a person at up to {sites} sites"
     return f"{said}, by {cost['accountant']}{at}"

@@ -26,9 +26,11 @@ from numpy.typing import NDArray
 from cordon.arrays import Floats, Ints
 from cordon.errors import BudgetExceeded, UserError
 from cordon.ledger.site import CALIBRATION, SiteLedger
-from cordon.privacy.accountants import ADJACENCY, Event, calibrate_noise, mechanism_of
+from cordon.privacy.events import Event, mechanism_of
 from cordon.privacy.grouping import Grouping, check_delta, declared_units, other_ids
+from cordon.privacy.guarantee import ADJACENCY
 from cordon.privacy.mechanisms import Randomness, on_grid
+from cordon.privacy.noise_calibration import calibrate_noise
 from cordon.scoring.calibrate import (
     PRIVATE,
     Calibration,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,14 +21,13 @@ from cordon.files import StrPath, written_beside
 from cordon.genome.reference import read_fai
 from cordon.genome.samtools import index, quiet
 from cordon.scoring.calibrate import ONE_CALIBRATION, Calibration, Scorer, raw_scores
-from cordon.steps import Steps, silent
-from cordon.variants.table import PILEUP, for_model, inputs, read_batches, rows_of, schema_of
+from cordon.steps import Steps, Tick, silent
+from cordon.variants.table import PILEUP, for_model, inputs, read_batches, rows_of, schema_of, write_batches
 
-Lines = Mapping[tuple[int, str, str], list[str]]
+# The fields of records at one position, by ref and alt.
+Alleles = dict[tuple[str, str], list[str]]
 
 LOW_SCORE = "CORDONLowScore"
-# Records written between two tellings of progress.
-TICK_EVERY = 10_000
 CHROM, POS, ID, REF, ALT, QUAL, FILTER, INFO = range(8)
 
 
@@ -65,87 +66,123 @@ def read_samples(path: Path) -> list[Sample]:
     return samples
 
 
-def score_table(
-    model: Scorer, calibration: Calibration, table: pa.Table, *, truth_sensitivity: str
-) -> pa.Table:
-    """The table with ``cordon``, float64 log-odds (nats) that the allele is real, and ``cordon_pass``.
+@dataclass(frozen=True)
+class Scoring:
+    """What alleles are scored and filtered by: a model, a calibration, and the sensitivity asked for."""
 
-    Images are left out. An allele passes from the threshold of ``truth_sensitivity`` on; UserError where
-    there is none.
-    """
-    values = calibration.apply(raw_scores(model, inputs(table, model.architecture)))
-    passes = values >= calibration.threshold(truth_sensitivity)
-    scored = table.select([name for name in table.schema.names if name != PILEUP.name])
-    scored = scored.append_column(pa.field("cordon", pa.float64(), nullable=False), pa.array(values))
-    return scored.append_column(pa.field("cordon_pass", pa.bool_(), nullable=False), pa.array(passes))
+    model: Scorer
+    calibration: Calibration
+    truth_sensitivity: str
+
+    def table(self, table: pa.Table) -> pa.Table:
+        """The table with ``cordon``, float64 log-odds (nats) that the allele is real, and ``cordon_pass``.
+
+        Images are left out. An allele passes from the threshold of the sensitivity on; UserError where there
+        is none.
+        """
+        values = self.calibration.apply(raw_scores(self.model, inputs(table, self.model.architecture)))
+        passes = values >= self.calibration.threshold(self.truth_sensitivity)
+        scored = table.select([name for name in table.schema.names if name != PILEUP.name])
+        scored = scored.append_column(pa.field("cordon", pa.float64(), nullable=False), pa.array(values))
+        return scored.append_column(pa.field("cordon_pass", pa.bool_(), nullable=False), pa.array(passes))
+
+    def batches(self, path: StrPath, tick: Tick | None = None) -> Iterator[pa.Table]:
+        """The variant table at ``path``, labelled or not, scored a row group at a time."""
+        for batch in read_batches(path, for_model(schema_of(path), self.model.architecture), tick):
+            yield self.table(batch)
 
 
-def score_file(
-    model: Scorer, calibration: Calibration, path: StrPath, *, truth_sensitivity: str, steps: Steps = silent
-) -> pa.Table:
-    """`score_table` of the variant table at ``path``, labelled or not; never all its images are in memory."""
-    with steps("scoring", rows_of(path), "candidates") as tick:
-        batches = read_batches(path, for_model(schema_of(path), model.architecture), tick)
-        return pa.concat_tables(
-            score_table(model, calibration, batch, truth_sensitivity=truth_sensitivity) for batch in batches
-        )
+def score_sample(
+    one: Sample, scoring: Scoring, *, reference: StrPath, outdir: Path, steps: Steps = silent
+) -> tuple[int, int]:
+    """Write SAMPLE.scored.vcf.gz with tbi, one record a row, and the rows as SAMPLE.scored.parquet.
 
-
-def write_scored(
-    scored: pa.Table,
-    *,
-    model: Scorer,
-    calibration: Calibration,
-    calls: Mapping[str, StrPath],
-    reference: StrPath,
-    sample: str,
-    truth_sensitivity: str,
-    output: StrPath,
-    steps: Steps = silent,
-) -> int:
-    """Write a bgzip VCF with tbi, one record a row of ``scored``; returns how many of them pass.
-
+    A row group at a time, and of each VCF the records of one position: memory does not grow with the genome.
     ID, QUAL, INFO, FORMAT and genotype are those of the first of haplotypecaller, deepvariant and bcftools
-    that called the allele. FILTER is PASS where the row passes, else CORDONLowScore. Raises UserError
-    where the table and the calls do not belong together.
+    that called the allele. FILTER is PASS where the row passes, else CORDONLowScore. UserError where the
+    table and the calls do not belong together.
+
+    Returns: how many rows pass, and how many there are.
     """
-    order = [caller for caller in PREFERENCE if caller in calls]
+    vcf, table = (outdir / f"{one.sample}.scored.{kind}" for kind in ("vcf.gz", "parquet"))
+    order = [caller for caller in PREFERENCE if caller in one.calls]
     contigs = read_fai(f"{os.fspath(reference)}.fai")
-    own = _own_header(model, calibration, truth_sensitivity)
+    header = merged_header([one.calls[caller] for caller in order], contigs, _own_header(scoring), one.sample)
     passing = 0
-    with written_beside(output) as temporary:
-        progress = steps("writing", scored.num_rows, "records")
-        with progress as tick, pysam.BGZFile(str(temporary), "w") as out:
-            for line in merged_header([calls[caller] for caller in order], contigs, own, sample):
-                out.write(f"{line}\n".encode())
-            for number, fields in enumerate(_records(scored, {name: calls[name] for name in order}), start=1):
-                passing += fields[FILTER] == "PASS"
-                out.write(("\t".join(fields) + "\n").encode())
-                if number % TICK_EVERY == 0:
-                    tick(TICK_EVERY)
-            tick(scored.num_rows % TICK_EVERY)
+    with ExitStack() as opened:
+        tick = opened.enter_context(steps("scoring", rows_of(one.variants), "candidates"))
+        temporary = opened.enter_context(written_beside(vcf))
+        calls = {name: opened.enter_context(closing(Calls(one.calls[name]))) for name in order}
+        with pysam.BGZFile(str(temporary), "w") as out:
+            out.write("".join(f"{line}\n" for line in header).encode())
+
+            def written(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+                nonlocal passing
+                for batch in batches:
+                    for fields in _records(batch, calls):
+                        passing += fields[FILTER] == "PASS"
+                        out.write(("\t".join(fields) + "\n").encode())
+                    yield batch
+
+            batches = scoring.batches(one.variants, tick)
+            first = next(batches)
+            rows = write_batches(table, first.schema, written(chain([first], batches)))
         index(temporary)
-    return passing
+    return passing, rows
 
 
-def _records(scored: pa.Table, calls: Mapping[str, StrPath]) -> Iterator[list[str]]:
-    """The VCF fields of every row, in the table's order, the callers' VCFs read a contig at a time."""
+class Calls:
+    """The records of a caller's normalised VCF, which is read once, in the order of the table's rows."""
+
+    def __init__(self, path: StrPath) -> None:
+        with quiet():
+            self._file = pysam.TabixFile(os.fspath(path))
+        self._contig = ""
+        self._lines: Iterator[str] = iter(())
+        self._next: tuple[int, str] | None = None
+        self._position, self._held = 0, Alleles()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def at(self, contig: str, position: int) -> Alleles:
+        """The fields of the records there, by ref and alt; UserError where later ones were read already."""
+        if contig != self._contig:
+            self._contig, self._position, self._held = contig, 0, Alleles()
+            self._lines = self._file.fetch(contig) if contig in self._file.contigs else iter(())
+            self._advance()
+        if position < self._position:
+            raise UserError(
+                f"{contig}:{position} comes after {contig}:{self._position} in the variant table. Give the "
+                "table as encode_variants or label_variants wrote it: sorted by position."
+            )
+        if position > self._position:
+            self._position, self._held = position, Alleles()
+            while self._next is not None and self._next[0] <= position:
+                if self._next[0] == position:
+                    fields = self._next[1].split("\t")
+                    self._held[fields[REF].upper(), fields[ALT].upper()] = fields
+                self._advance()
+        return self._held
+
+    def _advance(self) -> None:
+        line = next(self._lines, None)
+        self._next = None if line is None else (int(line.split("\t", 2)[POS]), line)
+
+
+def _records(scored: pa.Table, calls: Mapping[str, Calls]) -> Iterator[list[str]]:
+    """The VCF fields of every row, in the table's order."""
     names = ("contig", "position", "ref", "alt", "callers", "cordon", "cordon_pass")
     columns = [scored[name].to_pylist() for name in names]
-    lines: dict[str, Lines] = {}
-    current = None
     for contig, position, ref, alt, callers, value, passes in zip(*columns, strict=True):
-        if contig != current:
-            current = contig
-            lines = {caller: _contig_lines(path, contig) for caller, path in calls.items()}
-        called = [caller for caller in calls if (position, ref, alt) in lines[caller]]
-        if sorted(called) != callers.split(";"):
+        found = {caller: held.at(contig, position).get((ref, alt)) for caller, held in calls.items()}
+        records = {caller: fields for caller, fields in found.items() if fields is not None}
+        if sorted(records) != callers.split(";"):
             raise UserError(
                 f"{contig}:{position} {ref}>{alt}: the variant table says that {callers} called it, the VCFs "
-                f"say {', '.join(sorted(called)) or 'none'}. Give the VCFs that the table was made from."
+                f"say {', '.join(sorted(records)) or 'none'}. Give the VCFs that the table was made from."
             )
-        base, *_ = records = [lines[caller][position, ref, alt] for caller in called]
-        yield _scored(base, dict(zip(called, records, strict=True)), callers, value, passes)
+        yield _scored(next(iter(records.values())), records, callers, value, passes)
 
 
 def _scored(
@@ -163,17 +200,9 @@ def _scored(
     return [*base[:FILTER], outcome, ";".join(info), *base[INFO + 1 :]]
 
 
-def _contig_lines(path: StrPath, contig: str) -> Lines:
-    """The fields of a normalised VCF's records on a contig, by position, ref and alt."""
-    with quiet(), pysam.TabixFile(os.fspath(path)) as file:
-        if contig not in file.contigs:
-            return {}
-        records = (line.split("\t") for line in file.fetch(contig))
-        return {(int(fields[POS]), fields[REF].upper(), fields[ALT].upper()): fields for fields in records}
-
-
-def _own_header(model: Scorer, calibration: Calibration, truth_sensitivity: str) -> list[str]:
+def _own_header(scoring: Scoring) -> list[str]:
     """The header lines that say what the scores are and what they cost."""
+    model, calibration, truth_sensitivity = scoring.model, scoring.calibration, scoring.truth_sensitivity
     facts: dict[str, object] = {"ModelHash": model.hash}
     stated = ("epsilon", "scope", "delta", "unit", "mechanism", "adjacency", "accountant", "rounds", "sites")
     facts |= {name.capitalize(): model.privacy[name] for name in stated if name in model.privacy}

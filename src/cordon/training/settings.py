@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from cordon.errors import UserError
-from cordon.privacy.accountants import GAUSSIAN, Event
+from cordon.privacy.events import GAUSSIAN, Event
 
 CLIPPINGS = ("fixed", "adaptive")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from cordon.arrays import Singles
 from cordon.errors import UserError
 from cordon.privacy.grouping import UNITS, other_ids
 
@@ -59,6 +60,16 @@ class Units:
 
         Raises UserError for another ``unit``, or where no row is labelled.
         """
+        names = tuple(sorted(set(patients)))
+        places = {name: place for place, name in enumerate(names)}
+        whose = np.fromiter((places[name] for name in patients), np.int64, len(labels))
+        return cls._grouped(features, labels, names, whose, unit)
+
+    @classmethod
+    def _grouped(
+        cls, features: Rows, labels: Singles, names: tuple[str, ...], whose: npt.NDArray[np.int64], unit: str
+    ) -> Units:
+        """`group`, of rows that are each of the patient ``names[whose]``; rows in order are not copied."""
         if len(labels) == 0:
             raise UserError(
                 "no labelled variants to train on. Give truth_vcf and confident_bed for the site's "
@@ -66,14 +77,13 @@ class Units:
             )
         if unit not in UNITS:
             raise UserError(f"no privacy unit is called {unit!r}. Choose one of: {', '.join(UNITS)}.")
-        names = tuple(sorted(set(patients)))
-        places = {name: place for place, name in enumerate(names)}
-        whose = np.fromiter((places[name] for name in patients), np.int64, len(labels))
         codes = whose if unit == "patient" else np.arange(len(labels))
         owners = np.arange(len(names)) if unit == "patient" else whose
-        order = np.argsort(codes, kind="stable")
         offsets = np.concatenate([[0], np.cumsum(np.bincount(codes))])
-        return cls(features.take(order, 0), labels[order], offsets, unit, names, owners)
+        if (np.diff(codes) < 0).any():
+            order = np.argsort(codes, kind="stable")
+            features, labels = features.take(order, 0), labels[order]
+        return cls(features, labels, offsets, unit, names, owners)
 
     @classmethod
     def read(
@@ -86,9 +96,8 @@ class Units:
         """
         from cordon.training.rows import read_rows
 
-        features, labels, patients = read_rows(paths, architecture)
         ids = one_id or {}
-        units = cls.group(features, labels, [ids.get(patient, patient) for patient in patients], unit=unit)
+        units = cls._grouped(*read_rows(paths, architecture, ids), unit)
         return replace(units, also=other_ids(ids))
 
     def of(self, patients: Collection[str]) -> Units:

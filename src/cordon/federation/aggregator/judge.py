@@ -24,7 +24,9 @@ from cordon.federation.plan import Plan, Site, identity
 from cordon.ledger.log import ChainedLog
 from cordon.ledger.spending import ACCEPTED, ASKED, DECISION, MISSING, QUARANTINED, behind, charged
 from cordon.model.architectures import Parameters, check_parameters
-from cordon.privacy.accountants import LIFETIME, Event, epsilon_pld, epsilon_rdp, mechanism_of, statement
+from cordon.privacy.accountants import epsilon_pld, epsilon_rdp
+from cordon.privacy.events import Event, mechanism_of
+from cordon.privacy.guarantee import LIFETIME
 
 # What came of a site in a round: its reply, or the fault for which there is none (neither: silence).
 Answer = tuple[Reply | None, str]
@@ -164,8 +166,7 @@ class Auditor:
         epsilon = rdp if self._plan.accountant == "rdp" or pld is None else pld
         beyond = ""
         if epsilon > self._plan.budget:
-            unit, delta = self._plan.unit, self._plan.delta
-            beyond = statement(epsilon, unit=unit, delta=delta, mechanism=said, scope=LIFETIME)
+            beyond = self._plan.guarantee(LIFETIME, said).statement(epsilon)
         verdict, reason = self._verdict(site, round_number, reply, beyond, fault)
         if verdict == ACCEPTED:
             decision = self._measured(decision, site, update)

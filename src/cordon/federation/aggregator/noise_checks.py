@@ -24,7 +24,7 @@ import numpy as np
 
 from cordon.arrays import Floats
 from cordon.federation.plan import Plan
-from cordon.privacy.accountants import DEVIATIONS, LAPLACE
+from cordon.privacy.events import DEVIATIONS, LAPLACE
 from cordon.privacy.mechanisms import REACH
 
 # The rate at which each check refuses an honest update.

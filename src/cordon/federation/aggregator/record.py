@@ -7,7 +7,9 @@ from typing import Any
 
 from cordon.federation.plan import Plan
 from cordon.ledger.site import SiteLedger
-from cordon.privacy.accountants import epsilons, mechanism_of
+from cordon.privacy.accountants import epsilons
+from cordon.privacy.events import mechanism_of
+from cordon.privacy.guarantee import Guarantee
 from cordon.privacy.several_sites import at_more_sites
 
 
@@ -48,5 +50,5 @@ def spent_by(name: str, ledger: SiteLedger, plan: Plan) -> dict[str, Any]:
         "run_epsilon_pld": run_pld, "accountant": plan.accountant.upper(), "budget": ledger.epsilon,
         "unit": plan.unit, "delta": delta, "mechanism": mechanism, "run_mechanism": plan.mechanism,
         "adjacency": plan.adjacency,
-        "at_more_sites": at_more_sites(lifetime, unit=plan.unit, delta=delta, mechanism=mechanism),
+        "at_more_sites": at_more_sites(lifetime, Guarantee(plan.unit, delta, mechanism)),
     }  # fmt: skip

@@ -26,7 +26,8 @@ from cordon.ledger.spending import ACCEPTED, MISSING, QUARANTINED, behind, charg
 from cordon.model.architectures import Parameters
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
-from cordon.privacy.accountants import LIFETIME, mechanism_of, stated
+from cordon.privacy.events import mechanism_of
+from cordon.privacy.guarantee import LIFETIME
 from cordon.steps import duration
 from cordon.training.pretrain import PublicStart, chosen
 
@@ -298,10 +299,8 @@ class Aggregation:
         if not decisions:
             return ""
         most = max(decisions, key=lambda decision: decision.epsilon_rdp)
-        spent = stated(
-            most.epsilon_rdp, most.epsilon_pld, unit=self.plan.unit, delta=self.plan.delta,
-            mechanism=most.mechanism, scope=LIFETIME,
-        )  # fmt: skip
+        means = self.plan.guarantee(LIFETIME, most.mechanism)
+        spent = means.by_both(most.epsilon_rdp, most.epsilon_pld)
         return f"; at most {spent}, spent of a lifetime's {self.plan.budget:g}"
 
     def _close(self, exchange: Exchange, model: Model) -> None:

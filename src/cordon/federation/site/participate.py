@@ -24,8 +24,8 @@ from cordon.ledger.site import SiteLedger
 from cordon.model.architectures import build, check_parameters, width
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
-from cordon.privacy.accountants import LIFETIME, stated_of
 from cordon.privacy.grouping import Grouping, check_delta
+from cordon.privacy.guarantee import LIFETIME, composed_statement
 from cordon.steps import duration
 from cordon.training.dpsgd import train
 from cordon.training.units import Units
@@ -206,7 +206,7 @@ class Participant:
     def _spent(self, plan: Plan) -> str:
         """What whoever spent most of the site's budget spent: at the budget's delta, which may be another."""
         events = self._ledger.most_spent()
-        return stated_of(events, unit=plan.unit, delta=self._ledger.delta, scope=LIFETIME)
+        return composed_statement(events, unit=plan.unit, delta=self._ledger.delta, scope=LIFETIME)
 
     def _provenance(self, plan: Plan) -> Provenance:
         """What trains here, and what checks of it found."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cordon.calls.callers import CALLERS
+from cordon.privacy.guarantee import Guarantee
 from cordon.report.figures.vega import DASHES, PALETTE, SOLID, Style, short
-from cordon.report.sources import Guarantee
 
 NAMES = {
     "haplotypecaller": "HaplotypeCaller",

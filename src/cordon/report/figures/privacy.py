@@ -9,7 +9,7 @@ from decimal import ROUND_CEILING
 from importlib.resources import files
 from typing import Any
 
-from cordon.privacy.accountants import three_digits
+from cordon.privacy.guarantee import Guarantee, three_digits
 from cordon.privacy.tradeoff import FPR, percent
 from cordon.report.figures.names import beside
 from cordon.report.figures.vega import (
@@ -28,7 +28,7 @@ from cordon.report.figures.vega import (
     tooltip,
 )
 from cordon.report.risks import Scope
-from cordon.report.sources import Federation, Guarantee
+from cordon.report.sources import Federation
 
 
 def epsilon(federation: Federation) -> Figure | None:
