@@ -20,7 +20,7 @@ from cordon.arrays import Floats
 from cordon.privacy.events import GAUSSIAN
 from cordon.privacy.guarantee import Guarantee
 from cordon.privacy.mechanisms import Randomness
-from cordon.scoring.calibrate import Calibration, calibrate, uncalibrated
+from cordon.scoring.calibrate import Alleles, Calibration, Curve, calibrate, for_both, uncalibrated
 from cordon.scoring.private_calibration import Settings, estimate, noisy, sums
 
 TESTED = 2_000
@@ -42,7 +42,8 @@ def private(scores: Floats, labels: NDArray[np.int8], rows: int, settings: Setti
     noise = settings.event.noise_multiplier
     found = estimate(noisy(sums(scores, labels, owners, settings), noise, Randomness()), noise, settings)
     thresholds = {settings.sensitivity: found["threshold"]}
-    return Calibration(found["slope"], found["intercept"], thresholds, "private", "a", found["reason"])
+    curve = Curve.line(found["slope"], found["intercept"])
+    return for_both(curve, thresholds, "private", "a", reason=found["reason"])
 
 
 def judged(
@@ -51,7 +52,7 @@ def judged(
     """Log-loss (nats a row) and share of the real alleles kept, each median, 5 % and 95 % of ``found``."""
     losses, kept, fitted = [], [], []
     for item in found:
-        odds = item.apply(scores)
+        odds = item.apply(scores, np.zeros(len(scores), np.bool_))
         losses.append(float(np.mean(np.logaddexp(0.0, odds) - labels * odds)))
         fitted.append(item.fitted)
         kept.append(float((odds[labels == 1] >= item.threshold(sensitivity)).mean()))
@@ -82,7 +83,7 @@ def main(
     made: dict[str, dict[str, object]] = {"none": judged([uncalibrated("none", "a")], *held_out, sensitivity)}
     for count in map(int, patients.split(",")):
         cohorts = [drawn(random, count, rows) for _ in range(repeats)]
-        exact = [calibrate(*cohort, "a") for cohort in cohorts]
+        exact = [calibrate(Alleles(*cohort, np.zeros(len(cohort[0]), np.bool_)), "a") for cohort in cohorts]
         made[f"{count} patients, exact"] = judged(exact, *held_out, sensitivity)
         for epsilon in map(float, epsilons.split(",")):
             settings = Settings(unit, epsilon, delta, "rdp", 1, "warn", sensitivity, rows)

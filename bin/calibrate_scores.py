@@ -13,7 +13,7 @@ from cordon.console.progress import shown, telling
 from cordon.errors import UserError
 from cordon.privacy.accountants import ACCOUNTANTS
 from cordon.privacy.grouping import UNITS
-from cordon.scoring.calibrate import MODES, NONE, SITE, calibrate_tables, uncalibrated, write_calibration
+from cordon.scoring.calibrate import MODES, NONE, SITE, Alleles, calibrate, uncalibrated, write_calibration
 from cordon.variants.same_person import MERGE, WARN, same_people
 from cordon.variants.table import LABELLED, VARIANTS, for_model, inputs, read_batches, rows_of
 
@@ -89,17 +89,20 @@ def main(
     scorer = models.load(Path(model_path))
     schema = for_model(LABELLED, scorer.architecture)
 
-    def tables() -> Iterator[tuple]:  # type: ignore[type-arg]
+    def tables() -> Iterator[pa.Table]:
         with shown("scoring labelled alleles", sum(map(rows_of, variants)), "alleles") as tick:
             for path in variants:
-                for batch in read_batches(path, schema, tick):
-                    labels, patients = batch["label"].to_pylist(), batch["patient"].to_pylist()
-                    yield inputs(batch, scorer.architecture), labels, patients
+                yield from read_batches(path, schema, tick)
+
+    def by_patient() -> Iterator[tuple]:  # type: ignore[type-arg]
+        for batch in tables():
+            labels, patients = batch["label"].to_pylist(), batch["patient"].to_pylist()
+            yield inputs(batch, scorer.architecture), labels, patients
 
     if mode == NONE:
         calibration = uncalibrated(NONE, site)
     elif mode == SITE:
-        calibration = calibrate_tables(scorer, (table[:2] for table in tables()), site)
+        calibration = calibrate(Alleles.of(scorer, tables()), site)
     else:
         from cordon.federation.plan import find_site
         from cordon.ledger.site import SiteLedger
@@ -130,7 +133,7 @@ def main(
                 batches = (batch for path in variants for batch in read_batches(path, named))
                 patients = {name for batch in batches for name in batch["patient"].to_pylist()}
                 calibration = calibrate_privately(
-                    scorer, tables, site, settings, ledger, sorted(patients), declared_patients=declared,
+                    scorer, by_patient, site, settings, ledger, sorted(patients), declared_patients=declared,
                     one_id=ids, say=tell.say,
                 )  # fmt: skip
         else:
@@ -140,10 +143,9 @@ def main(
         what = "no threshold was fitted" if calibration.calibrated else "not calibrated"
         click.echo(f"warning: {what}: {calibration.reason}", err=True)
     rows = "" if calibration.rows is None else f" from {calibration.rows} labelled alleles"
-    told = (
-        f"site {site}: slope {calibration.slope:.3g}, intercept {calibration.intercept:.3g}{rows} "
-        f"(calibration: {calibration.origin})"
-    )
+    curves = calibration.curves
+    drawn = "; ".join(f"{kind}: {curve}" for kind, curve in curves.items())
+    told = f"site {site}: {drawn}{rows} (calibration: {calibration.origin})"
     return Facts({"site": site} | asdict(calibration) | {"origin": calibration.origin}, [told])
 
 

@@ -9,6 +9,7 @@ from cordon.console.commands import EXISTING, FOLDER, Facts, command, each
 from cordon.console.progress import shown
 from cordon.scoring.calibrate import read_calibration
 from cordon.scoring.score import Scoring, read_samples, score_sample
+from cordon.variants.strata import GUARDED, strata_named
 
 
 @command()
@@ -26,6 +27,11 @@ from cordon.scoring.score import Scoring, read_samples, score_sample
     "--truth_sensitivity", type=float, default=0.99, show_default=True, help="Share of real alleles to keep."
 )
 @click.option(
+    "--protect",
+    default="",
+    help=f"Strata that keep that share for themselves, with commas between: {', '.join(GUARDED)}.",
+)
+@click.option(
     "--outdir",
     type=FOLDER,
     default=".",
@@ -37,13 +43,17 @@ def main(
     samples: str,
     reference: str,
     truth_sensitivity: float,
+    protect: str,
     outdir: str,
 ) -> Facts:
     """Score samples' candidates with a released model and write each sample's as a filtered VCF."""
     from cordon.model import released as models
 
     model, calibration = models.load(Path(model_path)), read_calibration(calibration_path)
-    scoring = Scoring(model, calibration, f"{truth_sensitivity:g}")
+    protected = strata_named(protect)
+    scoring = Scoring(model, calibration, f"{truth_sensitivity:g}", protected)
+    for price in calibration.price(scoring.truth_sensitivity, protected):
+        click.echo(price, err=True)
     told = []
     for one in read_samples(Path(samples)):
         passing, rows = score_sample(one, scoring, reference=reference, outdir=Path(outdir), steps=shown)

@@ -271,8 +271,8 @@ def test_the_steps_of_a_run_say_the_same_in_lines_and_in_json(lab: Lab, both: Ca
     both("label_variants", f"{line} --output {folder}/l.parquet")
     by = f"--model {folder}/model.safetensors"
     line = f"{by} --variants {folder}/l.parquet --site a --output {folder}/c.json"
-    got = both("calibrate_scores", line, "thresholds", "slope", "margin", "cost")
-    assert (got["rows"], got["slope"], got["reason"]) == (1, 1.0, "site a has only real alleles")
+    got = both("calibrate_scores", line, "thresholds", "curves", "margin", "cost")
+    assert (got["rows"], got["curves"]["SNV"]["a"], got["reason"]) == (1, 1.0, "site a has only real alleles")
     sheet = lab.text("s.csv", f"sample,variants,calls\ns1,{folder}/l.parquet,{calls.split()[1]}\n")
     line = f"{by} --calibration {folder}/c.json --samples {sheet} --reference {folder}/ref/reference.fasta"
     got = both("score_variants", f"{line} --outdir {folder}/scored")

@@ -16,7 +16,7 @@ from cordon.privacy.clipping import Clip, PrivateMean
 from cordon.privacy.events import GAUSSIAN, LAPLACE, NORMS
 from cordon.privacy.gradients import Block, HookedGradients, refuse_mixing_layers, unit_gradients
 from cordon.privacy.mechanisms import Randomness
-from cordon.scoring.calibrate import calibrate_tables, uncalibrated
+from cordon.scoring.calibrate import Alleles, calibrate, uncalibrated
 from cordon.scoring.score import Scoring
 from cordon.training.dpsgd import train
 from cordon.training.pretrain import fit, pretrain
@@ -211,7 +211,7 @@ def test_a_public_start_a_calibration_and_scores_come_of_tables_with_images(tmp_
         write_table(table(*signal(100, seed)), tmp_path / f"{name}.parquet")
     model = pretrain([tmp_path / "public.parquet"], CNN)
     own = read_table(tmp_path / "own.parquet", for_model(LABELLED, CNN))
-    calibration = calibrate_tables(model, [(inputs(own, CNN), own["label"].to_pylist())], "a")
+    calibration = calibrate(Alleles.of(model, [own]), "a")
     assert (calibration.mode, calibration.site, calibration.fitted) == ("site", "a", True)
     scored = pa.concat_tables(Scoring(model, calibration, "0.9").batches(tmp_path / "own.parquet"))
     assert PILEUP.name not in scored.schema.names

@@ -26,6 +26,7 @@ from cordon.privacy.guarantee import ADJACENCY, LIFETIME
 from cordon.scoring.calibrate import calibrate, write_calibration
 from cordon.simulation import CohortPlan, simulate_cohort
 from cordon.variants.features import FEATURES
+from scoring_lab import snvs
 
 pytestmark = pytest.mark.pipeline
 
@@ -74,7 +75,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = np.random.default_rng(1)
     labels = source.integers(0, 2, 400).astype(np.int8)
     write_calibration(
-        calibrate(labels + source.normal(size=400), labels, "north"), folder / "calibration.json"
+        calibrate(snvs(labels + source.normal(size=400), labels), "north"), folder / "calibration.json"
     )
     here = partial(os.path.join, folder)
     reference, bam = here("reference.fasta"), here("reads.bam")

@@ -10,6 +10,7 @@ from typing import Any
 from cordon.federation.messages import DECLARATION, TRAINED, UPDATE_KEYS
 from cordon.privacy.events import Event
 from cordon.report.sources import PUBLIC, Federation, SiteRound, Sources
+from cordon.variants.strata import KINDS
 from report_lab import (
     LEDGER,
     TRACE,
@@ -45,7 +46,8 @@ def given(**changed: Any) -> dict[str, Any]:
         "federation": federation(), "ledger": LEDGER, "certificate": certificate(), "trace": TRACE,
         "evaluation": evaluation(), "callset": callset(), "versions": VERSIONS,
         "calibration": {
-            "slope": 1.0, "intercept": 0.0, "thresholds": {"0.99": -1.441}, "mode": "site",
+            "curves": {kind: {"a": 1.0, "b": 1.0, "c": 0.0} for kind in KINDS},
+            "thresholds": {kind: {"0.99": -1.441} for kind in KINDS}, "mode": "site",
             "site": "north-secret",
         },
         "parameters": {
@@ -76,7 +78,7 @@ def test_it_is_the_same_whatever_the_site_holds(tmp_path: Path) -> None:
             callset=calls,
             trace=TRACE.replace("1500", "99999"),
             versions='"P":\n    tool: 9.9\n',
-            calibration=given()["calibration"] | {"slope": 0.5, "thresholds": {"0.9": -2.5}},
+            calibration=given()["calibration"] | {"thresholds": {kind: {"0.9": -2.5} for kind in KINDS}},
             parameters={
                 "input": "elsewhere.csv",
                 "aggregator_evidence": "emulator",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cordon.scoring.calibrate import Calibration
+from cordon.scoring.calibrate import Curve, for_both
 from report_lab import (
     STRATA,
     Page,
@@ -129,7 +129,7 @@ def calibration(**changes: Any) -> dict[str, Any]:
         "adjacency": "add or remove one unit", "accountant": "PLD", "sites_per_patient": 2,
         "spent_by_site": 4.125, "spent_mechanism": "Poisson-sampled Gaussian and Poisson-sampled Laplace",
     }  # fmt: skip
-    whole = Calibration(0.75, 0.125, {"0.99": -1.5}, "private", "north", margin=0.0123, cost=cost)
+    whole = for_both(Curve.line(0.75, 0.125), {"0.99": -1.5}, "private", "north", margin=0.0123, cost=cost)
     return asdict(whole) | changes
 
 
@@ -143,7 +143,8 @@ def test_exact_calibrations_are_told_to_be_not_private(tmp_path: Path) -> None:
     told = page(tmp_path, parameters=SCORED, calibration=exact)
     row = told.table("Calibration of each site")["north"]
     assert row[0] == "exact figures of site north's labelled samples, not private"
-    assert row[1:3] == ["0.750", "0.125"]
+    assert row[1:3] == ["a 0.75, b 0.75, c 0.125"] * 2
+    assert row[4] == "–"
     assert row[3].startswith(
         "-1.5, the threshold that keeps 0.99 of the real alleles, among those of site nor"
     )
@@ -166,9 +167,7 @@ def test_private_calibrations_are_told_with_cost_noise_and_what_the_ledger_holds
 
 
 def test_scores_without_calibration_promise_no_share(tmp_path: Path) -> None:
-    none = calibration(
-        mode="none", cost={}, margin=None, slope=1.0, intercept=0.0, thresholds={"0.99": -4.595}
-    )
+    none = calibration(mode="none", cost={}, margin=None)
     told = page(tmp_path, parameters=SCORED, calibration=none)
     row = told.table("Calibration of each site")["north"]
     assert row[0] == "none (the model's own scores)"

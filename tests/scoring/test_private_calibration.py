@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +37,7 @@ from cordon.scoring.private_calibration import (
     noisy,
     sums,
 )
-from cordon.scoring.score import _own_header
+from cordon.scoring.score import Scoring, _own_header
 from cordon.variants.features import FEATURES
 from cordon.variants.same_person import MERGE, WARN
 from cordon.variants.table import LABELLED, write_table
@@ -183,12 +183,14 @@ def test_the_ledger_composes_it_with_all_that_was_spent(tmp_path):
 def test_what_is_fitted_keeps_its_promise(tmp_path):
     found = privately(Fake(), lambda: tables(400), ASKED, ledger(tmp_path))
     scores, labels, _ = drawn(400, seed=9)
-    kept = (found.apply(scores[labels == 1]) >= found.threshold("0.99")).mean()
+    kept = (found.curves["SNV"](scores[labels == 1]) >= found.threshold("0.99")).mean()
     # The margin is two deviations; grid and other patients add their own.
     assert 0 < found.margin < 0.01
     assert kept == pytest.approx(0.99, abs=2.5 * found.margin + 0.003)
-    assert found.slope == pytest.approx(0.7, abs=0.2)
-    assert found.intercept == pytest.approx(0.8, abs=0.3)
+    assert found.curves["SNV"] == found.curves["indel"]
+    slope, same, intercept = astuple(found.curves["SNV"])
+    assert slope == same == pytest.approx(0.7, abs=0.2)
+    assert intercept == pytest.approx(0.8, abs=0.3)
     assert (found.rows, found.fitted) == (None, True)
 
 
@@ -210,7 +212,8 @@ def test_without_noise_the_estimate_is_the_exact_one_to_a_bin(unit, sensitivity)
 def test_few_patients_get_a_fixed_threshold_that_promises_nothing(tmp_path):
     found = privately(Fake(), lambda: tables(2), ASKED, ledger(tmp_path))
     assert (found.fitted, found.calibrated, found.margin) == (False, True, None)
-    assert found.thresholds == {"0.99": pytest.approx(math.log(0.01 / 0.99))}
+    fixed = {"0.99": pytest.approx(math.log(0.01 / 0.99))}
+    assert found.thresholds == {"SNV": fixed, "indel": fixed}
     assert "promises no share of the real alleles" in found.rule("0.99")
     assert found.origin.startswith(
         "private figures of site a's labelled samples, at epsilon 1 (unit: one pat"
@@ -314,7 +317,7 @@ def test_whoever_is_at_several_sites_is_within_epsilon_at_all_of_them_together(t
     assert (event.noise_multiplier, event.sites) == (found.cost["noise_multiplier"], 2)
     assert found.cost["spent_by_site"] == pytest.approx(at_both)
     assert found.stated.endswith(", by RDP, of a person at up to 2 sites")
-    (header, *_) = _own_header(Fake(), found, "0.99")
+    (header, *_) = _own_header(Scoring(Fake(), found, "0.99"))
     assert "CalibrationEpsilon=1.0," in header
     assert "CalibrationSitesPerPatient=2," in header
 
@@ -455,7 +458,8 @@ def test_without_calibration_no_patient_moves_anything(tmp_path, command, labell
     whole = calibrated(command, tmp_path, model, paths, "--mode", "none")
     assert calibrated(command, tmp_path, model, paths[1:], "--mode", "none") == whole
     assert calibrated(command, tmp_path, model, [], "--mode", "none") == whole
-    assert (whole["slope"], whole["intercept"], whole["rows"]) == (1.0, 0.0, None)
+    assert whole["curves"] == {kind: {"a": 1.0, "b": 1.0, "c": 0.0} for kind in ("SNV", "indel")}
+    assert whole["rows"] is None
     # By the default, one patient less moves all of them.
     exact = calibrated(command, tmp_path, model, paths)
     assert calibrated(command, tmp_path, model, paths[1:])["thresholds"] != exact["thresholds"]

@@ -16,10 +16,11 @@ from cordon.errors import InputProblems, UserError
 from cordon.model.architectures import PRIOR_LOG_ODDS
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
-from cordon.scoring.calibrate import Calibration, calibrate, uncalibrated
+from cordon.scoring.calibrate import Calibration, Curve, calibrate, for_both, uncalibrated
 from cordon.scoring.score import Sample, Scoring, read_samples, score_sample
 from cordon.variants.features import FEATURES
 from cordon.variants.table import LABELLED, VARIANTS, read_table, write_table
+from scoring_lab import snvs
 
 
 class Fake:
@@ -88,12 +89,12 @@ def called(lab):
     return calls, pa.Table.from_pylist(rows, schema=VARIANTS)
 
 
-def write(lab, called, calibration, truth_sensitivity="0.9", model=None, calls=None, sample="s1"):
+def write(lab, called, calibration, truth_sensitivity="0.9", protected=()):
     """Score the alleles; returns how many pass."""
     given, table = called
     write_table(table, lab.folder / "v.parquet")
-    one = Sample(sample, lab.folder / "v.parquet", given if calls is None else calls)
-    scoring = Scoring(model or Fake(), calibration, truth_sensitivity)
+    one = Sample("s1", lab.folder / "v.parquet", given)
+    scoring = Scoring(Fake(), calibration, truth_sensitivity, protected)
     return score_sample(one, scoring, reference=lab.reference, outdir=lab.folder)[0]
 
 
@@ -114,12 +115,47 @@ def test_every_candidate_is_a_record_with_its_own_fields_kept(lab, called):
 
 
 def test_the_threshold_of_the_sensitivity_asked_for_filters(lab, called):
-    calibration = calibrate(np.array([2.0, -1.0, 0.25, -3.0]), np.array([1, 0, 0, 0], dtype=np.int8), "a")
+    calibration = calibrate(snvs(np.array([2.0, -1.0, 0.25, -3.0]), np.array([1, 0, 0, 0])), "a")
     assert write(lab, called, calibration) == 1
     with pysam.VariantFile(str(lab.folder / "s1.scored.vcf.gz")) as file:
         assert [list(record.filter) for record in file] == [["PASS"], ["CORDONLowScore"], ["CORDONLowScore"]]
     with pytest.raises(UserError, match=r"truth sensitivity of 0\.5. Choose one of 0\.9"):
         write(lab, called, calibration, truth_sensitivity="0.5")
+
+
+def test_an_allele_that_its_stratum_would_keep_is_for_review_or_passes_where_that_is_protected(
+    lab, called, command
+):
+    """The second allele scores -1, below its kind's threshold and above that of low balance."""
+    calls, table = called
+    rows = table.to_pylist()
+    for row, fraction in zip(rows, (0.0, -1.5, -1.5), strict=True):
+        row |= {"zygosity": "heterozygous", "f_alt_fraction": fraction}
+    at = {"SNV": {"0.9": 1.0}, "indel": {"0.9": 3.0}, "low_balance": {"0.9": -1.0}}
+    line, more = Curve.line(1.0, 0.0), {"low_balance": {"0.9": 7}}
+    calibration = Calibration({"SNV": line, "indel": line}, at, "site", "a", rows=9, let_through=more)
+    given = calls, pa.Table.from_pylist(rows, schema=VARIANTS)
+
+    def filters():
+        with pysam.VariantFile(str(lab.folder / "s1.scored.vcf.gz")) as file:
+            header = {name: file.header.filters[name].description for name in file.header.filters}
+            return [list(record.filter) for record in file], header
+
+    assert write(lab, given, calibration) == 1
+    found, header = filters()
+    assert found == [["PASS"], ["CORDONReview"], ["CORDONReview"]]
+    assert header["CORDONReview"].endswith(
+        "0.9 of the real alleles of a stratum lie that the allele is in: low_balance from -1"
+    )
+    assert "CORDON below 1 (SNVs) or 3 (indels), the thresholds that keep 0.9" in header["CORDONLowScore"]
+    table = pq.read_table(lab.folder / "s1.scored.parquet")
+    assert (table["cordon_pass"].to_pylist(), table["cordon_review"].to_pylist()) == (
+        [True, False, False], [False, True, True],
+    )  # fmt: skip
+    assert write(lab, given, calibration, protected=("low_balance",)) == 3
+    found, header = filters()
+    assert found == [["PASS"]] * 3
+    assert header["CORDONLowScore"].endswith("; alleles pass by these strata, too: low_balance")
 
 
 def test_the_header_says_what_the_scores_are_and_cost(lab, called):
@@ -136,7 +172,8 @@ def test_the_header_says_what_the_scores_are_and_cost(lab, called):
         r'Mechanism="Gaussian, called \"DP-SGD\""',
         'CalibrationMode="none"',
         """Calibration="none (the model's own scores)",""",
-        'Threshold="-2.19722"',
+        'CalibrationSnv="a 1, b 1, c 0"',
+        'ThresholdSnv="-2.19722",ThresholdIndel="-2.19722"',
     ):
         assert part in line
     assert "##source=HaplotypeCaller" in header
@@ -152,13 +189,13 @@ def words_of(lab, called, calibration):
 
 
 def test_exact_figures_are_told_to_be_not_private(lab, called):
-    fitted = calibrate(np.array([2.0, -1.0, 0.25, -3.0]), np.array([1, 0, 0, 0], dtype=np.int8), "a")
+    fitted = calibrate(snvs(np.array([2.0, -1.0, 0.25, -3.0]), np.array([1, 0, 0, 0])), "a")
     model, filtered, score = words_of(lab, called, fitted)
     said = "exact figures of site a's labelled samples, not private"
     assert (model["CalibrationMode"], model["Calibration"].strip('"')) == ('"site"', said)
     assert model["TruthSensitivity"] == '"0.9"'
     assert filtered == (
-        f"CORDON below {fitted.thresholds['0.9']:.6g}, the threshold that keeps 0.9 of the real alleles, "
+        f"CORDON below {fitted.threshold('0.9'):.6g}, the threshold that keeps 0.9 of the real alleles, "
         f"among those of site a's labelled samples (calibration: {said})"
     )
     assert score.startswith("Calibrated natural-log odds")
@@ -181,7 +218,7 @@ def test_private_figures_are_told_with_their_cost_and_noise(lab, called):
         "unit": "patient", "epsilon": 0.5, "delta": 1e-5, "mechanism": "Poisson-sampled Gaussian",
         "adjacency": "add or remove one unit", "accountant": "RDP", "sites_per_patient": 1,
     }  # fmt: skip
-    private = Calibration(1.5, -0.25, {"0.9": -0.5}, "private", "a", margin=0.0123, cost=cost)
+    private = for_both(Curve.line(1.5, -0.25), {"0.9": -0.5}, "private", "a", margin=0.0123, cost=cost)
     model, filtered, score = words_of(lab, called, private)
     stated = (
         "epsilon 0.5 (unit: one patient; delta 1e-05; Poisson-sampled Gaussian; adjacency: add or remove one "

@@ -114,6 +114,7 @@ def table(rows: list[tuple[str, str, float | None, str, str]]) -> pa.Table:
             "variant_type": variant_types(refs, alts).tolist(),
             "allele_frequency": pa.array(shares, pa.float32()),
             "zygosity": zygosities,
+            "f_alt_fraction": pa.array([-1.5, 0.0, -1.5][: len(rows)], pa.float32()),
             "context": around,
             "callers": ["", "other;deepvariant", "deepvariant"][: len(rows)],
         }
@@ -138,6 +139,7 @@ def test_strata_of_a_table_name_only_what_is_there() -> None:
         ("frequency", "absent or below 0.01 %", [0]),
         ("frequency", "1-5 %", [1]),
         ("zygosity", "homozygous", [2]),
+        ("balance", "heterozygous, few reads", [0]),
         ("size", "1 bp", [2]),
         ("size", "2-5 bp", [1]),
         ("context", "homopolymer", [1]),

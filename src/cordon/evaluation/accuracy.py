@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,8 @@ def reliability(real: Bools, log_odds: Floats) -> dict[str, Any]:
     """How well natural ``log_odds`` [n] agree, as probabilities, with what is real [n].
 
     ``bins`` part the probabilities into tenths: in each, the mean stated probability and the share that is
-    real. ``ece`` is the mean distance between the two, weighted by alleles (Naeini et al. 2015), ``brier``
-    the mean squared distance of each probability from its label (Brier 1950).
+    real, with its 95 % interval. ``ece`` is the mean distance between the two, weighted by alleles (Naeini
+    et al. 2015), ``brier`` the mean squared distance of each probability from its label (Brier 1950).
     """
     from scipy.special import expit
 
@@ -67,6 +68,7 @@ def reliability(real: Bools, log_odds: Floats) -> dict[str, Any]:
             "alleles": int(rows.sum()),
             "stated": round(float(stated[rows].mean()), 6),
             "real": round(float(real[rows].mean()), 6),
+            **wilson(int(real[rows].sum()), int(rows.sum())),
         }
         for index in range(RELIABILITY_BINS)
         if (rows := place == index).any()
@@ -75,6 +77,14 @@ def reliability(real: Bools, log_odds: Floats) -> dict[str, Any]:
     return {
         "bins": bins, "ece": round(error, 6), "brier": round(float(np.square(stated - real).mean()), 6),
     }  # fmt: skip
+
+
+def wilson(count: int, of: int) -> dict[str, float]:
+    """``real_low`` and ``real_high``: a share's 95 % interval (Wilson 1927)."""
+    z = 1.959964
+    middle, spread = count + z * z / 2, z * math.sqrt(count * (of - count) / of + z * z / 4)
+    low, high = ((middle + sign * spread) / (of + z * z) for sign in (-1, 1))
+    return {"real_low": round(max(0.0, low), 6), "real_high": round(min(1.0, high), 6)}
 
 
 def _thin(x: Floats, y: Floats) -> tuple[list[float], list[float]]:

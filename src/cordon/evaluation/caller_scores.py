@@ -32,7 +32,7 @@ def caller_scores(table: pa.Table) -> dict[str, Floats]:
 
 def filters(table: pa.Table) -> dict[str, Bools]:
     """What each filter keeps [n]: the union of all callers, each caller without and with its own filter,
-    and Cordon's PASS where the table has ``cordon_pass``.
+    and where the table has them Cordon's PASS, and PASS or review.
     """
     kept = {"no filter": np.ones(table.num_rows, dtype=np.bool_)}
     for caller in _callers(table):
@@ -40,6 +40,8 @@ def filters(table: pa.Table) -> dict[str, Bools]:
         kept[caller] = _called(table, caller) & _bools(table, f"{caller}_pass")
     if "cordon_pass" in table.schema.names:
         kept["cordon"] = _bools(table, "cordon_pass")
+    if "cordon_review" in table.schema.names:
+        kept["cordon review"] = kept["cordon"] | _bools(table, "cordon_review")
     return kept
 
 

@@ -52,7 +52,8 @@ class HeldOut:
 def read_held_out(paths: Sequence[Path]) -> HeldOut:
     """Read labelled tables with their scores (Parquet) and keep the rows that have a label.
 
-    A table is one of ``tables.LABELLED`` with ``cordon`` (float64) and optionally ``cordon_pass`` (bool).
+    A table is one of ``tables.LABELLED`` with ``cordon`` (float64) and optionally ``cordon_pass`` and
+    ``cordon_review`` (bool).
     Raises UserError for a file that is no such table and when no labelled allele is left, InputProblems
     for tables that disagree with each other or hold alleles without a score.
     """
@@ -152,9 +153,11 @@ def _read(path: Path) -> pa.Table:
         names = pq.read_schema(path).names
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file ({error}). Score the sample again.") from error
-    schema = without_features(LABELLED).append(pa.field("cordon", pa.float64()))
-    if "cordon_pass" in names:
-        schema = schema.append(pa.field("cordon_pass", pa.bool_()))
+    schema = without_features(LABELLED).append(LABELLED.field("f_alt_fraction"))
+    schema = schema.append(pa.field("cordon", pa.float64()))
+    for name in ("cordon_pass", "cordon_review"):
+        if name in names:
+            schema = schema.append(pa.field(name, pa.bool_()))
     return read_table(path, schema)
 
 

@@ -34,8 +34,10 @@ from cordon.privacy.noise_calibration import calibrate_noise
 from cordon.scoring.calibrate import (
     PRIVATE,
     Calibration,
+    Curve,
     Scorer,
     fixed_threshold,
+    for_both,
     raw_scores,
     stated_cost,
     uncalibrated,
@@ -172,8 +174,8 @@ def calibrate_privately(
     spent = {"spent_by_site": ledger.spent(), "spent_mechanism": mechanism_of(ledger.most_spent())}
     cost = settings.cost | spent
     thresholds = {settings.sensitivity: found["threshold"]}
-    slope, intercept, margin = found["slope"], found["intercept"], found["margin"]
-    return Calibration(slope, intercept, thresholds, PRIVATE, site, found["reason"], margin=margin, cost=cost)
+    curve, about = Curve.line(found["slope"], found["intercept"]), {"margin": found["margin"], "cost": cost}
+    return for_both(curve, thresholds, PRIVATE, site, reason=found["reason"], **about)
 
 
 def without_samples(site: str) -> Calibration:

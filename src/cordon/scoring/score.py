@@ -22,12 +22,19 @@ from cordon.genome.reference import read_fai
 from cordon.genome.samtools import index, quiet
 from cordon.scoring.calibrate import ONE_CALIBRATION, Calibration, Scorer, raw_scores
 from cordon.steps import Steps, Tick, silent
+from cordon.variants.strata import KINDS, guarded, indels
 from cordon.variants.table import PILEUP, for_model, inputs, read_batches, rows_of, schema_of, write_batches
 
 # The fields of records at one position, by ref and alt.
 Alleles = dict[tuple[str, str], list[str]]
 
-LOW_SCORE = "CORDONLowScore"
+LOW_SCORE, REVIEW = "CORDONLowScore", "CORDONReview"
+# What scoring appends to a table.
+SCORED = (
+    pa.field("cordon", pa.float64(), nullable=False),
+    pa.field("cordon_pass", pa.bool_(), nullable=False),
+    pa.field("cordon_review", pa.bool_(), nullable=False),
+)
 CHROM, POS, ID, REF, ALT, QUAL, FILTER, INFO = range(8)
 
 
@@ -68,23 +75,31 @@ def read_samples(path: Path) -> list[Sample]:
 
 @dataclass(frozen=True)
 class Scoring:
-    """What alleles are scored and filtered by: a model, a calibration, and the sensitivity asked for."""
+    """What alleles are scored and filtered by: a model, a calibration, and the sensitivity asked for.
+
+    Strata of `cordon.variants.strata.GUARDED` that are ``protected`` keep that sensitivity for themselves.
+    """
 
     model: Scorer
     calibration: Calibration
     truth_sensitivity: str
+    protected: tuple[str, ...] = ()
 
     def table(self, table: pa.Table) -> pa.Table:
-        """The table with ``cordon``, float64 log-odds (nats) that the allele is real, and ``cordon_pass``.
+        """The table with ``cordon``, float64 log-odds (nats) that the allele is real, and what became of it:
+        ``cordon_pass`` and, of the others, ``cordon_review`` (`Calibration.decide`).
 
-        Images are left out. An allele passes from the threshold of the sensitivity on; UserError where there
-        is none.
+        Images are left out. UserError where the calibration has no threshold for the sensitivity.
         """
-        values = self.calibration.apply(raw_scores(self.model, inputs(table, self.model.architecture)))
-        passes = values >= self.calibration.threshold(self.truth_sensitivity)
+        raw, of_indels = raw_scores(self.model, inputs(table, self.model.architecture)), indels(table)
+        values = self.calibration.apply(raw, of_indels)
+        passes, review = self.calibration.decide(
+            values, of_indels, guarded(table), self.truth_sensitivity, self.protected
+        )
         scored = table.select([name for name in table.schema.names if name != PILEUP.name])
-        scored = scored.append_column(pa.field("cordon", pa.float64(), nullable=False), pa.array(values))
-        return scored.append_column(pa.field("cordon_pass", pa.bool_(), nullable=False), pa.array(passes))
+        for field, column in zip(SCORED, (values, passes, review), strict=True):
+            scored = scored.append_column(field, pa.array(column))
+        return scored
 
     def batches(self, path: StrPath, tick: Tick | None = None) -> Iterator[pa.Table]:
         """The variant table at ``path``, labelled or not, scored a row group at a time."""
@@ -99,8 +114,8 @@ def score_sample(
 
     A row group at a time, and of each VCF the records of one position: memory does not grow with the genome.
     ID, QUAL, INFO, FORMAT and genotype are those of the first of haplotypecaller, deepvariant and bcftools
-    that called the allele. FILTER is PASS where the row passes, else CORDONLowScore. UserError where the
-    table and the calls do not belong together.
+    that called the allele. FILTER is PASS where the row passes, CORDONReview where it is for review, else
+    CORDONLowScore. UserError where the table and the calls do not belong together.
 
     Returns: how many rows pass, and how many there are.
     """
@@ -172,9 +187,9 @@ class Calls:
 
 def _records(scored: pa.Table, calls: Mapping[str, Calls]) -> Iterator[list[str]]:
     """The VCF fields of every row, in the table's order."""
-    names = ("contig", "position", "ref", "alt", "callers", "cordon", "cordon_pass")
+    names = ("contig", "position", "ref", "alt", "callers", *(field.name for field in SCORED))
     columns = [scored[name].to_pylist() for name in names]
-    for contig, position, ref, alt, callers, value, passes in zip(*columns, strict=True):
+    for contig, position, ref, alt, callers, value, passes, review in zip(*columns, strict=True):
         found = {caller: held.at(contig, position).get((ref, alt)) for caller, held in calls.items()}
         records = {caller: fields for caller, fields in found.items() if fields is not None}
         if sorted(records) != callers.split(";"):
@@ -182,11 +197,12 @@ def _records(scored: pa.Table, calls: Mapping[str, Calls]) -> Iterator[list[str]
                 f"{contig}:{position} {ref}>{alt}: the variant table says that {callers} called it, the VCFs "
                 f"say {', '.join(sorted(records)) or 'none'}. Give the VCFs that the table was made from."
             )
-        yield _scored(next(iter(records.values())), records, callers, value, passes)
+        outcome = "PASS" if passes else REVIEW if review else LOW_SCORE
+        yield _scored(next(iter(records.values())), records, callers, value, outcome)
 
 
 def _scored(
-    base: Sequence[str], records: Mapping[str, Sequence[str]], callers: str, value: float, passes: bool
+    base: Sequence[str], records: Mapping[str, Sequence[str]], callers: str, value: float, outcome: str
 ) -> list[str]:
     filters = [
         f"{caller}:{fields[FILTER].replace(';', '&')}"
@@ -196,7 +212,6 @@ def _scored(
     info = [] if base[INFO] == "." else [base[INFO]]
     info += [f"CORDON={value:.6g}", f"CORDON_CALLERS={callers.replace(';', ',')}"]
     info += [f"CORDON_FILTERS={','.join(filters)}"] if filters else []
-    outcome = "PASS" if passes else LOW_SCORE
     return [*base[:FILTER], outcome, ";".join(info), *base[INFO + 1 :]]
 
 
@@ -210,8 +225,7 @@ def _own_header(scoring: Scoring) -> list[str]:
     facts |= {
         "CalibrationMode": calibration.mode,
         "Calibration": calibration.origin,
-        "CalibrationSlope": f"{calibration.slope:.6g}",
-        "CalibrationIntercept": f"{calibration.intercept:.6g}",
+        **{f"Calibration{kind.capitalize()}": calibration.curves[kind] for kind in KINDS},
     }
     costs = ("epsilon", "delta", "unit", "mechanism", "adjacency", "accountant")
     facts |= {
@@ -222,17 +236,28 @@ def _own_header(scoring: Scoring) -> list[str]:
         facts["CalibrationScope"] = ONE_CALIBRATION
     if "sites_per_patient" in calibration.cost:
         facts["CalibrationSitesPerPatient"] = calibration.cost["sites_per_patient"]
-    facts["Threshold"] = f"{calibration.threshold(truth_sensitivity):.6g}"
+    for kind in KINDS:
+        facts[f"Threshold{kind.capitalize()}"] = f"{calibration.threshold(truth_sensitivity, kind):.6g}"
     if calibration.fitted:
         facts["TruthSensitivity"] = truth_sensitivity
     if calibration.margin is not None:
         facts["TruthSensitivityMargin"] = f"{calibration.margin:.2g}"
     text = ",".join(f"{name}={_quoted(value)}" for name, value in facts.items())
     filtered = f"CORDON below {calibration.rule(truth_sensitivity)} (calibration: {calibration.origin})"
+    below = ", ".join(
+        f"{name} from {calibration.threshold(truth_sensitivity, name):.6g}" for name in calibration.strata
+    )
+    review = (
+        f"CORDON too low for PASS, and yet where {truth_sensitivity} of the real alleles of a stratum lie "
+    )
+    review += f"that the allele is in: {below or 'none has a threshold here'}"
+    if scoring.protected:
+        filtered += f"; alleles pass by these strata, too: {', '.join(scoring.protected)}"
     odds = "Calibrated natural-log odds" if calibration.calibrated else "Natural-log odds, not calibrated,"
     return [
         f"##CORDON=<ID=Model,{text}>",
         f"##FILTER=<ID={LOW_SCORE},Description={_quoted(filtered)}>",
+        f"##FILTER=<ID={REVIEW},Description={_quoted(review)}>",
         f'##INFO=<ID=CORDON,Number=1,Type=Float,Description="{odds} that the allele is real, by the '
         'federated model">',
         '##INFO=<ID=CORDON_CALLERS,Number=.,Type=String,Description="Callers that called the allele">',

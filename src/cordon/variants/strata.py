@@ -13,11 +13,15 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from cordon.arrays import Bools
+from cordon.errors import UserError
 
 Names = NDArray[np.str_]
 Bins = NDArray[np.int8]
 
 SNV, INSERTION, DELETION, COMPLEX = TYPES = ("SNV", "insertion", "deletion", "complex")
+# What is calibrated, filtered and judged apart: all types but SNV together are indels.
+INDEL = "indel"
+KINDS = (SNV, INDEL)
 
 # Shares of the population's chromosomes at which the next bin begins. Below 1 % is what is called rare and
 # from 5 % on common; 0.1 % and 0.01 % part the rare ones by a power of ten each.
@@ -48,6 +52,11 @@ HOMOPOLYMER, REPEAT, GC, AT, PLAIN = CONTEXTS = (
     "AT-rich",
     "plain",
 )
+# The share of reads with a heterozygous allele below which few of them are: half of it is expected. As
+# f_alt_fraction has it (`cordon.variants.features.read_features`).
+LOW_SHARE, LOW_FRACTION = 0.25, -1.0
+# What a filter must not lose unseen, though real alleles of it score low: by name, as a site gives them.
+LOW_BALANCE, RARE, HOMOPOLYMERS, REPEATS = GUARDED = ("low_balance", "rare", "homopolymer", "tandem_repeat")
 
 
 def contexts(
@@ -106,20 +115,52 @@ def strata(table: pa.Table) -> Iterator[tuple[str, str, Bools]]:
     """(kind, name, rows [n]) of every stratum of a variant table that holds a row, in a fixed order.
 
     Kinds are ``type`` (SNV, then all others as indel, then each of TYPES that is no SNV), ``frequency``,
-    ``zygosity`` in its place for the rows whose allele frequency is not known, ``size``, ``context``, and
-    ``callers``: which of them called the allele.
+    ``zygosity`` in its place for the rows whose allele frequency is not known, ``balance`` (heterozygous and
+    in less than LOW_SHARE of the reads), ``size``, ``context``, and ``callers``: which called the allele.
     """
     frequency = frequency_bins(table["allele_frequency"].to_numpy())
     size = size_bins(table["ref"], table["alt"])
     snv = _equal(table, "variant_type", SNV)
-    found = [("type", SNV, snv), ("type", "indel", ~snv)]
+    found = [("type", SNV, snv), ("type", INDEL, ~snv)]
     found += [("type", name, _equal(table, "variant_type", name)) for name in TYPES if name != SNV]
     found += [("frequency", name, frequency == place) for place, name in enumerate(FREQUENCIES)]
     found += [("zygosity", name, (frequency < 0) & _equal(table, "zygosity", name)) for name in ZYGOSITIES]
+    found += [("balance", "heterozygous, few reads", low_balance(table))]
     found += [("size", name, size == place) for place, name in enumerate(SIZES)]
     found += [("context", name, _equal(table, "context", name)) for name in CONTEXTS]
     found += [("callers", name, _equal(table, "callers", name)) for name in agreements(table)]
     return ((kind, name, rows) for kind, name, rows in found if rows.any())
+
+
+def indels(table: pa.Table) -> Bools:
+    """Which alleles [n] are no SNVs."""
+    return ~_equal(table, "variant_type", SNV)
+
+
+def low_balance(table: pa.Table) -> Bools:
+    """Which alleles [n] are heterozygous and in few of the reads."""
+    few: Bools = table["f_alt_fraction"].to_numpy() < LOW_FRACTION
+    return few & _equal(table, "zygosity", "heterozygous")
+
+
+def guarded(table: pa.Table) -> dict[str, Bools]:
+    """Which alleles [n] are in each of GUARDED; rare is below 1 % in the population, where that is known."""
+    rare = frequency_bins(table["allele_frequency"].to_numpy())
+    return {
+        LOW_BALANCE: low_balance(table),
+        RARE: (rare >= 0) & (rare < FREQUENCY_EDGES.index(0.01) + 1),
+        HOMOPOLYMERS: _equal(table, "context", HOMOPOLYMER),
+        REPEATS: _equal(table, "context", REPEAT),
+    }
+
+
+def strata_named(text: str) -> tuple[str, ...]:
+    """The strata in ``text``, with commas between; of KINDS, too. UserError where there is no such one."""
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if name not in (*GUARDED, *KINDS):
+            raise UserError(f"no stratum is called {name!r}. Use of: {', '.join((*GUARDED, *KINDS))}.")
+    return names
 
 
 def agreements(table: pa.Table) -> list[str]:

@@ -125,9 +125,19 @@ def reliability(evaluation: Mapping[str, Any]) -> Figure | None:
     )
     caption = (
         f"On the dotted line a stated probability is what happens. Mean distance {held['ece']:.3f} (expected "
-        f"calibration error), Brier score {held['brier']:.3f}; larger dots hold more alleles."
+        f"calibration error), Brier score {held['brier']:.3f}; larger dots hold more alleles; bars are 95 % "
+        "intervals (Wilson)."
     )
-    layers = [ideal, {**line, "encoding": fields}, marks]
+    spans = {
+        "data": values,
+        "mark": {"type": "rule", "color": PALETTE[0], "opacity": 0.6},
+        "encoding": {
+            "x": fields["x"],
+            "y": {"field": "real_low", "type": "quantitative"},
+            "y2": {"field": "real_high"},
+        },
+    }
+    layers = [ideal, spans, {**line, "encoding": fields}, marks]
     return finish("reliability", "Calibration", alt, caption, {"layer": layers}, 360, legend)
 
 
@@ -197,7 +207,7 @@ def _operating_points(points: Points, axes: dict[str, Any]) -> list[Spec]:
     """Diamonds where the filters stand; each caller in its colour, the union in grey."""
     colours = [{"test": f"indexof(datum.name, '{caller}') == 0", "value": PALETTE[1 + place]}
                for place, caller in enumerate(CALLERS)]  # fmt: skip
-    colours.insert(0, {"test": "datum.name == 'cordon'", "value": PALETTE[0]})
+    colours.insert(0, {"test": "indexof(datum.name, 'cordon') == 0", "value": PALETTE[0]})
     mark = {"type": "point", "shape": "diamond", "size": 130, "filled": True, "opacity": 1,
             "stroke": "var(--paper)", "strokeWidth": 1.4}  # fmt: skip
     encoding = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cordon.report.figures.names import display, together
+from cordon.report.figures.names import CORDON, display, together
 from cordon.report.figures.vega import (
     PALETTE,
     SOLID,
@@ -96,8 +96,8 @@ def filter_name(name: str) -> str:
     """A filter as the report names it."""
     if name == "no filter":
         return "no filter"
-    if name == "cordon":
-        return "Cordon PASS"
+    if name in CORDON:
+        return CORDON[name]
     return display(name) if name.endswith(" unfiltered") else f"{display(name)} filtered"
 
 

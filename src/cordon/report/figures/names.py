@@ -16,6 +16,10 @@ NAMES = {
 }
 
 
+# Cordon's own filters.
+CORDON = {"cordon": "Cordon PASS", "cordon review": "Cordon PASS or review"}
+
+
 def display(name: str) -> str:
     """A score's or filter's name as people write it: ``haplotypecaller QD`` -> ``HaplotypeCaller QD``."""
     first, space, rest = name.partition(" ")
