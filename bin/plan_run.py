@@ -57,7 +57,7 @@ NOISES = {"gaussian": GAUSSIAN, "laplace": LAPLACE}
     type=click.IntRange(1, 100),
     help="Sites that one person may be a patient at: the budget counts them all.",
 )
-@click.option("--rounds", required=True, type=click.IntRange(1), help="Rounds of training.")
+@click.option("--rounds", type=click.IntRange(1), help="Of training.  [default: 10 from a start, else 40]")
 @click.option("--local_steps", required=True, type=click.IntRange(1), help="DP-SGD steps a round.")
 @click.option("--sampling_rate", required=True, type=float, help="Probability that a unit is in a step.")
 @click.option(
@@ -70,7 +70,11 @@ NOISES = {"gaussian": GAUSSIAN, "laplace": LAPLACE}
     show_default=True,
     help="How the clip norm is set.",
 )
-@click.option("--clip_norm", required=True, type=float, help="Norm that a unit's gradient is clipped to.")
+@click.option(
+    "--clip_norm",
+    type=float,
+    help="Norm that a unit's gradient is clipped to.  [default: 0.05 for a patient, 2 for a variant]",
+)
 @click.option(
     "--clip_quantile", default=0.9, show_default=True, help="Share of norms below the clip norm, if adaptive."
 )
@@ -80,14 +84,14 @@ NOISES = {"gaussian": GAUSSIAN, "laplace": LAPLACE}
 @click.option(
     "--optimiser", type=click.Choice(OPTIMISERS), default="sgd", show_default=True, help="Of the local steps."
 )
-@click.option("--learning_rate", required=True, type=float, help="Of the local steps.")
+@click.option(
+    "--learning_rate", type=float, help="Of the local steps.  [default: as large as the noise allows]"
+)
 @click.option("--momentum", default=0.0, show_default=True, help="Of the local steps.")
 @click.option(
     "--averaged_rounds",
-    default=1,
-    show_default=True,
     type=click.IntRange(1),
-    help="The model is the mean of those after so many last rounds, or of all.",
+    help="The model is the mean of those after so many last rounds.  [default: half of them]",
 )
 @click.option(
     "--aggregation",
@@ -133,6 +137,7 @@ def main(
     TEST ONLY, comes with the policy that it satisfies.
     """
     from cordon.attestation.emulator import Emulator
+    from cordon.federation import defaults
     from cordon.federation.credentials import enrol
     from cordon.federation.flower.processes import free_port
     from cordon.federation.plan import read_sites
@@ -145,6 +150,9 @@ def main(
     declared = read_sites(Path(sites))
     if pretrained:
         settings |= public_start(Path(pretrained))
+    said = {name: value for name, value in settings.items() if value is not None}
+    chosen = defaults.defaults(said["unit"], start=bool(pretrained), rounds=said.get("rounds"))
+    settings = {"learning_rate": 1.0} | chosen | said
     spent = accounts(declared, [*ledgers_in(Path(state)), *map(Path, ledgers)])
     beside = []
     if calibration_epsilon:
@@ -152,9 +160,12 @@ def main(
         sites_of_one = settings["sites_per_patient"]
         beside = [calibration_event(epsilon=calibration_epsilon, sites_per_patient=sites_of_one, **terms)]
     plan, unable = plan_within(spent, mechanism=NOISES[mechanism], beside=beside, **settings)
+    if "learning_rate" not in said:
+        plan = defaults.with_learning_rate(plan, declared)
     check_rule(plan.aggregation, plan.malicious_sites, len(declared))
     lifetime = plan.guarantee().budget(plan.budget)
     warnings = [plan.check_delta(site.name, site.declared_patients) for site in declared]
+    warnings.append(defaults.warning(plan, declared))
     warnings += [
         f"site {name}: what it was charged before leaves no room for this run in a lifetime's budget of "
         f"{lifetime}, by {plan.accountant.upper()}; it takes no part"
@@ -178,7 +189,7 @@ def main(
     names = [site.name for site in declared]
     more = at_more_sites(plan.events(), plan.guarantee())
     found = {"sites": names, "address": address, "plan": plan.to_dict(), "at_more_sites": more}
-    return Facts(found, [told, several_sites(more)])
+    return Facts(found, [told, defaults.reasons(plan, declared), several_sites(more)])
 
 
 if __name__ == "__main__":

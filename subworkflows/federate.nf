@@ -21,7 +21,11 @@ workflow FEDERATE {
     spent = channel.value([])
     versions = channel.empty()
     policy = parameters.aggregator_policy ? file(parameters.aggregator_policy, checkIfExists: true) : []
-    pretrained = parameters.pretrained ? file(parameters.pretrained, checkIfExists: true) : []
+    // A site that joins an aggregator elsewhere starts from what that one sends.
+    start = parameters.pretrained ?: (parameters.aggregator || parameters.model == 'pileup_cnn' ? 'none' : 'public')
+    shipped = "${projectDir}/assets/public"
+    pretrained = start == 'none' ? [] : file(start == 'public' ? "${shipped}/${parameters.model}.safetensors" : start, checkIfExists: true)
+    judging = parameters.public_variants ?: (start == 'public' ? "${shipped}/held_out.parquet" : '')
 
     // [site, parquets]: the site's own labelled variants, held-out samples apart
     by_role = variants
@@ -56,7 +60,7 @@ workflow FEDERATE {
         }
         else {
             names = tables.flatMap { _site, group -> group.collect { table -> table.toString() } }.toSortedList()
-            public_variants = parameters.public_variants ? file(parameters.public_variants, checkIfExists: true) : []
+            public_variants = judging ? file(judging, checkIfExists: true) : []
             PLAN_RUN(sites, ['127.0.0.1', parameters.aggregator_port], names, state, pretrained)
             address = PLAN_RUN.out.address.map { file -> file.text.trim() }
             // [site, key, certificate or [], policy or []]: an attested aggregator makes its own certificate

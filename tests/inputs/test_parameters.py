@@ -73,8 +73,18 @@ def test_values_that_are_wrong(name, value, expected):
         ({"ploidy": 1, "callers": "deepvariant"}, ["--ploidy 1: is not what deepvariant can call."]),
         ({"ploidy": 4, "callers": "haplotypecaller"}, []),
         ({"labels": "resources", "known_sites": "a.vcf,b.vcf"}, []),
-        ({"public_variants": "p.parquet"}, ["--public_variants: is given, but there is no public start"]),
+        (
+            {"public_variants": "p.parquet", "pretrained": "none"},
+            ["--public_variants: is given, but there is no public start"],
+        ),
+        (
+            {"public_variants": "p.parquet", "model": "pileup_cnn"},
+            ["--public_variants: is given, but there is no public start"],
+        ),
+        ({"public_variants": "p.parquet"}, []),
         ({"public_variants": "p.parquet", "pretrained": "m.safetensors"}, []),
+        ({"pretrained": "public", "model": "pileup_cnn"}, ["--pretrained public: does not look at reads"]),
+        ({"pretrained": "none", "model": "pileup_cnn"}, []),
         ({"optimiser": "adam", "momentum": 0.9}, ["--momentum 0.9: is beside adam, which has its own."]),
         (
             {"calibration": "private", "calibration_epsilon": 3, "epsilon": 3},

@@ -109,9 +109,7 @@ def combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     if by_resources and values.get("privacy_unit") == "variant":
         what = "looks at all rows of a sample, so that one variant's label depends on others."
         yield Problem("--labels resources", what, "Use --privacy_unit patient.")
-    if values.get("public_variants") and not values.get("pretrained"):
-        what = "is given, but there is no public start to compare with."
-        yield Problem("--public_variants", what, "Add --pretrained, or leave it out.")
+    yield from _start_problems(values)
     if values.get("momentum") and values.get("optimiser") == "adam":
         yield Problem(
             f"--momentum {values['momentum']}", "is beside adam, which has its own.", "Leave it out."
@@ -123,6 +121,17 @@ def combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     if values.get("ploidy", 2) != 2 and diploid:
         what = f"is not what {' and '.join(diploid)} can call."
         yield Problem(f"--ploidy {values['ploidy']}", what, "Use --callers haplotypecaller.")
+
+
+def _start_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """The public start fits the model, and rows that judge it are given only beside it."""
+    start, images = values.get("pretrained"), values.get("model") == "pileup_cnn"
+    if start == "public" and images:
+        what = "does not look at reads, and --model pileup_cnn does."
+        yield Problem("--pretrained public", what, "Use --model mlp, or --pretrained none.")
+    if values.get("public_variants") and (start == "none" or (images and not start)):
+        what = "is given, but there is no public start to compare with."
+        yield Problem("--public_variants", what, "Add --pretrained, or leave it out.")
 
 
 def _calibration_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
