@@ -18,7 +18,7 @@ ROUNDS_FROM_START, ROUNDS_FROM_NOTHING = 10, 40
 # About the norm of a unit's gradient late in training: a patient's is the mean over many rows.
 CLIP_NORMS = {"patient": 0.05, "variant": 2.0}
 # By how much the noise of all steps may move a weight, as a standard deviation. On simulated cohorts of six
-# patients a site, at epsilon 1 to 8, no training came out below its start with the first; a third less or more
+# patients a site, at epsilon 1 to 8, no training ended below its start with the first; a third less or more
 # of the second trains no better from nothing (docs/utility.md).
 MOVE_FROM_START, MOVE_FROM_NOTHING = 0.05, 0.45
 # What training without noise bears.
