@@ -57,8 +57,8 @@ NOISES = {"gaussian": GAUSSIAN, "laplace": LAPLACE}
     type=click.IntRange(1, 100),
     help="Sites that one person may be a patient at: the budget counts them all.",
 )
-@click.option("--rounds", type=click.IntRange(1), help="Of training.  [default: 10 from a start, else 40]")
-@click.option("--local_steps", required=True, type=click.IntRange(1), help="DP-SGD steps a round.")
+@click.option("--rounds", type=click.IntRange(1), help="Of training.  [default: 5 from a start, else 20]")
+@click.option("--local_steps", type=click.IntRange(1), help="DP-SGD steps a round.  [default: 20]")
 @click.option("--sampling_rate", required=True, type=float, help="Probability that a unit is in a step.")
 @click.option(
     "--mechanism", type=click.Choice(tuple(NOISES)), default="gaussian", show_default=True, help="The noise."

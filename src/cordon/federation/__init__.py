@@ -1,4 +1,4 @@
 """Training across sites: what is agreed, what crosses the wire, who checks it, and Flower under it.
 
-Public: ``averaging``, ``credentials``, ``messages``, ``pace``, ``plan``, ``remaining``.
+Public: ``averaging``, ``credentials``, ``defaults``, ``messages``, ``pace``, ``plan``, ``remaining``.
 """

@@ -13,8 +13,8 @@ from typing import Any
 from cordon.federation.plan import Plan, Site
 from cordon.privacy.events import DEVIATIONS
 
-# From a public start there is less to learn than from nothing, and more to lose.
-ROUNDS_FROM_START, ROUNDS_FROM_NOTHING = 10, 40
+# From a public start there is less to learn than from nothing. Longer rounds are as good, and sooner over.
+ROUNDS_FROM_START, ROUNDS_FROM_NOTHING, LOCAL_STEPS = 5, 20, 20
 # About the norm of a unit's gradient late in training: a patient's is the mean over many rows.
 CLIP_NORMS = {"patient": 0.05, "variant": 2.0}
 # By how much the noise of all steps may move a weight, as a standard deviation. On simulated cohorts of six
@@ -28,13 +28,16 @@ ADAM_RATES = {"patient": 0.005, "variant": 0.02}
 
 
 def defaults(unit: str, *, start: bool, rounds: int | None = None) -> dict[str, Any]:
-    """Rounds, clip norm, and how many late rounds are averaged; ``rounds`` where they are given."""
+    """Rounds and steps, clip norm, and how many late rounds are averaged; ``rounds`` where they are given."""
     rounds = rounds or (ROUNDS_FROM_START if start else ROUNDS_FROM_NOTHING)
-    return {"rounds": rounds, "clip_norm": CLIP_NORMS[unit], "averaged_rounds": max(1, rounds // 2)}
+    late = (rounds + 1) // 2
+    return {
+        "rounds": rounds, "local_steps": LOCAL_STEPS, "clip_norm": CLIP_NORMS[unit], "averaged_rounds": late,
+    }  # fmt: skip
 
 
 def moved_by_noise(plan: Plan, sites: Sequence[Site]) -> float:
-    """The standard deviation of what the noise of all rounds adds to a weight of the averaged model.
+    """The standard deviation of what the noise of all rounds adds to a weight of the last model.
 
     Each of ``sites`` adds its own, divided by the units that it declared, and the average weighs them.
     """
@@ -57,7 +60,8 @@ def with_learning_rate(plan: Plan, sites: Sequence[Site]) -> Plan:
 def reasons(plan: Plan, sites: Sequence[Site]) -> str:
     """What was chosen, and why, in a sentence."""
     origin = "a public start" if plan.start else "nothing"
-    chosen = f"from {origin}: {plan.rounds} rounds, clip norm {plan.clip_norm:g}, {plan.optimiser}"
+    length = f"{plan.rounds} rounds of {plan.local_steps} steps"
+    chosen = f"from {origin}: {length}, clip norm {plan.clip_norm:g}, {plan.optimiser}"
     if plan.optimiser == "adam":
         return f"{chosen}, learning rate {plan.learning_rate:.3g}"
     return (
