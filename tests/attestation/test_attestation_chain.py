@@ -80,6 +80,7 @@ def test_a_vcek_must_name_each_part_of_its_tcb(monkeypatch: pytest.MonkeyPatch) 
     assert "is no security version" in refused(root, good())
 
 
+@pytest.mark.stress
 def test_a_policy_for_tests_accepts_a_tests_root_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emulation, "TEST_ONLY", "private")
     private = Authority.make()

@@ -155,6 +155,7 @@ def test_evidence_is_fetched_and_verified(tmp_path: Path) -> None:
     assert run.exit_code == 6
 
 
+@pytest.mark.stress
 def test_cordon_starts_without_what_attestation_needs() -> None:
     code = "import sys, cordon.cli; print({'cryptography', 'dcap_qvl', 'sevsnpmeasure'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

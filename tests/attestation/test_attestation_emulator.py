@@ -181,6 +181,7 @@ def test_a_signing_key_of_another_root_is_refused() -> None:
     assert "the VCEK is not signed by SEV-Milan" in refused(Emulator(mixed))
 
 
+@pytest.mark.stress
 def test_the_state_is_kept_in_a_folder(tmp_path: Path) -> None:
     authority().save(tmp_path)
     aggregator, demo = Emulator.at(tmp_path), Emulator.at(tmp_path)

@@ -43,6 +43,7 @@ def full_table(emulator: Emulator) -> bytes:
     return table(other=b"x", ark=ark, ask=ask, **{"vlek" if emulator.authority.vlek else "vcek": leaf})
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("vlek", [False, True])
 def test_configfs_gives_evidence_that_verifies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vlek: bool

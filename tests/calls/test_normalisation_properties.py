@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pysam
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -127,6 +128,7 @@ def test_the_spelling_is_the_leftmost_and_shortest(drawn):
     assert found == {left_aligned(allele, bases) for allele in given_alleles}
 
 
+@pytest.mark.stress
 @EXAMPLES
 @given(contigs_with_alleles(), st.randoms(use_true_random=False))
 def test_order_does_not_matter_and_twice_is_once(drawn, source):

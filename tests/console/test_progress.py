@@ -153,6 +153,7 @@ def on_a_terminal(code: str, **environment: str) -> str:
     return seen.decode()
 
 
+@pytest.mark.stress
 def test_a_terminal_shows_a_bar_that_is_gone_at_the_end() -> None:
     seen = on_a_terminal(SHOWS)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
@@ -162,6 +163,7 @@ def test_a_terminal_shows_a_bar_that_is_gone_at_the_end() -> None:
     assert plain.endswith("40000 scored\r\n")
 
 
+@pytest.mark.stress
 def test_a_terminal_that_can_draw_nothing_gets_lines_alone() -> None:
     assert on_a_terminal(SHOWS, TERM="dumb").endswith("40000 scored\r\n")
     assert "\x1b" not in on_a_terminal(SHOWS, TERM="dumb")

@@ -28,6 +28,7 @@ def test_each_shell_gets_its_completion(shell):
     assert f"_CORDON_COMPLETE={shell}_complete" in result.output
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize(
     ("words", "completed"),
     [

@@ -53,6 +53,7 @@ def status(*options: object) -> dict[str, str]:
     return {what: found[0] for what, found in told(*options).items()}
 
 
+@pytest.mark.stress
 def test_what_make_set_up_is_found(monkeypatch):
     monkeypatch.setenv("PATH", environment()["PATH"])
     assert status("--profile", "local") == {"Java": "ok", "Nextflow": "ok", "engine local": "ok"}
@@ -145,6 +146,7 @@ def test_the_aggregator_must_answer_with_the_certificate_that_is_trusted(program
     assert status("--aggregator", "nowhere", *given[2:])["aggregator"] == "failed"
 
 
+@pytest.mark.stress
 def test_the_aggregator_must_satisfy_the_policy(programs, tmp_path):
     emulator = Emulator.at(tmp_path / "emulator")
     emulator.write_policy(tmp_path / "policy.toml")

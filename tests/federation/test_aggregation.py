@@ -52,6 +52,7 @@ def claims(folder, one, model, plan):
     return check_claims(model, plan, read_log(path, read_private_key(key_path(path)).public_key())[0])
 
 
+@pytest.mark.stress
 def test_a_lost_answer_is_charged_and_the_sites_own_audit_passes(tmp_path):
     run = aggregation(tmp_path)
     model = run.run(Room(tmp_path, lost={2: "n", 3: "s"}))
@@ -76,6 +77,7 @@ def test_a_site_whose_every_answer_is_lost_counts_in_what_the_model_states(tmp_p
     assert claims(tmp_path, NORTH, model, run.plan).passed
 
 
+@pytest.mark.stress
 def test_who_is_away_is_asked_for_nothing_and_charged_nothing(tmp_path):
     run, exchange = aggregation(tmp_path), Room(tmp_path, away={1: "w", 2: "w"})
     run.run(exchange)
@@ -86,6 +88,7 @@ def test_who_is_away_is_asked_for_nothing_and_charged_nothing(tmp_path):
     assert "not connected when the round began, and was sent nothing" in first["w"]
 
 
+@pytest.mark.stress
 def test_a_link_that_breaks_in_a_round_charges_it_once_also_to_who_does_not_come_back(tmp_path):
     first = aggregation(tmp_path)
     with pytest.raises(LinkLost):
@@ -104,6 +107,7 @@ def test_a_link_that_breaks_in_a_round_charges_it_once_also_to_who_does_not_come
     assert len(kinds) == len(set(kinds)) == 2 * 9
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_what_is_no_end_of_the_federation_leaves_a_run_that_goes_on(tmp_path, error):
     """A full disk and Ctrl-C: the sites have spent on it."""
@@ -134,6 +138,7 @@ def test_a_run_whose_only_round_was_lost_ends_with_the_model_that_it_began_with(
         assert np.array_equal(value, first.parameters[name])
 
 
+@pytest.mark.stress
 def test_whose_account_has_no_room_for_a_round_is_asked_for_nothing(tmp_path):
     """What it would answer would be refused: its patients would pay for nothing."""
     plan = replace(room.AGREED, epsilon=epsilon_rdp([EVENT] * 4, 1e-5))

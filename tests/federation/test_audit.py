@@ -300,6 +300,7 @@ def test_spending_for_one_unit_is_not_composed_with_that_for_another(log):
         auditor(log, replace(PLAN, unit="variant"))
 
 
+@pytest.mark.stress
 def test_the_account_goes_on_beyond_the_most_steps_of_one_event(log):
     judge = auditor(log)
     for number in (1, 2, 3):
@@ -335,6 +336,7 @@ REPLIES = st.one_of(
 )
 
 
+@pytest.mark.stress
 @settings(max_examples=80, deadline=None)
 @given(st.lists(REPLIES, min_size=1, max_size=3), st.text(max_size=8))
 def test_whatever_a_site_sends_is_a_decision_and_only_the_sound_is_accepted(replies, fault):

@@ -185,6 +185,7 @@ def test_the_unfinished_run_of_another_plan_is_kept_and_named(state):
     assert state.resume(replace(PLAN, run="another-name")).round == 2
 
 
+@pytest.mark.stress
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_file_that_is_no_checkpoint_is_refused_and_never_another_error(tmp_path_factory, data):
@@ -234,6 +235,7 @@ def attempt():
 DEATHS = int(os.environ.get("CORDON_CHAOS", "10"))
 
 
+@pytest.mark.stress
 def test_killed_at_any_line_the_run_goes_on_and_every_update_counts_once(attempt, tmp_path):
     lines = tmp_path / "lines"
     assert attempt(tmp_path / "whole", None, lines) == 0

@@ -47,6 +47,7 @@ def test_what_is_not_said_follows_from_start_and_unit():
     assert defaults("patient", start=True, rounds=2)["averaged_rounds"] == 1
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("given", [{}, {"mechanism": LAPLACE}, {"momentum": 0.5}])
 def test_weights_that_see_no_data_move_by_what_is_said(given):
     """Features are 0, so that the gradient of their weights is, and noise alone moves them."""
@@ -75,6 +76,7 @@ def test_weights_that_see_no_data_move_by_what_is_said(given):
         assert np.std(moved) == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize(("start", "move"), [("0" * 64, MOVE_FROM_START), ("", MOVE_FROM_NOTHING)])
 def test_the_learning_rate_is_what_the_noise_allows(start, move):
     for epsilon in (0.5, 1.0, 3.0, 8.0):

@@ -101,6 +101,7 @@ def test_what_the_superlink_refuses_a_supernode_hears(served):
 # What does not
 
 
+@pytest.mark.stress
 def test_no_other_route_of_the_superlink_is_reached(served):
     routes = superlink_routes()
     assert len(routes) > 80
@@ -173,6 +174,7 @@ def test_what_is_no_plain_request_is_refused(served, request_bytes, expected):
     assert not any("x" in headers for _, _, headers, _ in served.upstream.seen)
 
 
+@pytest.mark.stress
 def test_no_request_is_smuggled_behind_another(served):
     """However the framing is twisted, the SuperLink never sees a request that the gate did not judge."""
     hidden = post("/v1/control/start-run", b"x")
@@ -271,6 +273,7 @@ def test_an_answer_that_nobody_reads_ends_with_its_connection():
         assert served.healthy()
 
 
+@pytest.mark.stress
 def test_a_request_without_an_end_ends_with_its_connection():
     entered = threading.Event()
 
@@ -289,6 +292,7 @@ def test_a_request_without_an_end_ends_with_its_connection():
         assert everything(connection) == b""
 
 
+@pytest.mark.stress
 def test_too_many_requests_of_one_client_are_refused_and_another_is_served():
     now = [0.0]
     bounds = Bounds(rate=1, burst=20, head_time=1.0)
@@ -435,6 +439,7 @@ def test_evidence_is_for_the_nonce_and_its_cost_is_bounded():
         assert most[0] == 2
 
 
+@pytest.mark.stress
 def test_the_gates_evidence_binds_the_nonce_to_the_key_that_tls_shows(tmp_path):
     identity = listener.TLSIdentity.made("127.0.0.1", ())
     machine = Emulator.at(tmp_path)
@@ -502,6 +507,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
+@pytest.mark.stress
 @pytest.mark.timeout(120 + FUZZ_SECONDS)
 def test_no_bytes_bring_the_gate_down_or_reach_another_path():
     bounds = Bounds(rate=1e9, burst=1e9, body=1000, head_time=1.0, body_time=1.0, upstream_time=1.0)

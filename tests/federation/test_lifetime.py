@@ -126,6 +126,7 @@ def units_of(patients):
     )
 
 
+@pytest.mark.stress
 def test_two_runs_within_one_budget_finish_and_a_third_is_refused_before_anything_is_spent(tmp_path):
     house = House(tmp_path, north=NORTH, south=SOUTH)
     plans, finished = [], []
@@ -217,6 +218,7 @@ def _settings(plan):
     return {name: value for name, value in plan.to_dict().items() if name not in left_out}
 
 
+@pytest.mark.stress
 def test_noise_is_calibrated_on_what_remains_so_that_every_round_of_a_second_run_fits(tmp_path):
     house = House(tmp_path, north=NORTH, south=SOUTH)
     _, plan = house.planned(epsilon=2.0)
@@ -239,6 +241,7 @@ def test_noise_is_calibrated_on_what_remains_so_that_every_round_of_a_second_run
     assert "nothing is left for a run: north was charged epsilon 4 (unit: one patient" in done.output
 
 
+@pytest.mark.stress
 def test_a_site_that_was_charged_more_than_others_decides_what_is_left(tmp_path):
     house = House(tmp_path, north=NORTH, south=SOUTH)
     _, plan = house.planned(epsilon=3.0, run_epsilon=1.0)
@@ -293,6 +296,7 @@ def test_what_a_site_allows_a_run_is_a_term_of_its_own(tmp_path):
     assert house.reserved("north") == []
 
 
+@pytest.mark.stress
 def test_a_run_by_pld_has_less_noise_and_every_ledger_and_statement_is_held_against_it(tmp_path):
     house = House(tmp_path, north=NORTH, south=SOUTH)
     _, rdp = house.planned()
@@ -323,6 +327,7 @@ def test_a_run_by_pld_has_less_noise_and_every_ledger_and_statement_is_held_agai
     assert "by PLD" in done.output
 
 
+@pytest.mark.stress
 def test_an_operator_plans_by_the_aggregators_ledger(tmp_path):
     """Hospitals keep their own ledgers: the aggregator's tells what each key was charged."""
     house = House(tmp_path, north=NORTH, south=SOUTH)

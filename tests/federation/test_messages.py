@@ -503,6 +503,7 @@ def test_a_tip_that_no_ledger_has_is_not_written_down(tip, tmp_path, task_messag
     assert list(ChainedLog(tmp_path / "site.sqlite")) == []
 
 
+@pytest.mark.stress
 def test_units_are_those_of_each_tasks_own_plan(tmp_path, task_message, monkeypatch):
     """A plan by variant that the budget refuses leaves no rows behind for one by patient, nor a model's."""
     source = np.random.default_rng(0)

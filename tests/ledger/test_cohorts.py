@@ -55,6 +55,7 @@ ROUNDS = st.lists(
 )  # fmt: skip
 
 
+@pytest.mark.stress
 @settings(max_examples=20, deadline=None)
 @given(ROUNDS, st.sampled_from([0.9, 1.6, 2.5]))
 def test_whatever_happens_each_patient_keeps_to_the_budget_by_an_independent_composition(rounds, budget):
@@ -454,6 +455,7 @@ def test_one_patient_at_two_ledgers_at_once_is_charged_in_turn(tmp_path):
     assert max(ledger(tmp_path, name, budget).spent() for name in ("north", "south", "west")) <= budget
 
 
+@pytest.mark.stress
 def test_a_hundred_thousand_patients_are_reserved_for_quickly(tmp_path):
     who = [f"p{number:06}" for number in range(100_000)]
     held = ledger(tmp_path, epsilon=50.0)

@@ -795,6 +795,7 @@ TIPS = st.lists(
 )
 
 
+@pytest.mark.stress
 @settings(max_examples=60, deadline=None)
 @given(TIPS)
 def test_another_ledger_is_followed_only_forwards(tips):

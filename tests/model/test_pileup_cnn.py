@@ -161,6 +161,7 @@ def log_loss(parameters, units):
     return float(nn.functional.binary_cross_entropy_with_logits(scores, torch.from_numpy(units.labels)))
 
 
+@pytest.mark.stress
 def test_private_training_learns_what_only_the_images_show(tmp_path):
     write_table(table(*signal(200)), tmp_path / "a.parquet")
     units = Units.read([tmp_path / "a.parquet"], unit="patient", architecture=CNN)
@@ -205,6 +206,7 @@ def test_tables_without_images_cannot_be_trained_on(tmp_path):
         train(CNN, initial_parameters(CNN, 3), units, DPSGD(1.0, 0.5, 1, 1.0, 1.0, 1.0, 1))
 
 
+@pytest.mark.stress
 def test_a_public_start_a_calibration_and_scores_come_of_tables_with_images(tmp_path, monkeypatch):
     monkeypatch.setattr("cordon.training.pretrain.STEPS", 100)
     for name, seed in (("public", 0), ("own", 1)):

@@ -60,6 +60,7 @@ def test_a_start_that_was_changed_is_not_the_next_ones():
     assert initial_parameters("logistic", len(FEATURES))["0.bias"][0] != 7.0
 
 
+@pytest.mark.stress
 def test_an_aggregator_plans_judges_and_starts_without_torch():
     run = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], text=True, capture_output=True)
     assert run.returncode == 0, run.stderr

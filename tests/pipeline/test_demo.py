@@ -58,7 +58,8 @@ def test_the_demo_scores_every_patient_and_reports(demo):
     for path in scored:
         table = bcftools.query("-f", "%INFO/CORDON\t%FILTER\n", str(path)).splitlines()
         assert len(table) > 150
-        assert {line.split("\t")[1] for line in table} == {"PASS", "CORDONLowScore"}
+        filters = {line.split("\t")[1] for line in table}
+        assert {"PASS", "CORDONLowScore"} <= filters <= {"PASS", "CORDONLowScore", "CORDONReview"}
 
 
 def numbers(value):
@@ -129,7 +130,7 @@ def test_pictures_of_the_report_can_be_taken(demo, tmp_path):
 
 def test_all_sites_took_part_in_every_round_within_the_budget(demo):
     record = json.loads((demo / "federation" / "federation.json").read_text())
-    assert len(record["rounds"]) == record["plan"]["rounds"] == 10
+    assert len(record["rounds"]) == record["plan"]["rounds"] == 5
     for entry in record["rounds"]:
         assert [site["decision"] for site in entry["sites"]] == ["accepted"] * 3
     for site in record["sites"]:
@@ -171,29 +172,31 @@ def test_the_federated_model_beats_quality_scores_and_any_site_alone_on_held_out
     """Loosely: one private training is one draw of its noise. benchmarks/cohort.py has the distribution."""
     evaluation = json.loads((demo / "evaluation.json").read_text())
     auroc = {score["name"]: score["auroc"] for score in evaluation["scores"]}
-    for name in ("haplotypecaller QUAL", "haplotypecaller QD", "bcftools QUAL"):
-        assert auroc["cordon"] > auroc[name], auroc
-    assert auroc["cordon"] > auroc["bcftools QD"] - 0.01, auroc
+    assert auroc.pop("cordon") > max(auroc.values()) + 0.01, evaluation["scores"]
     tables = sorted(str(path) for path in (demo / "variants").glob("*.parquet"))
     benchmark = [
         str(ROOT / ".venv/bin/python"),
         str(ROOT / "benchmarks/cohort.py"),
         "--repeats",
-        "15",  # with 5, a site's median came out above in 2 of 1,000 trials; with 10 in none of 20,000
+        "15",
         "--json",
     ]
     run = subprocess.run([*benchmark, *tables], text=True, capture_output=True, check=True)
-    figures = {name: float(np.median(values)) for name, values in json.loads(run.stdout)["auroc"].items()}
-    alone = max(value for name, value in figures.items() if name.endswith("alone"))
-    assert figures["federated"] > alone, figures
-    assert figures["federated"] > figures["bcftools QD"], figures
+    found = json.loads(run.stdout)["auroc"]
+    figures = {name: float(np.median(values["all"])) for name, values in found.items()}
+    federated = figures.pop("federated")
+    assert federated > figures["public start"] + 0.004, figures
+    assert federated > max(figures.values()), figures
+    # Not above one site alone in every stratum, but above every caller's own score where indels are.
+    indel = {name: float(np.median(values["indel"])) for name, values in found.items()}
+    assert indel["federated"] > max(value for name, value in indel.items() if name[-2:] in ("QD", "AL")), indel
 
 
 def test_the_aggregators_ledger_is_published_whole(demo):
     lines = (demo / "federation" / "aggregator.ledger.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    assert [row["kind"] for row in rows] == ["enrolled"] * 3 + (["asked"] * 3 + ["decision"] * 3) * 10
-    assert [row["decision"] for row in rows if row["kind"] == "decision"] == ["accepted"] * 30
+    assert [row["kind"] for row in rows] == ["enrolled"] * 3 + (["asked"] * 3 + ["decision"] * 3) * 5
+    assert [row["decision"] for row in rows if row["kind"] == "decision"] == ["accepted"] * 15
     assert [row["previous"] for row in rows] == ["0" * 64, *(row["hash"] for row in rows[:-1])]
     assert all(row["signature"] for row in rows)
 

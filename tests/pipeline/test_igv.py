@@ -105,11 +105,11 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_file_has_what_the_demos_have(scored: Path) -> None:
     with pysam.VariantFile(str(scored / "scored.vcf.gz")) as file:
         records = list(file)
-        assert {*file.header.filters} >= {"PASS", "CORDONLowScore", "LowQual"}
+        assert {*file.header.filters} >= {"PASS", "CORDONLowScore", "CORDONReview", "LowQual"}
     assert len(records) > 20
     callers = {record.info["CORDON_CALLERS"] for record in records}
     assert ("bcftools", "haplotypecaller") in callers
-    assert {kind for record in records for kind in record.filter} <= {"PASS", "CORDONLowScore"}
+    assert {kind for record in records for kind in record.filter} <= {"PASS", "CORDONLowScore", "CORDONReview"}
 
 
 def test_bcftools_has_nothing_to_say(scored: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ def strict(*paths: Path | str, folder: Path = ROOT) -> tuple[int, list[str]]:
     return run.returncode, run.stdout.splitlines()[:-1] or run.stderr.splitlines()
 
 
+@pytest.mark.stress
 def test_the_pipeline_has_neither_errors_nor_warnings():
     assert strict("main.nf", "subworkflows", "modules", "conf", "nextflow.config") == (0, [])
 
@@ -70,6 +71,7 @@ def wrong(tmp_path_factory) -> list[str]:
     return found
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_what_is_wrong_in_a_script_is_found_where_it_stands(wrong, script):
     own = f"{[*SCRIPTS].index(script)}.nf:"
@@ -93,6 +95,7 @@ def test_what_is_wrong_in_a_configuration_is_found_where_it_stands(wrong, config
     assert [line for line in wrong if f"{own}{CONFIGURATIONS[configuration]}" in line], wrong
 
 
+@pytest.mark.stress
 def test_one_mistake_alone_is_an_error_and_its_exit_status(tmp_path):
     (tmp_path / "main.nf").write_text("workflow {\n    def unused = 1\n}\n")
     status, found = strict("main.nf", folder=tmp_path)
@@ -101,6 +104,7 @@ def test_one_mistake_alone_is_an_error_and_its_exit_status(tmp_path):
     assert found[0].startswith("main.nf:2:9: warning: Variable was declared but not used")
 
 
+@pytest.mark.stress
 def test_inputs_and_declared_variables_may_stand_in_dynamic_directives(tmp_path):
     (tmp_path / "main.nf").write_text(PROCESS)
     (tmp_path / "nextflow.config").write_text(
@@ -110,6 +114,7 @@ def test_inputs_and_declared_variables_may_stand_in_dynamic_directives(tmp_path)
     assert strict(".", folder=tmp_path) == (0, [])
 
 
+@pytest.mark.stress
 def test_a_folder_without_any_file_is_not_taken_for_a_faultless_one(tmp_path):
     status, said = strict(".", folder=tmp_path)
     assert status == 2

@@ -179,6 +179,7 @@ def test_the_moments_accountants_example_is_an_upper_bound():
     assert epsilon_pld([event], 1e-5) < epsilon_rdp([event], 1e-5) < 1.26
 
 
+@pytest.mark.stress
 @settings(max_examples=8, deadline=None)
 @given(EVENTS, st.floats(1e-8, 1e-3))
 def test_pld_is_never_above_rdp(event, delta):
@@ -402,6 +403,7 @@ def test_the_accountants_are_quiet(caplog):
     assert not caplog.records
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("accountant", ["rdp", "pld"])
 def test_noise_is_calibrated_on_what_earlier_events_leave(accountant):
     """By composition with each history, never by subtracting epsilons; the costliest decides."""

@@ -102,6 +102,7 @@ def test_what_is_released_lies_on_a_public_grid_and_moves_less_than_its_step(val
     assert abs(released - value) <= step / 2
 
 
+@pytest.mark.stress
 def test_the_grid_hides_the_low_bits_of_the_data_and_of_the_noise():
     # Noise near 0 is finer than any float near 1: unrounded, such a value could only come of data of 0.
     noise = seeded(13).laplace(10_000) * 1e-3

@@ -10,12 +10,13 @@ from cordon.auditing.reviewer_questions import answers
 from cordon.ledger.site import SiteLedger
 from cordon.ledger.spending import accounts
 from cordon.privacy.accountants import epsilon_pld, epsilon_rdp
-from cordon.privacy.events import Event, at_sites
+from cordon.privacy.events import GAUSSIAN, Event, at_sites
 from cordon.privacy.grouping import Grouping
+from cordon.privacy.guarantee import Guarantee
 from cordon.privacy.noise_calibration import calibrate_noise
 from cordon.privacy.several_sites import at_more_sites, told
 
-ABOUT = {"unit": "patient", "delta": 1e-5, "mechanism": "Poisson-sampled Gaussian"}
+ABOUT = Guarantee("patient", 1e-5, GAUSSIAN)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def demos():
 
 
 def test_what_a_person_comes_to_is_told_with_all_that_must_stand_beside_it(demos):
-    found = at_more_sites(demos, **ABOUT)
+    found = at_more_sites(demos, ABOUT)
     assert [(item["sites"], round(item["epsilon_rdp"], 1)) for item in found] == [(2, 12.0), (3, 15.6)]
     assert round(found[0]["epsilon_pld"], 2) == 11.15
     assert told(found) == (
@@ -38,19 +39,19 @@ def test_what_a_person_comes_to_is_told_with_all_that_must_stand_beside_it(demos
 
 
 def test_sites_that_are_counted_are_not_told_as_more():
-    found = at_more_sites([Event(4.0, 0.5, 10, sites=2)] * 10, **ABOUT)
+    found = at_more_sites([Event(4.0, 0.5, 10, sites=2)] * 10, ABOUT)
     assert [item["sites"] for item in found] == [3, 4]
     assert told(found).startswith("Counted is a person at up to 2 sites. Who takes part at more")
 
 
 def test_nothing_is_told_without_events_and_where_no_more_sites_can_be_counted():
-    assert at_more_sites([], **ABOUT) == []
-    assert at_more_sites([Event(1e3, 0.1, 1, sites=100)], **ABOUT) == []
+    assert at_more_sites([], ABOUT) == []
+    assert at_more_sites([Event(1e3, 0.1, 1, sites=100)], ABOUT) == []
     assert told([]) == ""
 
 
 def test_an_epsilon_that_promises_nothing_is_told_by_rdp_alone():
-    found = at_more_sites([Event(0.3, 0.5, 100)], **ABOUT)
+    found = at_more_sites([Event(0.3, 0.5, 100)], ABOUT)
     assert found[0]["epsilon_rdp"] > 50
     assert found[0]["epsilon_pld"] is None
     assert "PLD" not in told(found)
@@ -76,6 +77,7 @@ def test_answers_without_figures_say_nothing_of_them(tmp_path):
     assert not any("Counted is" in text or "{" in text for text in texts)
 
 
+@pytest.mark.stress
 def test_a_ledgers_account_has_it_for_people_and_machines(tmp_path, demos):
     ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8.0, delta=1e-5)
     for number, event in enumerate(demos, start=1):

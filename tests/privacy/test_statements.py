@@ -100,6 +100,7 @@ def test_a_site_states_epsilon_at_the_delta_of_its_budget(tmp_path):
     assert epsilon_rdp(events, DELTA) > 2 * epsilon_rdp(events, 1e-2)
 
 
+@pytest.mark.stress
 def test_what_a_lifetime_holds_of_another_mechanism_is_named_wherever_it_is_composed(tmp_path):
     play(tmp_path, LAPLACE_PLAN)
     run, model, said = play(tmp_path, room.AGREED)

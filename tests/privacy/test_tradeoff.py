@@ -42,6 +42,7 @@ def test_the_demos_promise_in_terms_that_people_decide_by():
     assert (found.delta, found.unit, found.mechanism) == (DELTA, "patient", GAUSSIAN)
 
 
+@pytest.mark.stress
 def test_the_documented_figures_are_those_that_are_computed():
     text = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text(encoding="utf-8")
     table = text.split("## What an attacker can decide")[1].split("## ")[0]
@@ -91,6 +92,7 @@ def test_a_curve_bounds_the_best_attack_on_a_sampled_gaussian_and_is_reached():
     assert curve.most(others[np.argmin(abs(others - 0.1))]) <= near + 2e-3
 
 
+@pytest.mark.stress
 @settings(max_examples=15, deadline=None)
 @given(EVENTS)
 def test_mu_bounds_the_whole_curve_apart_from_delta(event):
@@ -177,6 +179,7 @@ class TestGroups:
         excess = (passed - math.exp(epsilon) * norm.sf(thresholds / noise)).max()
         assert excess == pytest.approx(delta, abs=3e-3)
 
+    @pytest.mark.stress
     @settings(max_examples=10, deadline=None)
     @given(EVENTS)
     def test_a_group_costs_more_than_one_of_it_and_grows(self, event):

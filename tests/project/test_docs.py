@@ -69,6 +69,7 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(site
         assert not re.search(r"(@import|url\()\s*['\"]?(https?:)?//", sheet.read_text()), sheet
 
 
+@pytest.mark.stress
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("text", "warning"),
@@ -100,6 +101,7 @@ def options(command: click.Command, name: str) -> Iterator[str]:
         yield from options(each, f"{name}-{each.name}")
 
 
+@pytest.mark.stress
 @pytest.mark.timeout(300)
 def test_every_parameter_option_and_module_stands_in_the_reference(site):
     index = InventoryFile.loads((site / "objects.inv").read_bytes(), uri="").data
@@ -212,6 +214,7 @@ def consortium(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.stress
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("block", RUN, ids=lambda block: f"{block.page.name}:{block.line}")
 def test_a_block_runs_and_prints_what_the_page_shows(block, consortium):

@@ -157,12 +157,14 @@ def kept_classes(tool: str) -> Path:
     return archive
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize(("tool", "asked"), [("nextflow", "-version"), ("gatk", "--version")])
 def test_a_tool_starts_from_the_classes_that_were_kept(tmp_path: Path, tool: str, asked: str) -> None:
     kept_classes(tool)
     assert started(ROOT / "tools" / "bin" / tool, asked, tmp_path)[1] > 1000
 
 
+@pytest.mark.stress
 def test_classes_of_other_jars_are_left_aside_without_a_word(tmp_path: Path) -> None:
     """As after an update of the jars: Java compares their times and sizes."""
     archive = kept_classes("nextflow")

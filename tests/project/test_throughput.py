@@ -25,6 +25,7 @@ def test_every_path_makes_the_same_step_but_for_clipping_and_noise(monkeypatch, 
     assert torch.allclose(found, torch.cat([value.flatten() for value in expected.parameters()]), atol=1e-5)
 
 
+@pytest.mark.stress
 def test_the_figures_are_a_list_of_rows():
     result = CliRunner().invoke(
         throughput.main,

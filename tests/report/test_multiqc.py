@@ -142,6 +142,7 @@ def test_statistics_of_calls_are_bcftools_own(lab, tmp_path):
     assert "TSTV\t0\t3\t1\t3.00" in said
 
 
+@pytest.mark.stress
 @pytest.mark.skipif(not MULTIQC.exists(), reason="MultiQC is not installed: `make setup`")
 @pytest.mark.timeout(120)
 def test_multiqc_itself_shows_them(lab, tmp_path):

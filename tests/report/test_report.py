@@ -43,6 +43,7 @@ def whole() -> Page:
     return everything()
 
 
+@pytest.mark.stress
 def test_the_headline_says_who_trained_and_what_it_brought(whole: Page) -> None:
     assert (
         "Three sites trained one model in two rounds; it tells real alleles from false ones better"

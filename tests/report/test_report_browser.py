@@ -72,6 +72,7 @@ def shown(page: Page) -> list[str]:
     ]
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("look", LOOKS)
 def test_each_tab_shows_its_part_with_every_figure_drawn_and_fits_the_screen(browser, report, look):
     context = browser.new_context(**LOOKS[look])
@@ -87,6 +88,7 @@ def test_each_tab_shows_its_part_with_every_figure_drawn_and_fits_the_screen(bro
     context.close()
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("look", LOOKS)
 def test_axe_finds_no_serious_fault_on_any_tab(browser, report, look):
     context = browser.new_context(**LOOKS[look], bypass_csp=True)
@@ -103,6 +105,7 @@ def test_axe_would_find_a_fault(browser, tmp_path):
     assert {fault["rule"] for fault in serious_faults(page)} >= {"color-contrast", "image-alt"}
 
 
+@pytest.mark.stress
 def test_the_keyboard_reaches_every_tab_and_what_scrolls(browser, report):
     page = opened(browser.new_context(viewport=PHONE), report)
     page.keyboard.press("Tab")
@@ -118,6 +121,7 @@ def test_the_keyboard_reaches_every_tab_and_what_scrolls(browser, report):
     assert page.locator(":focus").get_attribute("role") == "region"
 
 
+@pytest.mark.stress
 def test_an_address_opens_the_part_that_holds_it_and_back_returns(browser, folder):
     page = opened(browser.new_context(), folder / "report.html", "audit")
     assert shown(page) == ["privacy"]

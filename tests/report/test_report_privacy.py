@@ -81,6 +81,7 @@ def test_what_a_person_at_two_sites_comes_to_is_computed_from_the_ledgers_events
     assert "by PLD (unit: one patient; delta 1e-05; Poisson-sampled Gaussian; adjacency" in written.text
 
 
+@pytest.mark.stress
 def test_a_certificate_and_a_sites_own_ledger_say_it_where_there_is_no_other(tmp_path: Path) -> None:
     about = {"unit": "patient", "delta": 1e-5, "mechanism": GAUSSIAN, "adjacency": ADJACENCY}
     more = [{"sites": 2, "epsilon_rdp": 5.5, "epsilon_pld": 5.25, **about}]
@@ -113,6 +114,7 @@ def test_figures_of_all_runs_name_their_mechanisms_and_those_of_the_run_the_plan
     assert (shown["3.375"], shown["1.6875"]) == (BOTH, GAUSSIAN)
 
 
+@pytest.mark.stress
 def test_an_attackers_table_is_of_the_mechanisms_of_each_scope(tmp_path: Path) -> None:
     ledger = LEDGER + LEDGER.splitlines()[3].replace(GAUSSIAN, LAPLACE).replace('"r"', '"r2"') + "\n"
     written = page(tmp_path, federation=other(federation()), ledger=ledger)

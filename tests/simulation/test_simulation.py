@@ -61,6 +61,7 @@ def test_same_seed_gives_the_same_bytes_in_two_processes_and_leaves_no_temporary
     assert not [name for name in contents(cohort) if Path(name).name.startswith(".")]
 
 
+@pytest.mark.stress
 def test_more_patients_and_sites_leave_the_earlier_patients_as_they_were(
     cohort: Path, tmp_path: Path
 ) -> None:

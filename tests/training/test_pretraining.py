@@ -57,6 +57,7 @@ def table(path, seed=0):
     return path
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("architecture", ["logistic", "mlp"])
 def test_a_fit_learns_the_rule_and_is_the_same_twice(architecture):
     features, labels = rows()

@@ -79,6 +79,7 @@ def test_clients_of_this_machine_itself_see_no_proxy(monkeypatch):
         httpx.Client()
 
 
+@pytest.mark.stress
 def test_evidence_is_fetched_with_the_proxys_credentials_and_not_without(tmp_path, monkeypatch):
     policy = Policy.read(Emulator.at(tmp_path / "machine").write_policy(tmp_path / "policy.toml"))
     proxy = ConnectProxy(f"{USER}:{PASSWORD}")

@@ -470,6 +470,7 @@ def test_the_relay_itself_goes_through_the_proxy_of_its_environment(tmp_path, mo
         assert PASSWORD not in said
 
 
+@pytest.mark.stress
 def test_cordon_relay_serves_until_a_signal_and_alone(tmp_path):
     command = [sys.executable, "-m", "cordon.cli", "relay", str(tmp_path / "shared"), "--aggregator"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

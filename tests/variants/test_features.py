@@ -111,6 +111,7 @@ def test_an_indel_moved_within_its_room_gives_the_same_sequence(left, start, siz
     assert len({applied(shift) for shift in range(room + 1)}) == 1
 
 
+@pytest.mark.stress
 @given(st.data())
 @settings(max_examples=100, deadline=None)
 def test_features_are_bounded_and_never_missing(data):

@@ -97,6 +97,7 @@ def test_without_enough_of_either_kind_the_message_names_the_files_and_the_remed
     assert not (lab.folder / "l.parquet").exists()
 
 
+@pytest.mark.stress
 def test_row_groups_do_not_change_a_label_and_neither_does_another_run(lab: Lab) -> None:
     table, sites = rows(450, 400), [resource(lab, range(1, 301))]
     whole, _ = labels(lab, table, sites=sites)

@@ -201,6 +201,7 @@ def test_a_table_in_parts_is_as_one_in_a_piece(family, tmp_path):
     assert (whole.patient, whole.limit) == (parts.patient, parts.limit)
 
 
+@pytest.mark.stress
 def test_three_hundred_patients_are_compared_in_seconds():
     alleles = np.flatnonzero(SOURCE.random(60_000) < 0.5)
     people = [sample(str(n), alleles[SOURCE.random(len(alleles)) < 0.4]) for n in range(300)]
@@ -222,6 +223,7 @@ def sequenced(world, number, name, source, bam):
     align(reads, aligner(world.reference), world.reference, ReadGroup(name, platform.name), bam)
 
 
+@pytest.mark.stress
 def test_one_person_sequenced_and_called_twice_is_found(tmp_path):
     """Reads with errors at 20x, bcftools' calls; of two people the second one once."""
     plan = cohort.CohortPlan(1, 2, 0, 5, length=110_000)
