@@ -123,7 +123,8 @@ def test_help_tells_every_parameter_by_group_with_its_default_and_runs_nothing(t
         if set(group["properties"]) - HIDDEN:
             assert f"\n{group['title']}: {group['description']}\n" in run.stdout
     assert re.search(r"^  --epsilon +Budget over all runs\. \[8\]$", run.stdout, re.MULTILINE)
-    assert re.search(r"^  --rounds +Federated rounds: 5 from a public start, 20 from nothing\.$", run.stdout, re.MULTILINE)
+    rounds = r"^  --rounds +Federated rounds: 5 from a public start, 20 from nothing\.$"
+    assert re.search(rounds, run.stdout, re.MULTILINE)
     assert re.search(r"^  --reference +[^\[]+$", run.stdout, re.MULTILINE)
     assert "Submitted process" not in run.stdout
     assert not (tmp_path / "results").exists()
