@@ -3,7 +3,7 @@
 
     python benchmarks/patients.py results/variants/*.parquet
 
-Patients are whole: all labelled rows of one are one unit. Where a cohort has fewer than are asked for, they are
+Patients are whole: all labelled rows of one are one unit. Where a cohort has fewer than asked for, they are
 drawn with replacement: the noise is as small as that many patients make it, and they teach no more than the
 cohort's own, so that for large numbers the figures are too low rather than too high. Trains as a run does, by
 its defaults, without the network.
