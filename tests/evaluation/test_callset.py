@@ -78,7 +78,7 @@ def test_a_table_that_was_not_scored_is_named(tmp_path):
     path = table(tmp_path / "s1.parquet")
     pq.write_table(pq.read_table(path).drop_columns(["cordon_pass"]), path)
     with pytest.raises(UserError, match=r"s1\.parquet: not the expected variant table"):
-        read_scored([path])
+        list(read_scored([path]))
 
 
 def test_the_command_writes_what_is_described(tmp_path):

@@ -5,7 +5,8 @@ These are exact counts of a site's samples: they are not differentially private 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from cordon.calls.callers import CALLERS
 from cordon.evaluation.caller_scores import filters
 from cordon.variants.context import TRANSITIONS
 from cordon.variants.strata import SIZES, SNV, TYPES, Bins, agreements, size_bins
-from cordon.variants.table import VARIANTS, read_table, without_features
+from cordon.variants.table import VARIANTS, read_batches, without_features
 
 # A purine for a purine or a pyrimidine for a pyrimidine. All other substitutions of one base transvert.
 
@@ -31,33 +32,46 @@ _NEEDED = [
 ]  # fmt: skip
 
 
-def read_scored(paths: Sequence[Path]) -> pa.Table:
-    """What is described of scored tables (Parquet), one after another; UserError for one that is none."""
-    tables = [read_table(path, _SCORED).select(_NEEDED).replace_schema_metadata(None) for path in paths]
-    return pa.concat_tables(tables)
+def read_scored(paths: Sequence[Path]) -> Iterator[pa.Table]:
+    """What is described of scored tables (Parquet), in parts; UserError for one that is none."""
+    for path in paths:
+        for batch in read_batches(path, _SCORED):
+            yield batch.select(_NEEDED)
 
 
-def describe(table: pa.Table) -> dict[str, Any]:
+def describe(tables: Iterable[pa.Table]) -> dict[str, Any]:
     """The content of callset.json: what callers agree on, and every filter's Ti/Tv and het/hom.
 
     ``ti_tv`` is transitions over transversions of SNVs, about 2.0 to 2.1 over a human genome and higher in
     exomes; false calls, which are near random, pull it towards 0.5. ``het_hom`` is heterozygous over
     homozygous alleles. Both are null without a denominator.
     """
-    samples = pc.unique(pc.binary_join_element_wise(table["site"], table["sample"], "/"))
-    kept = filters(table)
-    columns = _Columns.of(table)
+    samples, called, passing = set[str](), Counter[str](), Counter[str]()
+    kept: dict[str, Counter[str]] = defaultdict(Counter)
+    for table in tables:
+        samples |= {*pc.unique(pc.binary_join_element_wise(table["site"], table["sample"], "/")).to_pylist()}
+        columns, filtered = _Columns.of(table), filters(table)
+        for name, rows in filtered.items():
+            kept[name].update(_counts(columns, rows))
+        for name in agreements(table):
+            rows = pc.equal(table["callers"], name).to_numpy()
+            called[name] += int(rows.sum())
+            passing[name] += int((rows & filtered["cordon"]).sum())
+    agreed = sorted(called, key=lambda name: (name.count(";"), name))
     return {
         "samples": len(samples),
-        "alleles": table.num_rows,
-        "callers": [_agreement(table, name, kept["cordon"]) for name in agreements(table)],
-        "filters": [{"name": name, **_shape(columns, rows)} for name, rows in kept.items()],
+        "alleles": kept["no filter"]["alleles"],
+        "callers": [
+            {"callers": name.split(";"), "alleles": called[name], "pass": passing[name]} for name in agreed
+        ],
+        "filters": [{"name": name, **_shape(kept[name])} for name in _FILTERS if name in kept],
     }
 
 
-def _agreement(table: pa.Table, callers: str, passing: Bools) -> dict[str, Any]:
-    rows = pc.equal(table["callers"], callers).to_numpy()
-    return {"callers": callers.split(";"), "alleles": int(rows.sum()), "pass": int((rows & passing).sum())}
+# In the order in which they are told.
+_FILTERS = (
+    "no filter", *(f"{caller}{kind}" for caller in CALLERS for kind in (" unfiltered", "")), "cordon",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,21 +91,28 @@ class _Columns:
         return cls(types, table["zygosity"].to_numpy(), size_bins(table["ref"], table["alt"]), transition)
 
 
-def _shape(columns: _Columns, rows: Bools) -> dict[str, Any]:
+def _counts(columns: _Columns, rows: Bools) -> dict[str, int]:
     types, zygosity, sizes = columns.types[rows], columns.zygosity[rows], columns.sizes[rows]
-    transitions = int(columns.transition[rows].sum())
-    transversions = int((types == SNV).sum()) - transitions
-    heterozygous, homozygous = (int((zygosity == name).sum()) for name in ("heterozygous", "homozygous"))
+    zygosities = {name: int((zygosity == name).sum()) for name in ("heterozygous", "homozygous")}
     return {
-        "alleles": int(rows.sum()),
-        "types": {name: int((types == name).sum()) for name in TYPES},
-        "sizes": {name: int((sizes == place).sum()) for place, name in enumerate(SIZES)},
-        "transitions": transitions,
+        "alleles": int(rows.sum()), "transitions": int(columns.transition[rows].sum()), **zygosities,
+        **{name: int((types == name).sum()) for name in TYPES},
+        **{name: int((sizes == place).sum()) for place, name in enumerate(SIZES)},
+    }  # fmt: skip
+
+
+def _shape(counts: Counter[str]) -> dict[str, Any]:
+    transversions = counts[SNV] - counts["transitions"]
+    return {
+        "alleles": counts["alleles"],
+        "types": {name: counts[name] for name in TYPES},
+        "sizes": {name: counts[name] for name in SIZES},
+        "transitions": counts["transitions"],
         "transversions": transversions,
-        "ti_tv": _ratio(transitions, transversions),
-        "heterozygous": heterozygous,
-        "homozygous": homozygous,
-        "het_hom": _ratio(heterozygous, homozygous),
+        "ti_tv": _ratio(counts["transitions"], transversions),
+        "heterozygous": counts["heterozygous"],
+        "homozygous": counts["homozygous"],
+        "het_hom": _ratio(counts["heterozygous"], counts["homozygous"]),
     }
 
 
