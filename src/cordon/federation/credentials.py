@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,13 +127,16 @@ def private_identity(path: Path) -> str:
 
 
 def _site_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    if path.exists():
-        key = load_ssh_private_key(path.read_bytes(), password=None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        return key
-    path.parent.mkdir(parents=True, exist_ok=True)
-    key = ec.generate_private_key(ec.SECP384R1())
-    write_private(path, _pem(key, PrivateFormat.OpenSSH))
+    """The key at ``path``, or a new one there. Of two runs that make it at once, both get the first one's."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        write_private(made, _pem(ec.generate_private_key(ec.SECP384R1()), PrivateFormat.OpenSSH))
+        with suppress(FileExistsError):
+            os.link(made, path)
+        made.unlink()
+    key = load_ssh_private_key(path.read_bytes(), password=None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
     return key
 
 
