@@ -111,9 +111,10 @@ def scaffold(paths: list[Path], folder: Path) -> Path:
     for path in paths:
         with pysam.VariantFile(str(path)) as records:
             for record in records:
-                bases = contigs.setdefault(record.contig, bytearray())
+                bases, ref = contigs.setdefault(record.contig, bytearray()), record.ref.upper()
                 bases.extend(b"N" * (record.stop + 1000 - len(bases)))
-                bases[record.start : record.stop] = record.ref.upper().encode()
+                if "N" not in ref:  # `N <DEL>` says nothing, and is as long as what is deleted
+                    bases[record.start : record.start + len(ref)] = ref.encode()
     path = folder / "reference.fasta"
     path.write_text("".join(f">{name}\n{bases.decode()}\n" for name, bases in contigs.items()))
     pysam.faidx(str(path))

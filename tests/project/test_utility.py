@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pysam
 import pytest
 from click.testing import CliRunner
 
@@ -48,3 +49,19 @@ def test_a_short_run_prints_every_way_with_its_cost():
             assert row["adjacency"] == "add or remove one unit"
     pooled = next(row["auroc"] for row in rows if "no noise" in row["way"])
     assert pooled > 0.975
+
+
+def test_a_deletion_without_bases_overwrites_none(tmp_path):
+    """A truth set's `N <DEL>` reaches over other calls' places, and says nothing of their bases."""
+    text = (
+        "##fileformat=VCFv4.2\n##contig=<ID=z,length=5000>\n##INFO=<ID=END,Number=1,Type=Integer,Description=x>\n"
+        '##ALT=<ID=DEL,Description="x">\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n'
+    )
+    calls, truth = tmp_path / "calls.vcf", tmp_path / "truth.vcf"
+    calls.write_text(text + "z\t10\t.\tAC\tA\t9\t.\t.\nz\t50\t.\tG\tT\t9\t.\t.\n")
+    truth.write_text(text + "z\t10\t.\tN\t<DEL>\t9\t.\tEND=60\n")
+    reference = utility.scaffold([calls, truth], tmp_path)
+    with pysam.FastaFile(str(reference)) as file:
+        bases = file.fetch("z")
+    assert (bases[9:11], bases[49], set(bases[11:49])) == ("AC", "G", {"N"})
+    assert len(bases) > 1000
