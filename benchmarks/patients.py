@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 from cohort import PUBLIC_START, federated, held_out_rows, planned
 from cordon.evaluation.caller_scores import caller_scores
 from cordon.model.released import Model
-from cordon.training.pretrain import fit, read_public
+from cordon.training.pretrain import WELL, fit, read_public
 from cordon.training.units import Units
 from cordon.variants.features import FEATURES
 from cordon.variants.table import LABELLED, matrix, read_table
@@ -88,7 +88,7 @@ def main(
         tell(name, [score])
     tell("public start", [public.score(features)])
     everybody = [np.concatenate(part) for part in zip(*chain(*cohort.values()), strict=True)]
-    tell("pooled, no noise", [Model("mlp", FEATURES, fit("mlp", *everybody)).score(features)])
+    tell("pooled, no noise", [Model("mlp", FEATURES, fit("mlp", *everybody, length=WELL)).score(features)])
     for start in (public, None):
         for epsilon in map(float, epsilons.split(",")):
             for count in map(int, patients.split(",")):

@@ -33,7 +33,7 @@ from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
 from cordon.privacy.events import GAUSSIAN, LAPLACE
 from cordon.privacy.guarantee import ADJACENCY, Guarantee
-from cordon.training.pretrain import fit
+from cordon.training.pretrain import WELL, fit
 from cordon.training.units import Units
 from cordon.variants.encode import SampleIdentity, encode
 from cordon.variants.features import FEATURES
@@ -164,7 +164,7 @@ def trained(data: Data, rows: np.ndarray, setting: Setting, warm: Parameters | N
     if setting.start == "public" and warm:
         return warm
     if setting.epsilon is None:
-        return fit(setting.model, features, real, start=warm)
+        return fit(setting.model, features, real, start=warm, length=WELL)
     blocks, codes = np.unique(data.block, return_inverse=True)
     site = np.random.default_rng(0).permutation(blocks.size)[codes[rows]] % setting.sites
     units = [
