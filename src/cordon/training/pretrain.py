@@ -29,8 +29,8 @@ REFINE, KEEP = "refine", "keep"
 # elsewhere, and a start that noise has drowned loses far more (docs/utility.md).
 MARGIN = 0.01
 # Full-batch Adam: steps, first step size (it falls to 0 along half a cosine), weight decay.
-# A start is fitted less than it could be: on callers that it has not seen it then does better. Benchmarks hold
-# noise against what is fitted WELL.
+# A start is fitted less than it could be: it then does better on callers that it has not seen. What has seen
+# those that it is for, and what benchmarks hold noise against, is fitted WELL.
 STEPS, LEARNING_RATE, WEIGHT_DECAY = 400, 0.02, 1e-4
 WELL = 900
 # With larger steps the first ones, which move all scores alike, can bring the convolutions to a standstill.
