@@ -21,8 +21,8 @@ workflow FEDERATE {
     spent = channel.value([])
     versions = channel.empty()
     policy = parameters.aggregator_policy ? file(parameters.aggregator_policy, checkIfExists: true) : []
-    // A site that joins an aggregator elsewhere starts from what that one sends.
-    start = parameters.pretrained ?: (parameters.aggregator || parameters.model == 'pileup_cnn' ? 'none' : 'public')
+    // A site that joins an aggregator elsewhere starts from what that one sends, and audits by it if it is this one.
+    start = parameters.pretrained ?: (parameters.model == 'pileup_cnn' ? 'none' : 'public')
     shipped = "${projectDir}/assets/public"
     pretrained = start == 'none' ? [] : file(start == 'public' ? "${shipped}/${parameters.model}.safetensors" : start, checkIfExists: true)
     judging = parameters.public_variants ?: (start == 'public' ? "${shipped}/held_out.parquet" : '')

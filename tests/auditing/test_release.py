@@ -15,19 +15,22 @@ from cordon.auditing.attack_scores import AttackScore, Estimate, TruePositiveRat
 from cordon.auditing.certificate import verify
 from cordon.auditing.release import AttackLimits, Audited, examine
 from cordon.cli import main
+from cordon.errors import UserError
 from cordon.federation import messages
 from cordon.federation.plan import Plan
 from cordon.federation.site import participate
 from cordon.ledger.log import ChainedLog, Tip
 from cordon.ledger.provenance import FAILED, UNABLE, UNTRIED, Provenance, code_digest
 from cordon.ledger.site import SiteLedger
-from cordon.model.released import load
+from cordon.model.initial_weights import initial_parameters
+from cordon.model.released import Model, load
 from cordon.privacy.accountants import epsilon_rdp
 from cordon.privacy.events import Event
 from cordon.privacy.noise_calibration import calibrate_noise
 from cordon.privacy.tradeoff import tradeoff
 from cordon.training.dpsgd import train
 from cordon.training.units import Units
+from cordon.variants.features import FEATURES
 from planted_bugs import BUGS
 
 pytestmark = pytest.mark.statistical
@@ -315,6 +318,30 @@ class TestCommand:
         said = json.loads(published)["guarantee"]
         assert (said["ledger"], said["ledgers"]) == ("site", 2)
         assert said["epsilon_rdp"] == epsilon_rdp([PLAN.event] * 6, 1e-5)
+
+    def test_replays_start_from_the_plans_public_model_or_that_is_told(self, held, monkeypatch):
+        seen = []
+
+        def looked_at(evidence, **terms):
+            seen.append(evidence.start)
+            raise UserError("that is enough.")
+
+        monkeypatch.setattr(release, "examine", looked_at)
+        own = initial_parameters(PLAN.model, len(FEATURES))
+        moved = {name: value + 0.5 for name, value in own.items()}
+        begun = Model(PLAN.model, FEATURES, moved, {"data": "public"})
+        other = Model(PLAN.model, FEATURES, own, {"data": "public"})
+        for name, model in (("begun", begun), ("other", other)):
+            model.save(held / f"{name}.safetensors")
+        record = json.loads((held / "federation.json").read_text())
+        record["plan"]["start"] = begun.hash
+        (held / "federation.json").write_text(json.dumps(record))
+        given = [["--pretrained", str(held / f"{name}.safetensors")] for name in ("begun", "other")]
+        runs = [audit(held, *words) for words in (*given, [])]
+        for start, expected in zip(seen, (begun.parameters, own, own), strict=True):
+            assert all(np.array_equal(start[name], value) for name, value in expected.items())
+        told = f"the run started from the public model {begun.hash[:12]}, which is not here"
+        assert [told in run.stderr for run in runs] == [False, True, True]
 
     def test_a_training_that_says_of_itself_that_it_was_seeded_gets_no_certificate(self, held):
         """And what computed it is named in the details."""

@@ -27,7 +27,8 @@ PRIVATE_KEY = "Its ledger with the key beside it: the aggregator's, or a site's 
 @click.option("--held_out", multiple=True, type=EXISTING, help="Variants not trained on; repeatable.")
 @click.option(
     "--pretrained", type=EXISTING,
-    help="The public model that the run started from; without it, replays start from the architecture's own.",
+    help="The public model that the run started from; without it, replays start from the architecture's own, "
+    "and say less of the run.",
 )  # fmt: skip
 @click.option(
     "--rows", type=click.Choice(("private", "public")), default="private", show_default=True,
@@ -83,12 +84,17 @@ def audit(
 
     happened = _record(Path(record))
     plan = Plan.from_dict(happened["plan"])
-    if pretrained and read_public(Path(pretrained)).hash != plan.start:
-        raise UserError(f"{pretrained}: not the public model that the run started from. Give that one.")
     if not key_path(Path(ledger_file)).exists():
         raise UserError(f"{ledger_file}: its key is not beside it. Certify where the ledger is kept.")
     model = load(Path(model_file))
-    start = read_public(Path(pretrained)).parameters if pretrained else None
+    public = read_public(Path(pretrained)) if pretrained else None
+    start = public.parameters if public is not None and public.hash == plan.start else None
+    if plan.start and start is None:
+        click.echo(
+            f"warning: the run started from the public model {plan.start[:12]}, which is not here: replays "
+            "start from the architecture's own, and say less of the run. Give that model as --pretrained.",
+            err=True,
+        )
 
     def read(paths: tuple[str, ...]) -> Units:
         tables = [Path(path) for path in paths]
