@@ -119,7 +119,9 @@ def test_one_class_only_leaves_out_the_curves_and_says_why(tmp_path: Path) -> No
 
 def test_a_worse_model_is_called_worse(tmp_path: Path) -> None:
     bad = {**evaluation(), "scores": [score("cordon", 0.7), score("haplotypecaller QUAL", 0.8)]}
-    assert "worse than HaplotypeCaller QUAL does" in page(tmp_path, evaluation=bad).text
+    told = "worse than HaplotypeCaller QUAL does. Do not use this filter here: sort by HaplotypeCaller QUAL."
+    assert told in page(tmp_path, evaluation=bad).text
+    assert "Do not use" not in page(tmp_path, evaluation=evaluation()).text
 
 
 def calibration(**changes: Any) -> dict[str, Any]:

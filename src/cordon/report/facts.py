@@ -255,9 +255,11 @@ def headline(sources: Sources) -> str:
         verdict = f"no better than {change.name}"
     elif change.after < change.before:
         verdict = f"worse than {change.name}"
+    # What a site would otherwise find out by its patients.
+    advice = "" if change.after >= change.before else f" Do not use this filter here: sort by {change.name}."
     if trained:
-        return f"{trained}; it tells real alleles from false ones {verdict} does."
-    return f"A released model tells real alleles from false ones {verdict} does."
+        return f"{trained}; it tells real alleles from false ones {verdict} does.{advice}"
+    return f"A released model tells real alleles from false ones {verdict} does.{advice}"
 
 
 def outcome(federation: Federation) -> str:
