@@ -41,7 +41,8 @@ def test_rows_come_by_patient_in_the_tables_order_whatever_the_row_groups(tables
     assert (depths(units), units.offsets.tolist()) == ([1, 4, 7, 0, 3, 6], [0, 3, 4, 6])
     assert units.labels.tolist() == [0, 0, 0, 1, 1, 1]
     each = Units.read(tables, unit="variant")
-    assert (depths(each), each.owners.tolist()) == ([1, 4, 7, 0, 3, 6], [0, 0, 0, 1, 2, 2])
+    # Where each row is a unit they stand as they come, as the specification has them.
+    assert (depths(each), each.owners.tolist()) == ([0, 1, 3, 4, 6, 7], [1, 0, 2, 0, 2, 0])
 
 
 def test_the_rows_of_one_person_with_two_ids_stand_together(tables):

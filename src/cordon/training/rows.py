@@ -54,9 +54,9 @@ _WHOSE = pa.schema([LABELLED.field("patient"), LABELLED.field("label")], metadat
 
 
 def read_rows(
-    paths: Sequence[Path], architecture: str, one_id: Mapping[str, str]
+    paths: Sequence[Path], architecture: str, one_id: Mapping[str, str], *, by_patient: bool
 ) -> tuple[Rows, Singles, tuple[str, ...], NDArray[np.int64]]:
-    """The labelled rows of the tables at ``paths``, in the order of the patients' names.
+    """The labelled rows of the tables at ``paths``: as they come, or ``by_patient`` in their names' order.
 
     ``one_id`` has another id for some patients. Features (180 bytes a row) and images (10 kB, 39 kB as
     float32) are in files without a name in the working folder. UserError where they do not fit there.
@@ -75,7 +75,7 @@ def read_rows(
     rank = np.empty(len(codes), np.int64)
     rank[[codes[name] for name in names]] = np.arange(len(names))
     held, owners = np.concatenate(labels), rank[np.concatenate(whose)]
-    order = np.argsort(owners, kind="stable")
+    order = np.argsort(owners, kind="stable") if by_patient else np.arange(len(owners))
     features, images = _copied(paths, architecture, order)
     rows: Rows = features if images is None else ImageRows(features, images, order)
     return rows, held[order], names, owners[order]

@@ -97,7 +97,8 @@ class Units:
         from cordon.training.rows import read_rows
 
         ids = one_id or {}
-        units = cls._grouped(*read_rows(paths, architecture, ids), unit)
+        rows = read_rows(paths, architecture, ids, by_patient=unit == "patient")
+        units = cls._grouped(*rows, unit)
         return replace(units, also=other_ids(ids))
 
     def of(self, patients: Collection[str]) -> Units:
