@@ -121,7 +121,7 @@ def test_a_training_that_never_saw_the_rows_gives_no_carrier_away(unit):
     def elsewhere(_: Units) -> Trace:
         other = site("variant", seed=next(seeds))
         with thread_count(1):
-            model = fit("mlp", other.features, other.labels, start=START)
+            model = fit("mlp", other.features, other.labels, start=START, length=100)
         return Trace([START, model], [{name: model[name] - START[name] for name in START}], model)
 
     rows = rarest(units, RARE)
