@@ -143,8 +143,7 @@ def main(
         what = "no threshold was fitted" if calibration.calibrated else "not calibrated"
         click.echo(f"warning: {what}: {calibration.reason}", err=True)
     rows = "" if calibration.rows is None else f" from {calibration.rows} labelled alleles"
-    curves = calibration.curves
-    drawn = "; ".join(f"{kind}: {curve}" for kind, curve in curves.items())
+    drawn = "; ".join(f"{kind}: {curve}" for kind, curve in calibration.curves.items())
     told = f"site {site}: {drawn}{rows} (calibration: {calibration.origin})"
     return Facts({"site": site} | asdict(calibration) | {"origin": calibration.origin}, [told])
 

@@ -20,7 +20,7 @@ from cordon.arrays import Bools
 from cordon.calls.callers import CALLERS
 from cordon.evaluation.caller_scores import filters
 from cordon.variants.context import TRANSITIONS
-from cordon.variants.strata import SIZES, SNV, TYPES, Bins, agreements, size_bins
+from cordon.variants.strata import SIZES, SNV, TYPES, Bins, agreements, fewer_first, size_bins
 from cordon.variants.table import VARIANTS, read_batches, without_features
 
 # A purine for a purine or a pyrimidine for a pyrimidine. All other substitutions of one base transvert.
@@ -57,12 +57,12 @@ def describe(tables: Iterable[pa.Table]) -> dict[str, Any]:
             rows = pc.equal(table["callers"], name).to_numpy()
             called[name] += int(rows.sum())
             passing[name] += int((rows & filtered["cordon"]).sum())
-    agreed = sorted(called, key=lambda name: (name.count(";"), name))
     return {
         "samples": len(samples),
         "alleles": kept["no filter"]["alleles"],
         "callers": [
-            {"callers": name.split(";"), "alleles": called[name], "pass": passing[name]} for name in agreed
+            {"callers": name.split(";"), "alleles": called[name], "pass": passing[name]}
+            for name in fewer_first(called)
         ],
         "filters": [{"name": name, **_shape(kept[name])} for name in _FILTERS if name in kept],
     }

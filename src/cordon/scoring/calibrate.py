@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -301,23 +301,23 @@ def calibrate(alleles: Alleles, site: str) -> Calibration:
     for kind, of_it in groups.items():
         enough = min((real & of_it).sum(), (~real & of_it).sum()) >= LEAST_EACH
         curves[kind] = (_curve(scores[of_it], labels[of_it]) if enough else None) or common
-    values = np.where(alleles.indels, curves[INDEL](scores), curves[SNV](scores))
+    fitted = Calibration(curves, {}, SITE, site, rows=rows)
+    values = fitted.apply(scores, alleles.indels)
     everywhere = _thresholds(values[real])
     thresholds = {
         kind: everywhere
         | {s: at for s, at in _thresholds(values[real & of_it]).items() if _leaves_out(s, real & of_it)}
         for kind, of_it in groups.items()
     }
-    passing = {
-        s: values >= np.where(alleles.indels, thresholds[INDEL][s], thresholds[SNV][s]) for s in SENSITIVITIES
-    }
+    fitted = replace(fitted, thresholds=dict(thresholds))
+    passing = {s: fitted.decide(values, alleles.indels, {}, s)[0] for s in SENSITIVITIES}
     let_through = {}
     for name, of_it in alleles.guarded.items():
         if (real & of_it).sum() >= LEAST_REAL:
             thresholds[name] = _thresholds(values[real & of_it])
             more = {s: ~real & of_it & ~passing[s] & (values >= at) for s, at in thresholds[name].items()}
             let_through[name] = {s: int(which.sum()) for s, which in more.items()}
-    return Calibration(curves, thresholds, SITE, site, rows=rows, let_through=let_through)
+    return replace(fitted, thresholds=thresholds, let_through=let_through)
 
 
 def _thresholds(real: Floats) -> dict[str, float]:

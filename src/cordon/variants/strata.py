@@ -5,7 +5,7 @@ Every boundary here is fixed and public. A stratum never takes part in training 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -165,8 +165,12 @@ def strata_named(text: str) -> tuple[str, ...]:
 
 def agreements(table: pa.Table) -> list[str]:
     """Every combination of callers that called an allele of the table, fewer callers first."""
-    names = [name for name in pc.unique(table["callers"]).to_pylist() if name]
-    return sorted(names, key=lambda name: (name.count(";"), name))
+    return fewer_first(name for name in pc.unique(table["callers"]).to_pylist() if name)
+
+
+def fewer_first(combinations: Iterable[str]) -> list[str]:
+    """Combinations of callers, those of fewer callers first."""
+    return sorted(combinations, key=lambda name: (name.count(";"), name))
 
 
 def _equal(table: pa.Table, column: str, name: str) -> Bools:
