@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -81,10 +80,10 @@ def reliability(real: Bools, log_odds: Floats) -> dict[str, Any]:
 
 def wilson(count: int, of: int) -> dict[str, float]:
     """``real_low`` and ``real_high``: a share's 95 % interval (Wilson 1927)."""
-    z = 1.959964
-    middle, spread = count + z * z / 2, z * math.sqrt(count * (of - count) / of + z * z / 4)
-    low, high = ((middle + sign * spread) / (of + z * z) for sign in (-1, 1))
-    return {"real_low": round(max(0.0, low), 6), "real_high": round(min(1.0, high), 6)}
+    from scipy.stats import binomtest
+
+    found = binomtest(count, of).proportion_ci(0.95, method="wilson")
+    return {"real_low": round(float(found.low), 6), "real_high": round(float(found.high), 6)}
 
 
 def _thin(x: Floats, y: Floats) -> tuple[list[float], list[float]]:
