@@ -9,6 +9,7 @@ import os
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // int(workers)))
 
+import gc
 import importlib.util
 import random
 import sys
@@ -32,6 +33,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     long = ("pipeline", "federation")
     first = {item.path for item in items if any(item.get_closest_marker(name) for name in long)}
     items.sort(key=lambda item: item.path not in first)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: no search for garbage looks through it again, here or in what tests fork."""
+    gc.freeze()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -15,6 +15,7 @@ children of the product's.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import logging
@@ -226,4 +227,6 @@ if __name__ == "__main__":
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
     for module in TAKEN:
         importlib.import_module(module)
+    # What is imported stays: a forked process would look through all of it for garbage, and copy its pages.
+    gc.freeze()
     _serve(sys.argv[1])
