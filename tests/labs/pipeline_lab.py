@@ -28,10 +28,12 @@ def nextflow_command(*arguments: str, profile: str = "local", pipeline: Path = R
     return ["nextflow", "run", str(pipeline), "-profile", profile, "-ansi-log", "false", *arguments]
 
 
-def nextflow(folder: Path, *arguments: str, profile: str = "local") -> subprocess.CompletedProcess[str]:
+def nextflow(
+    folder: Path, *arguments: str, profile: str = "local", pipeline: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     """Run the pipeline in ``folder`` as a user would; its output is in stdout."""
     return subprocess.run(
-        nextflow_command(*arguments, profile=profile),
+        nextflow_command(*arguments, profile=profile, pipeline=pipeline),
         cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
