@@ -137,7 +137,7 @@ def main(
     TEST ONLY, comes with the policy that it satisfies.
     """
     from cordon.attestation.emulator import Emulator
-    from cordon.federation import defaults
+    from cordon.federation import defaults, expected
     from cordon.federation.credentials import enrol
     from cordon.federation.flower.processes import free_port
     from cordon.federation.plan import read_sites
@@ -189,7 +189,8 @@ def main(
     names = [site.name for site in declared]
     more = at_more_sites(plan.events(), plan.guarantee())
     found = {"sites": names, "address": address, "plan": plan.to_dict(), "at_more_sites": more}
-    return Facts(found, [told, defaults.reasons(plan, declared), several_sites(more)])
+    lines = [told, defaults.reasons(plan, declared), expected.told(plan, declared), several_sites(more)]
+    return Facts(found, filter(None, lines))
 
 
 if __name__ == "__main__":
