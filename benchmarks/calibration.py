@@ -20,7 +20,8 @@ from cordon.arrays import Floats
 from cordon.privacy.events import GAUSSIAN
 from cordon.privacy.guarantee import Guarantee
 from cordon.privacy.mechanisms import Randomness
-from cordon.scoring.calibrate import Alleles, Calibration, Curve, calibrate, for_both, uncalibrated
+from cordon.scoring.calibrate import Alleles, calibrate
+from cordon.scoring.calibration import Calibration, Curve, for_both, uncalibrated
 from cordon.scoring.private_calibration import Settings, estimate, noisy, sums
 
 TESTED = 2_000

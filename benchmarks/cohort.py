@@ -21,7 +21,6 @@ import pyarrow as pa
 from sklearn.metrics import roc_auc_score
 
 from cordon.auditing.replay import replay
-from cordon.evaluation.caller_scores import caller_scores
 from cordon.federation import defaults
 from cordon.federation.plan import Plan, Site
 from cordon.model.architectures import Parameters
@@ -29,6 +28,7 @@ from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
 from cordon.training.pretrain import read_public
 from cordon.training.units import Units
+from cordon.variants.caller_scores import caller_scores
 from cordon.variants.features import FEATURES
 from cordon.variants.strata import strata as strata_of
 from cordon.variants.table import LABELLED, matrix, read_table

@@ -22,10 +22,10 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from cohort import PUBLIC_START, federated, held_out_rows, planned
-from cordon.evaluation.caller_scores import caller_scores
 from cordon.model.released import Model
 from cordon.training.pretrain import WELL, fit, read_public
 from cordon.training.units import Units
+from cordon.variants.caller_scores import caller_scores
 from cordon.variants.features import FEATURES
 from cordon.variants.table import LABELLED, matrix, read_table
 

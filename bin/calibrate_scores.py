@@ -13,7 +13,8 @@ from cordon.console.progress import shown, telling
 from cordon.errors import UserError
 from cordon.privacy.accountants import ACCOUNTANTS
 from cordon.privacy.grouping import UNITS
-from cordon.scoring.calibrate import MODES, NONE, SITE, Alleles, calibrate, uncalibrated, write_calibration
+from cordon.scoring.calibrate import Alleles, calibrate
+from cordon.scoring.calibration import MODES, NONE, SITE, uncalibrated, write_calibration
 from cordon.variants.same_person import MERGE, WARN, same_people
 from cordon.variants.table import LABELLED, VARIANTS, for_model, inputs, read_batches, rows_of
 
@@ -142,6 +143,8 @@ def main(
     if calibration.reason:
         what = "no threshold was fitted" if calibration.calibrated else "not calibrated"
         click.echo(f"warning: {what}: {calibration.reason}", err=True)
+    if why := calibration.stands_for_the_model:
+        click.echo(f"warning: {why}. Its scored VCFs are filtered by {calibration.caller_score}.", err=True)
     rows = "" if calibration.rows is None else f" from {calibration.rows} labelled alleles"
     drawn = "; ".join(f"{kind}: {curve}" for kind, curve in calibration.curves.items())
     told = f"site {site}: {drawn}{rows} (calibration: {calibration.origin})"

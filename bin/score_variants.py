@@ -7,7 +7,7 @@ import click
 
 from cordon.console.commands import EXISTING, FOLDER, Facts, command, each
 from cordon.console.progress import shown
-from cordon.scoring.calibrate import read_calibration
+from cordon.scoring.calibration import read_calibration
 from cordon.scoring.score import Scoring, read_samples, score_sample
 from cordon.variants.strata import GUARDED, strata_named
 

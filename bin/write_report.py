@@ -10,7 +10,7 @@ import click
 from cordon.console.commands import EXISTING, OUTPUT, Facts, command, facts
 from cordon.report import page, reading, sources
 from cordon.report import trace as traces
-from cordon.scoring.calibrate import read_calibration
+from cordon.scoring.calibration import read_calibration
 
 
 @command()

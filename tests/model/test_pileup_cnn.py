@@ -16,7 +16,8 @@ from cordon.privacy.clipping import Clip, PrivateMean
 from cordon.privacy.events import GAUSSIAN, LAPLACE, NORMS
 from cordon.privacy.gradients import Block, HookedGradients, refuse_mixing_layers, unit_gradients
 from cordon.privacy.mechanisms import Randomness
-from cordon.scoring.calibrate import Alleles, calibrate, uncalibrated
+from cordon.scoring.calibrate import Alleles, calibrate
+from cordon.scoring.calibration import uncalibrated
 from cordon.scoring.score import Scoring
 from cordon.training.dpsgd import train
 from cordon.training.pretrain import fit, pretrain

@@ -23,7 +23,8 @@ from conftest import ROOT
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
 from cordon.privacy.guarantee import ADJACENCY, LIFETIME
-from cordon.scoring.calibrate import calibrate, write_calibration
+from cordon.scoring.calibrate import calibrate
+from cordon.scoring.calibration import write_calibration
 from cordon.simulation import CohortPlan, simulate_cohort
 from cordon.variants.features import FEATURES
 from scoring_lab import snvs

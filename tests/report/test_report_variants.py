@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cordon.scoring.calibrate import Curve, for_both
+from cordon.scoring.calibration import Curve, for_both
 from report_lab import (
     STRATA,
     Page,

@@ -1,6 +1,8 @@
 """Tests of cordon.scoring.calibrate."""
 
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -8,14 +10,8 @@ import pytest
 
 from conftest import table_row
 from cordon.errors import UserError
-from cordon.scoring.calibrate import (
-    SENSITIVITIES,
-    Alleles,
-    Curve,
-    calibrate,
-    read_calibration,
-    write_calibration,
-)
+from cordon.scoring.calibrate import Alleles, calibrate
+from cordon.scoring.calibration import SENSITIVITIES, Curve, read_calibration, write_calibration
 from cordon.variants.features import FEATURES
 from cordon.variants.table import LABELLED
 from scoring_lab import snvs
@@ -189,3 +185,61 @@ def test_a_calibration_comes_back_as_written(tmp_path):
     (tmp_path / "d.json").write_text('{"slope": 1}')
     with pytest.raises(UserError, match=r"d\.json: not a calibration"):
         read_calibration(tmp_path / "d.json")
+
+
+def beside_a_caller(model, caller, rows=2000, seed=7):
+    """Alleles that a model and a caller's QUAL tell apart with so many nats of log-odds, and noise of one."""
+    source = np.random.default_rng(seed)
+    labels = (source.random(rows) < 0.7).astype(np.int8)
+    scores = model * labels + source.normal(size=rows)
+    qual = np.maximum(0, 30 + 10 * (caller * labels + source.normal(size=rows)))
+    return replace(snvs(scores, labels), callers={"bcftools QUAL": qual, "bcftools QD": qual * 0})
+
+
+def test_where_a_callers_own_score_tells_better_it_stands_for_the_model():
+    alleles = beside_a_caller(model=1.0, caller=2.0)
+    found = calibrate(alleles, "a")
+    assert found.caller_score == "bcftools QUAL"
+    assert found.aurocs == pytest.approx({"model": 0.76, "bcftools QUAL": 0.921}, abs=0.02)
+    said = r"bcftools QUAL tells real from false alleles better at site a \(AUROC 0\.9\d\d\) than the model "
+    assert re.fullmatch(said + r"does \(0\.7\d\d\), on its labelled samples", found.stands_for_the_model)
+    # Its curve makes log-odds of QUAL, and its threshold keeps what was asked for.
+    rows = [
+        table_row(callers="bcftools", bcftools_qual=float(qual), f_depth=9.0)
+        for qual in alleles.callers["bcftools QUAL"]
+    ]
+    table = pa.Table.from_pylist(rows, schema=LABELLED)
+    values = found.apply(found.raw(Fake(), table), alleles.indels)
+    real = alleles.labels == 1
+    passes, _ = found.decide(values, alleles.indels, {}, "0.99")
+    assert 0.99 <= passes[real].mean() < 0.995
+    for low, high in ((0.3, 0.7), (0.7, 1.0)):
+        of_it = (probability(values) >= low) & (probability(values) < high)
+        assert probability(values[of_it]).mean() == pytest.approx(real[of_it].mean(), abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("rows", "model", "caller"),
+    [(2000, 2.0, 2.0), (2000, 2.0, 2.1), (2000, 3.0, 2.0), (140, 1.0, 3.0)],
+    ids=["as good", "better by less than chance may be", "worse", "fewer than a hundred false ones"],
+)
+def test_a_caller_stands_for_the_model_only_where_it_is_surely_better(rows, model, caller):
+    found = calibrate(beside_a_caller(model, caller, rows), "a")
+    assert (found.caller_score, found.stands_for_the_model, dict(found.aurocs)) == ("", "", {})
+
+
+def test_a_model_that_falls_with_the_truth_gives_way_to_a_caller_that_rises():
+    found = calibrate(beside_a_caller(model=-1.0, caller=2.0), "a")
+    assert (found.caller_score, found.fitted) == ("bcftools QUAL", True)
+
+
+def test_an_allele_without_the_callers_score_ranks_below_all_that_have_it():
+    found = calibrate(beside_a_caller(model=1.0, caller=2.0), "a")
+    rows = [
+        table_row(callers="bcftools", bcftools_qual=0.0), table_row(callers="bcftools"),
+        table_row(callers="haplotypecaller", haplotypecaller_qual=90.0),
+    ]  # fmt: skip
+    zero, unknown, silent = found.raw(Fake(), pa.Table.from_pylist(rows, schema=LABELLED))
+    assert zero > unknown > silent
+    # Where no row of a part has it, they are as silent as beside others.
+    assert found.raw(Fake(), pa.Table.from_pylist(rows[2:], schema=LABELLED)) == [silent]

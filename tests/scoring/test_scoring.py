@@ -1,5 +1,6 @@
 """Tests of cordon.scoring.score, cordon.scoring.calibrate and cordon.calls.headers."""
 
+import math
 import subprocess
 import sys
 
@@ -16,7 +17,8 @@ from cordon.errors import InputProblems, UserError
 from cordon.model.architectures import PRIOR_LOG_ODDS
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
-from cordon.scoring.calibrate import Calibration, Curve, calibrate, for_both, uncalibrated
+from cordon.scoring.calibrate import calibrate
+from cordon.scoring.calibration import Calibration, Curve, for_both, uncalibrated
 from cordon.scoring.score import Sample, Scoring, read_samples, score_sample
 from cordon.variants.features import FEATURES
 from cordon.variants.table import LABELLED, VARIANTS, read_table, write_table
@@ -121,6 +123,34 @@ def test_the_threshold_of_the_sensitivity_asked_for_filters(lab, called):
         assert [list(record.filter) for record in file] == [["PASS"], ["CORDONLowScore"], ["CORDONLowScore"]]
     with pytest.raises(UserError, match=r"truth sensitivity of 0\.5. Choose one of 0\.9"):
         write(lab, called, calibration, truth_sensitivity="0.5")
+
+
+def test_a_site_where_a_caller_tells_better_is_filtered_by_the_caller_and_the_file_says_so(lab, called):
+    calls, table = called
+    rows = table.to_pylist()
+    for row, qual in zip(rows, (50.5, 10.0, None), strict=True):
+        row["haplotypecaller_qual"] = qual
+    at = {kind: {"0.9": math.log(11.5 + 2)} for kind in ("SNV", "indel")}
+    line, figures = Curve.line(1.0, 0.0), {"model": 0.92, "haplotypecaller QUAL": 0.962}
+    calibration = Calibration(
+        {"SNV": line, "indel": line}, at, "site", "a", rows=999, caller_score="haplotypecaller QUAL",
+        aurocs=figures,
+    )  # fmt: skip
+    assert write(lab, (calls, pa.Table.from_pylist(rows, schema=VARIANTS)), calibration) == 1
+    with pysam.VariantFile(str(lab.folder / "s1.scored.vcf.gz")) as file:
+        header = str(file.header)
+        found = [(*record.filter, round(record.info["CORDON"], 4)) for record in file]
+    expected = [math.log(50.5 + 3), math.log(10 + 3), math.log(1)]
+    assert found == [
+        (name, pytest.approx(odds, abs=1e-3))
+        for name, odds in zip(("PASS", "CORDONLowScore", "CORDONLowScore"), expected, strict=True)
+    ]
+    assert 'InsteadOfModel="haplotypecaller QUAL"' in header
+    assert (
+        "by haplotypecaller QUAL in place of the federated model: haplotypecaller QUAL tells real from false "
+        "alleles better at site a (AUROC 0.962) than the model does (0.920), on its labelled samples"
+        in header
+    )
 
 
 def test_an_allele_that_its_stratum_would_keep_is_for_review_or_passes_where_that_is_protected(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cordon.arrays import Bools
 from cordon.calls.callers import CALLERS
-from cordon.evaluation.caller_scores import filters
+from cordon.evaluation.filters import filters
 from cordon.variants.context import TRANSITIONS
 from cordon.variants.strata import SIZES, SNV, TYPES, Bins, agreements, fewer_first, size_bins
 from cordon.variants.table import VARIANTS, read_batches, without_features

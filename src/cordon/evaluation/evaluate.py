@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from cordon.arrays import Bools, Floats
 from cordon.errors import InputProblems, Problem, UserError
 from cordon.evaluation.accuracy import curves, keep, rank, reliability
-from cordon.evaluation.caller_scores import caller_scores, filters, floats
+from cordon.evaluation.filters import filters
 from cordon.files import written_beside
+from cordon.variants.caller_scores import caller_scores, floats
 from cordon.variants.labels import KNOWN_SITES, SOURCE_KEY
 from cordon.variants.strata import strata
 from cordon.variants.table import LABELLED, TRUTH_ALLELES_KEY, read_table, without_features

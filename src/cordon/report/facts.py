@@ -13,7 +13,7 @@ from cordon.privacy.several_sites import at_more_sites, told
 from cordon.report.figures.names import beside, display
 from cordon.report.risks import Scope
 from cordon.report.sources import Federation, OwnSpending, SiteOutcome, Sources
-from cordon.scoring.calibrate import Calibration
+from cordon.scoring.calibration import Calibration
 
 NUMERALS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -190,6 +190,10 @@ def _calibrated(calibrations: Sequence[Calibration]) -> Iterator[Line]:
     private = [item for item in calibrations if item.cost]
     exact = [item.site for item in calibrations if item.fitted and not item.cost]
     others = [item.site for item in calibrations if not item.calibrated]
+    for item in calibrations:
+        if why := item.stands_for_the_model:
+            said = f"{why}. The scored VCFs there are filtered by {item.caller_score}."
+            yield Line("Do not use this model there:", said, "thresholds", "The thresholds")
     if exact:
         said = (
             f"of {joined(exact)}'s labelled samples: slope, intercept and threshold are not private. Keep "

@@ -8,7 +8,7 @@ from typing import Any
 
 from cordon.privacy.events import Event
 from cordon.privacy.guarantee import Guarantee
-from cordon.scoring.calibrate import Calibration
+from cordon.scoring.calibration import Calibration
 
 # Parameters that the consortium agreed on, and in which nothing of a site's data or machines is.
 PUBLIC = ("aggregator_evidence", "simulate_sites")

@@ -1,4 +1,4 @@
 """Scores of a sample's candidates: calibrated, and written as a VCF.
 
-Public: ``calibrate``, ``private_calibration``, ``score``.
+Public: ``calibrate``, ``calibration``, ``private_calibration``, ``score``.
 """

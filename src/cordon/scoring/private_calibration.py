@@ -31,7 +31,7 @@ from cordon.privacy.grouping import Grouping, check_delta, declared_units, other
 from cordon.privacy.guarantee import ADJACENCY
 from cordon.privacy.mechanisms import Randomness, on_grid
 from cordon.privacy.noise_calibration import calibrate_noise
-from cordon.scoring.calibrate import (
+from cordon.scoring.calibration import (
     PRIVATE,
     Calibration,
     Curve,

@@ -20,10 +20,10 @@ from cordon.errors import InputProblems, Problem, UserError
 from cordon.files import StrPath, written_beside
 from cordon.genome.reference import read_fai
 from cordon.genome.samtools import index, quiet
-from cordon.scoring.calibrate import ONE_CALIBRATION, Calibration, Scorer, raw_scores
+from cordon.scoring.calibration import ONE_CALIBRATION, Calibration, Scorer
 from cordon.steps import Steps, Tick, silent
 from cordon.variants.strata import KINDS, guarded, indels
-from cordon.variants.table import PILEUP, for_model, inputs, read_batches, rows_of, schema_of, write_batches
+from cordon.variants.table import PILEUP, for_model, read_batches, rows_of, schema_of, write_batches
 
 # The fields of records at one position, by ref and alt.
 Alleles = dict[tuple[str, str], list[str]]
@@ -91,7 +91,7 @@ class Scoring:
 
         Images are left out. UserError where the calibration has no threshold for the sensitivity.
         """
-        raw, of_indels = raw_scores(self.model, inputs(table, self.model.architecture)), indels(table)
+        raw, of_indels = self.calibration.raw(self.model, table), indels(table)
         values = self.calibration.apply(raw, of_indels)
         passes, review = self.calibration.decide(
             values, of_indels, guarded(table), self.truth_sensitivity, self.protected
@@ -227,6 +227,8 @@ def _own_header(scoring: Scoring) -> list[str]:
         "Calibration": calibration.origin,
         **{f"Calibration{kind.capitalize()}": calibration.curves[kind] for kind in KINDS},
     }
+    if calibration.caller_score:
+        facts["InsteadOfModel"] = calibration.caller_score
     costs = ("epsilon", "delta", "unit", "mechanism", "adjacency", "accountant")
     facts |= {
         f"Calibration{name.capitalize()}": calibration.cost[name]
@@ -254,12 +256,14 @@ def _own_header(scoring: Scoring) -> list[str]:
     if scoring.protected:
         filtered += f"; alleles pass by these strata, too: {', '.join(scoring.protected)}"
     odds = "Calibrated natural-log odds" if calibration.calibrated else "Natural-log odds, not calibrated,"
+    by = "by the federated model"
+    if instead := calibration.stands_for_the_model:
+        by = f"by {calibration.caller_score} in place of the federated model: {instead}"
     return [
         f"##CORDON=<ID=Model,{text}>",
         f"##FILTER=<ID={LOW_SCORE},Description={_quoted(filtered)}>",
         f"##FILTER=<ID={REVIEW},Description={_quoted(review)}>",
-        f'##INFO=<ID=CORDON,Number=1,Type=Float,Description="{odds} that the allele is real, by the '
-        'federated model">',
+        f'##INFO=<ID=CORDON,Number=1,Type=Float,Description="{odds} that the allele is real, {by}">',
         '##INFO=<ID=CORDON_CALLERS,Number=.,Type=String,Description="Callers that called the allele">',
         "##INFO=<ID=CORDON_FILTERS,Number=.,Type=String,Description=\"The callers' own FILTER values, as "
         'caller:values">',
