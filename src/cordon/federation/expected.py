@@ -42,11 +42,11 @@ def expected(start: bool, epsilon: float, patients: int) -> Expected:
     Between what was measured it is interpolated along the logarithms of both; beyond, it is what was measured
     nearest, at as many patients as that was measured with.
     """
-    measured = [row for row in _measured()["medians_and_ranges"] if row["start"] == start]
-    epsilons = sorted({row["epsilon"] for row in measured})
-    rows = {which: [row for row in measured if row["epsilon"] == which] for which in epsilons}
+    rows_of_it = [row for row in measured()["medians_and_ranges"] if row["start"] == start]
+    epsilons = sorted({row["epsilon"] for row in rows_of_it})
+    rows = {which: [row for row in rows_of_it if row["epsilon"] == which] for which in epsilons}
     most = min(max(row["patients"] for row in of_it) for of_it in _around(rows, epsilon))
-    least = min(row["patients"] for row in measured)
+    least = min(row["patients"] for row in rows_of_it)
     patients = max(least, min(most, patients))
 
     def value(kind: str, place: int) -> float:
@@ -60,6 +60,12 @@ def expected(start: bool, epsilon: float, patients: int) -> Expected:
     return Expected(patients, auroc, removed)
 
 
+def by_epsilon(start: bool, patients: int) -> dict[float, Expected]:
+    """What so many patients at each of three sites may expect at each epsilon that was measured."""
+    known = sorted({row["epsilon"] for row in measured()["medians_and_ranges"]})
+    return {epsilon: expected(start, epsilon, patients) for epsilon in known}
+
+
 def told(plan: Plan, sites: Sequence[Site]) -> str:
     """What the plan's sites may expect, and what more patients would bring; empty for another unit."""
     if plan.unit != "patient":
@@ -69,7 +75,7 @@ def told(plan: Plan, sites: Sequence[Site]) -> str:
     # As many as were measured stand for all that are more.
     found = {one.patients: one for one in (expected(start, plan.epsilon, n * each) for n in (1, 2, 4))}
     first, *others = found.values()
-    best = _measured()["callers_best"]
+    best = measured()["callers_best"]
     more = "".join(f", {one.auroc[0]:.3f} with {one.patients}" for one in others)
     origin = "a public start that fits" if start else "nothing"
     return (
@@ -93,7 +99,8 @@ def _between(at: float, points: Iterable[tuple[float, float]]) -> float:
 
 
 @cache
-def _measured() -> dict[str, Any]:
+def measured() -> dict[str, Any]:
+    """patients.json: how it was measured, a caller's best score, and rows of medians and ranges."""
     text = files("cordon.federation").joinpath("patients.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found

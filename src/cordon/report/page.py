@@ -10,6 +10,7 @@ from decimal import ROUND_CEILING
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -126,10 +127,11 @@ def _utility(sources: Sources) -> vega.Figure | None:
     spent = [(own.run_epsilon_rdp, own.guarantee) for own in sources.spent]
     if most and most.in_run is not None and sources.guarantee is not None:
         spent = [(most.in_run, sources.guarantee)]
-    if not spent:
+    if not spent or sources.federation is None:
         return None
     epsilon, guarantee = max(spent, key=lambda one: one[0])
-    return privacy.utility(guarantee, epsilon, change.after if change else None)
+    patients = int(median(site.declared_patients for site in sources.federation.sites))
+    return privacy.utility(guarantee, epsilon, change.after if change else None, patients)
 
 
 def _styles(evaluation: Mapping[str, Any] | None) -> dict[str, vega.Style]:

@@ -9,6 +9,7 @@ from decimal import ROUND_CEILING
 from importlib.resources import files
 from typing import Any
 
+from cordon.federation import expected
 from cordon.privacy.guarantee import Guarantee, three_digits
 from cordon.privacy.tradeoff import FPR, percent
 from cordon.report.figures.names import beside
@@ -79,20 +80,21 @@ def epsilon(federation: Federation) -> Figure | None:
     return finish("epsilon", "Spent so far, by round", alt, caption, {"layer": layers}, 250, legend)
 
 
-def utility(guarantee: Guarantee, spent: float, auroc: float | None) -> Figure | None:
-    """Accuracy against epsilon as measured on public calls, and where this run stands.
+def utility(guarantee: Guarantee, spent: float, auroc: float | None, patients: int) -> Figure | None:
+    """Accuracy against epsilon as measured elsewhere, and where this run stands.
 
     ``spent`` is the run's epsilon, ``auroc`` its own held-out AUROC where there is one: other data, so only
-    its place along the axis of epsilon compares. None for a unit, delta or mechanism that was not measured.
+    its place along the axis of epsilon compares. ``patients`` are those that a site declared. None for a
+    unit, delta or mechanism that was not measured.
     """
-    measured = benchmark()
-    same = (measured["delta"], measured["mechanism"]) == (guarantee.delta, guarantee.mechanism)
-    curves = [curve for curve in measured["curves"] if curve["unit"] == guarantee.unit]
-    if not curves or not same or not 0 < spent < math.inf:
+    measured = benchmark(guarantee.unit, patients)
+    if measured is None or not 0 < spent < math.inf:
         return None
-    # A way that was measured at one epsilon alone is a dot.
+    if (measured["delta"], measured["mechanism"]) != (guarantee.delta, guarantee.mechanism):
+        return None
+    curves = measured["curves"]
     legend = [
-        (curve["name"], Style(colour, dash, 2.2, dot=len(curve["epsilon"]) == 1))
+        (curve["name"], Style(colour, dash, 2.2))
         for curve, colour, dash in zip(curves, PALETTE[3:], DASHES, strict=False)
     ]
     names = [name for name, _ in legend]
@@ -191,12 +193,26 @@ def tradeoff(scopes: Sequence[Scope]) -> Figure | None:
     return finish("tradeoff", "What an attack can find, at most", f"{alt}.", caption, layers, 300, legend)
 
 
-def benchmark() -> Mapping[str, Any]:
-    """Accuracy by epsilon as docs/utility.md tells it (HaplotypeCaller, sites that add their own noise)."""
-    content: Mapping[str, Any] = json.loads(
-        files("cordon.report").joinpath("utility.json").read_text(encoding="utf-8")
-    )
-    return content
+def benchmark(unit: str, patients: int) -> Mapping[str, Any] | None:
+    """Accuracy by epsilon as docs/utility.md tells it; None for another unit.
+
+    Of variants on real calls; of ``patients`` a site, or the most that were measured, on simulated ones.
+    """
+    if unit == "patient":
+        ways = {"from nothing": False, "from a public start": True}
+        found = {name: expected.by_epsilon(start, patients) for name, start in ways.items()}
+        fewest = min(one.patients for of_it in found.values() for one in of_it.values())
+        found = {name: expected.by_epsilon(start, fewest) for name, start in ways.items()}
+        return expected.measured() | {
+            "data": f"a simulated cohort of {fewest} patients a site",
+            "curves": [
+                {"name": name, "epsilon": [*of_it], "auroc": [one.auroc[0] for one in of_it.values()]}
+                for name, of_it in found.items()
+            ],
+        }
+    text = files("cordon.report").joinpath("utility.json").read_text(encoding="utf-8")
+    content: Mapping[str, Any] = json.loads(text)
+    return content if unit == content["unit"] else None
 
 
 def _trajectories(federation: Federation) -> dict[tuple[Any, ...], list[str]]:
