@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cordon.console.commands import EXISTING, FOLDER, Facts, command
-from cordon.federation.averaging import MEAN, RULES, check_rule
+from cordon.federation.averaging import MEAN, RULES
 from cordon.model.architectures import ARCHITECTURES
 from cordon.privacy.accountants import ACCOUNTANTS
 from cordon.privacy.events import GAUSSIAN, LAPLACE
@@ -137,60 +137,38 @@ def main(
     TEST ONLY, comes with the policy that it satisfies.
     """
     from cordon.attestation.emulator import Emulator
-    from cordon.federation import defaults, expected
     from cordon.federation.credentials import enrol
     from cordon.federation.flower.processes import free_port
     from cordon.federation.plan import read_sites
-    from cordon.federation.remaining import accounts, ledgers_in, plan_within
-    from cordon.privacy.several_sites import at_more_sites
-    from cordon.privacy.several_sites import told as several_sites
+    from cordon.federation.planning import make_plan
+    from cordon.federation.remaining import accounts, ledgers_in
     from cordon.scoring.private_calibration import calibration_event
     from cordon.training.pretrain import public_start
 
     declared = read_sites(Path(sites))
     if pretrained:
         settings |= public_start(Path(pretrained))
-    said = {name: value for name, value in settings.items() if value is not None}
-    chosen = defaults.defaults(said["unit"], start=bool(pretrained), rounds=said.get("rounds"))
-    settings = {"learning_rate": 1.0} | chosen | said
-    spent = accounts(declared, [*ledgers_in(Path(state)), *map(Path, ledgers)])
     beside = []
     if calibration_epsilon:
         terms = {name: settings[name] for name in ("delta", "accountant", "unit")}
         sites_of_one = settings["sites_per_patient"]
         beside = [calibration_event(epsilon=calibration_epsilon, sites_per_patient=sites_of_one, **terms)]
-    plan, unable = plan_within(spent, mechanism=NOISES[mechanism], beside=beside, **settings)
-    if "learning_rate" not in said:
-        plan = defaults.with_learning_rate(plan, declared)
-    check_rule(plan.aggregation, plan.malicious_sites, len(declared))
-    lifetime = plan.guarantee().budget(plan.budget)
-    warnings = [plan.check_delta(site.name, site.declared_patients) for site in declared]
-    warnings.append(defaults.warning(plan, declared))
-    warnings += [
-        f"site {name}: what it was charged before leaves no room for this run in a lifetime's budget of "
-        f"{lifetime}, by {plan.accountant.upper()}; it takes no part"
-        for name in unable
-    ]
-    for warning in filter(None, warnings):
+    spent = accounts(declared, [*ledgers_in(Path(state)), *map(Path, ledgers)])
+    made = make_plan(declared, spent, settings | {"mechanism": NOISES[mechanism]}, beside=beside)
+    for warning in made.warnings:
         click.echo(warning, err=True)
     enrol(declared, None if evidence else host, state=Path(state) / "keys", outdir=Path(outdir))
     if evidence == "emulator":
         emulator = Emulator.at(Path(outdir) / "aggregator" / "emulator")
         for site in declared:
             emulator.write_policy(Path(outdir) / "sites" / site.name / "policy.toml")
-    (Path(outdir) / "plan.json").write_text(json.dumps(plan.to_dict(), indent=2) + "\n")
+    plan = made.plan.to_dict()
+    (Path(outdir) / "plan.json").write_text(json.dumps(plan, indent=2) + "\n")
     address = f"{host}:{port or free_port(host)}"
     (Path(outdir) / "address.txt").write_text(f"{address}\n")
-    told = (
-        f"{len(declared)} sites, {plan.rounds} rounds: noise multiplier {plan.noise_multiplier:.4g} keeps "
-        f"each within {plan.stated()}, in this run, and {plan.budget:g} over all runs, by "
-        f"{plan.accountant.upper()}"
-    )
     names = [site.name for site in declared]
-    more = at_more_sites(plan.events(), plan.guarantee())
-    found = {"sites": names, "address": address, "plan": plan.to_dict(), "at_more_sites": more}
-    lines = [told, defaults.reasons(plan, declared), expected.told(plan, declared), several_sites(more)]
-    return Facts(found, filter(None, lines))
+    found = {"sites": names, "address": address, "plan": plan, "at_more_sites": made.more}
+    return Facts(found, made.lines)
 
 
 if __name__ == "__main__":

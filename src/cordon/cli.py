@@ -15,6 +15,8 @@ from cordon.auditing.cli import audit, certificate
 from cordon.console.commands import EXISTING, KEY, OUTPUT, Facts, facts
 from cordon.console.help_groups import Tour, completion
 from cordon.console.progress import shown
+from cordon.consortium.cli import consortium, site
+from cordon.consortium.plan_cli import plan
 from cordon.doctor.cli import doctor
 from cordon.errors import UserError
 from cordon.federation.aggregator.cli import aggregator
@@ -38,6 +40,7 @@ key_option = click.option(
 
 
 STATIONS = {
+    "To begin and to join": ("consortium", "site", "plan"),
     "Before a run": ("doctor", "attest", "pretrain"),
     "During one": ("aggregator", "relay"),
     "After one, and for whoever receives its model": ("ledger", "audit", "certificate"),
@@ -77,6 +80,9 @@ def pretrain(variants: tuple[str, ...], model: str, output: str) -> Facts:
     return facts(told, output=output, model=model, tables=len(variants), model_hash=made.hash)
 
 
+main.add_command(consortium)
+main.add_command(site)
+main.add_command(plan)
 main.add_command(aggregator)
 main.add_command(audit)
 main.add_command(certificate)

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from cordon.errors import UserError
-from cordon.federation.plan import Site, identity, write_enrolment
+from cordon.federation.plan import Site, fingerprint, write_enrolment
 
 VALID_DAYS = 825
 
@@ -44,7 +44,7 @@ def enrol(sites: Sequence[Site], host: str | None, *, state: Path, outdir: Path)
     """
     aggregator = outdir / "aggregator"
     aggregator.mkdir(parents=True, exist_ok=True)
-    authority_pem = _write_server(host, aggregator) if host is not None else None
+    authority_pem = write_server(host, aggregator) if host is not None else None
     enrolled = []
     for site in sites:
         folder = outdir / "sites" / site.name
@@ -60,7 +60,11 @@ def enrol(sites: Sequence[Site], host: str | None, *, state: Path, outdir: Path)
 
 def public_pem(path: Path) -> str:
     """The public key in a file (PEM, or OpenSSH's one line) as PEM; UserError where it is no P-384 key."""
-    content = path.read_bytes()
+    return checked_public_pem(path.read_bytes(), path)
+
+
+def checked_public_pem(content: bytes, path: Path) -> str:
+    """A public key (PEM or OpenSSH) as PEM; UserError, which names ``path``, where it is no P-384 key."""
     try:
         if content.lstrip().startswith(b"-----BEGIN"):
             key = load_pem_public_key(content)
@@ -99,7 +103,10 @@ def write_private(path: Path, content: bytes) -> None:
         handle.write(content)
 
 
-def _write_server(host: str, folder: Path) -> bytes:
+def write_server(host: str, folder: Path) -> bytes:
+    """Make an authority and the key and certificate of a server of that name or address: ca.crt, server.crt
+    and server.key in ``folder``. Returns the authority's certificate (PEM); its key is not kept.
+    """
     authority_key, authority = _authority()
     server_key, server = _server(authority_key, authority, host)
     authority_pem = authority.public_bytes(Encoding.PEM)
@@ -111,6 +118,20 @@ def _write_server(host: str, folder: Path) -> bytes:
 
 def private_identity(path: Path) -> str:
     """The `plan.identity` of a site's private key (OpenSSH); UserError where it is no P-384 key."""
+    public = read_private(path).public_key()
+    return fingerprint(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
+
+
+def write_new_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    """Write a private key (OpenSSH) for its owner's eyes, and its public half as PATH.pub."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_private(path, _pem(key, PrivateFormat.OpenSSH))
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    path.with_name(f"{path.name}.pub").write_bytes(public + b"\n")
+
+
+def read_private(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The private key (OpenSSH) in a file; UserError where it is no P-384 key, or wants a password."""
     try:
         key = load_ssh_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -122,8 +143,7 @@ def private_identity(path: Path) -> str:
         raise UserError(
             f"{path}: not an ECDSA key on P-384. Give one that `ssh-keygen -t ecdsa -b 384` made."
         )
-    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    return identity(Site("", 1, 1.0, public.decode()))
+    return key
 
 
 def _site_key(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -53,7 +53,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "accountant": ACCOUNTANTS,
 }  # fmt: skip
 # They stand in ledgers and logs.
-NAMES = {"run": re.compile(r"[A-Za-z0-9_.-]{0,100}"), "start": re.compile(r"([0-9a-f]{64})?")}
+HASH = re.compile(r"([0-9a-f]{64})?")
+NAMES = {
+    "run": re.compile(r"[A-Za-z0-9_.-]{0,100}"), "start": HASH, "study": HASH,
+    "expires": re.compile(r"(\d{4}-\d{2}-\d{2})?"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ class Plan:
     accountant: str = "rdp"  # what budgets are held against; both are told
     lifetime_epsilon: float = 0.0  # what a site may be charged over all runs; 0: ``epsilon``, one run
     start: str = ""  # hash of the public model to start from; empty: the architecture's own start
+    study: str = ""  # hash of the study that the run belongs to, where there is one
+    expires: str = ""  # the last day (ISO 8601) on which a site trains by it; empty: no day is
 
     def __post_init__(self) -> None:
         for field in fields(self):  # whoever is told the plan refuses a whole number where a float belongs
@@ -157,6 +163,14 @@ class Plan:
         if not (any(spent) or beside):
             return plan
         return replace(plan, epsilon=min(plan.cost(), plan.epsilon), lifetime_epsilon=plan.budget)
+
+    def check_expiry(self) -> None:
+        """UserError where the last day of its study is over."""
+        if self.expires and self.expires < (today := time.strftime("%Y-%m-%d")):
+            raise UserError(
+                f"the study of this plan was over on {self.expires}, and today is {today}. Nobody trains by "
+                "it any more: ask the operator for a plan of the study's renewal."
+            )
 
     def started(self) -> Plan:
         """This plan under the name of a new run: its date, and enough randomness that no other has it."""
@@ -291,7 +305,12 @@ def identity(site: Site) -> str:
 
     However its PEM is wrapped, it is one key.
     """
-    return hashlib.sha256("".join(site.public_key.split()).encode()).hexdigest()
+    return fingerprint(site.public_key)
+
+
+def fingerprint(public_key: str) -> str:
+    """SHA-256 of a public key (PEM) in hexadecimal, however it is wrapped."""
+    return hashlib.sha256("".join(public_key.split()).encode()).hexdigest()
 
 
 def read_sites(path: Path) -> list[Site]:

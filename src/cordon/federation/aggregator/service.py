@@ -44,6 +44,7 @@ def serve(
     is done finds the run as it was before its end. ``evidence`` and ``names`` are the gate's, see
     `processes.superlink`. With ``transport``, a relay serves the sites that connect through that folder.
     """
+    plan.check_expiry()
     workdir.mkdir(parents=True, exist_ok=True)
     ledger = ChainedLog(state / "ledger.sqlite")
     registry = Registry(ledger)

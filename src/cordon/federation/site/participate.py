@@ -103,6 +103,7 @@ class Participant:
         else:
             from cordon.privacy.gradients import unit_gradients
 
+            self._agreed.check_expiry()
             model, features = self._agreed.model, len(self._features)
             unit_gradients(build(model, features), width(model, features))
             self._provenance(self._agreed)
@@ -130,6 +131,7 @@ class Participant:
             raise FederationError(
                 "the aggregator's plan is not the one that was agreed. Agree on one plan.json."
             )
+        plan.check_expiry()
         if self._unit is not None and plan.unit != self._unit:
             raise FederationError(
                 f"the plan's unit of privacy is one {plan.unit}, and {self.name}'s is one {self._unit}. "
