@@ -17,6 +17,7 @@ from cordon.console.help_groups import Tour, completion
 from cordon.console.progress import shown
 from cordon.consortium.cli import consortium, site
 from cordon.consortium.plan_cli import plan
+from cordon.consortium.run_cli import run_aggregator
 from cordon.doctor.cli import doctor
 from cordon.errors import UserError
 from cordon.federation.aggregator.cli import aggregator
@@ -83,6 +84,7 @@ def pretrain(variants: tuple[str, ...], model: str, output: str) -> Facts:
 main.add_command(consortium)
 main.add_command(site)
 main.add_command(plan)
+aggregator.add_command(run_aggregator)
 main.add_command(aggregator)
 main.add_command(audit)
 main.add_command(certificate)

@@ -408,8 +408,8 @@ def participant_of(tmp_path, **changes):
     return Participant("s", lambda plan: units, ("a", "b", "c"), **known)
 
 
-def asked(participant, task_message, number, tip):
-    task = Task(PLAN, number, 4, initial_parameters("logistic", 3), tip)
+def asked(participant, task_message, number, tip, plan=PLAN):
+    task = Task(plan, number, 4, initial_parameters("logistic", 3), tip)
     task_message.content.clear()
     task_message.content.update(task.to_records())
     return Reply.from_records(participant.handle(task_message))
@@ -433,6 +433,16 @@ def test_a_plan_or_a_declaration_that_was_not_agreed_is_refused_and_spends_nothi
     with pytest.raises(FederationError, match=message):
         asked(participant_of(tmp_path, **agreed), task_message, 1, TIP)
     assert SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events() == []
+
+
+def test_after_the_last_day_of_its_study_a_site_trains_by_no_plan_and_spends_nothing(tmp_path, task_message):
+    plan = replace(PLAN, expires="2020-01-31")
+    with pytest.raises(UserError, match=r"was over on 2020-01-31, and today is "):
+        asked(participant_of(tmp_path), task_message, 1, TIP, plan)
+    with pytest.raises(UserError, match=r"was over on 2020-01-31"):
+        participant_of(tmp_path, agreed=plan).warm_up()
+    assert SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events() == []
+    assert asked(participant_of(tmp_path), task_message, 1, TIP, replace(PLAN, expires="2999-01-31")).status
 
 
 def test_a_sites_own_delta_is_held_against_the_patients_that_it_declared(tmp_path, task_message):

@@ -94,7 +94,7 @@ def make_kit(folder: str, address: str, policy: str | None) -> Facts:
             f"{path}: for {', '.join(site.name for site in sites)}, signed by {told}",
             f"Next: send it to every site, which joins by: cordon site join {path.name} --folder SITE "
             "--fingerprint FINGERPRINT, as you told it",
-            f"Then start the aggregator: cordon aggregator run {folder} --address {address}",
+            f"Then start the aggregator: cordon aggregator run {folder}",
         ],
     )
 

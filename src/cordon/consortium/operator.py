@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import datetime
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cordon.consortium.kit import write_kit
+from cordon.consortium.kit import Kit, read_kit, write_kit
 from cordon.consortium.request import Request
 from cordon.consortium.signed import expect_signer
 from cordon.consortium.study import TEMPLATE, Study, read_study
 from cordon.errors import UserError
 from cordon.federation.aggregator.registry import Registry
 from cordon.federation.credentials import private_identity, write_new_key, write_server
-from cordon.federation.plan import SITE_NAME, Plan, Site, read_plan
+from cordon.federation.plan import SITE_NAME, Plan, Site, identity, read_plan
 from cordon.files import written_beside
 from cordon.ledger.log import ChainedLog
 from cordon.transport.address import split_address
@@ -102,6 +103,26 @@ class Operator:
             certificate=certificate, key=self.folder / KEY,
         )  # fmt: skip
         return path
+
+    def kit(self) -> Kit:
+        """What sites were given last; UserError where there is none, or plan and sites are others by now."""
+        path = self.folder / f"{self.study.name}.kit"
+        again = f"cordon consortium kit {self.folder} --address HOST:PORT"
+        if not path.exists():
+            raise UserError(f"{path}: sites have no kit yet. Sign it: {again}")
+        kit = read_kit(path, self.fingerprint)
+        if kit.plan != self.plan():
+            raise UserError(
+                f"{self.folder / PLAN} is not the plan that sites have by {path}. Nothing was started. Sign "
+                f"a new kit, and send it: {again}"
+            )
+        now = [(replace(site, public_key=""), identity(site)) for site in self.sites()]
+        if [*kit.roster] != now:
+            raise UserError(
+                f"{path}: since it was signed, sites or their keys were changed. Nothing was started. Plan "
+                f"again (cordon plan {self.folder}), sign a new kit, and send it: {again}"
+            )
+        return kit
 
     def _certificate(self, host: str) -> str:
         """The authority of a certificate for ``host``, which is made once for each host."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from cordon.federation.plan import Plan, Site
 
 PUBLIC, NONE = "public", "none"
+# The public start, and its held-out alleles.
+SHIPPED = Path(__file__).resolve().parents[3] / "assets" / "public"
 
 
 @command(short_help="Plan a run: what it costs, and what it may expect.")
@@ -99,8 +101,7 @@ def _start(pretrained: str, model: str) -> dict[str, str]:
 
     if pretrained == NONE:
         return {"model": model}
-    shipped = Path(__file__).resolve().parents[3] / "assets" / "public" / f"{model}.safetensors"
-    path = shipped if pretrained == PUBLIC else Path(pretrained)
+    path = SHIPPED / f"{model}.safetensors" if pretrained == PUBLIC else Path(pretrained)
     if not path.exists():
         raise UserError(f"{path}: no public start. Give --pretrained none, or a file of cordon pretrain.")
     return public_start(path)
