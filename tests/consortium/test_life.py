@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -39,8 +40,9 @@ def run(folder: Path) -> None:
         arguments = [
             "--site", name, "--sites", given["sites"], "--variants", f"{name}/rows.parquet",
             "--address", given["aggregator"], "--certificate", given["aggregator_ca"],
-            "--key", given["site_key"], "--epsilon", str(given["epsilon"]), "--run_epsilon", str(given["run_epsilon"]),
-            "--delta", str(given["delta"]), "--accountant", given["accountant"], "--plan", given["plan"],
+            "--key", given["site_key"], "--epsilon", str(given["epsilon"]),
+            "--run_epsilon", str(given["run_epsilon"]), "--delta", str(given["delta"]),
+            "--accountant", given["accountant"], "--plan", given["plan"],
             "--privacy_unit", given["privacy_unit"], "--state", f"{given['state_dir']}/sites",
             "--join_deadline", "60", "--walltime", "36000", "--output", f"{name}/model.safetensors",
             "--status", f"{name}/spent.json",
@@ -85,17 +87,19 @@ def test_every_block_does_what_the_page_shows(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.rglob("*.key") if path.stat().st_mode & 0o077] == []
 
 
-@pytest.fixture
-def ready(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory) -> Path:
     """The page as far as the kit."""
-    for block in blocks(PAGE):
-        if block.mark == "consortium":
-            for variable, path in KEYS.items():
-                if (tmp_path / path).exists():
-                    monkeypatch.setenv(variable, private_identity(tmp_path / path))
-            played(block, tmp_path)
-            if "consortium kit" in block.text:
-                return tmp_path
+    folder = tmp_path_factory.mktemp("signed")
+    with pytest.MonkeyPatch.context() as patch:
+        for block in blocks(PAGE):
+            if block.mark == "consortium":
+                for variable, path in KEYS.items():
+                    if (folder / path).exists():
+                        patch.setenv(variable, private_identity(folder / path))
+                played(block, folder)
+                if "consortium kit" in block.text:
+                    return folder
     raise AssertionError("the page signs no kit")
 
 
@@ -114,8 +118,10 @@ OVER = "sed -i s/2031/2019/ heart/study.toml; cordon plan heart; cordon consorti
         (OVER, "was over on 2019-12-31"),
     ],
 )
-def test_what_sites_have_not_agreed_to_is_not_started(ready, between, said):
+def test_what_sites_have_not_agreed_to_is_not_started(signed, tmp_path, between, said):
     """A stale plan at one of two sites once burnt half of the other's budget."""
+    ready = tmp_path / "copy"
+    shutil.copytree(signed, ready)
     path = f"{ROOT}/.venv/bin:/usr/bin:/bin"
     given = {"PATH": path, "HOME": str(ready), "WEST": private_identity(ready / "west" / "site.key")}
     script = f"{between}; cordon aggregator run heart"

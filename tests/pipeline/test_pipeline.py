@@ -18,6 +18,11 @@ import pytest
 from pysam import bcftools
 
 from conftest import table_row
+from cordon.attestation.emulator import Emulator
+from cordon.consortium.operator import Operator
+from cordon.consortium.request import make_request, read_request
+from cordon.federation.credentials import private_identity
+from cordon.federation.flower.processes import free_port
 from cordon.ledger.log import ChainedLog
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
@@ -336,25 +341,41 @@ def test_a_cram_is_called_in_parts_and_its_calls_are_taken_again_from_sareks_lay
     assert not [name for name in names if name in shown(tmp_path)]
 
 
+STUDY = """
+name = "two"
+purpose = "A test."
+sites = ["north", "south"]
+data_use = ["DUO:0000042"]
+expires = 2999-12-31
+model_receivers = "the sites"
+unit = "patient"
+lifetime_epsilon = 8.0
+run_epsilon = 8.0
+delta = 1e-5
+"""
+
+
 def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(tmp_path):
-    """As in production: the aggregator is no part of the pipelines; a site has a key, a plan, an address,
-    and a policy that the aggregator satisfies (TEST ONLY here). One connects through a shared folder, and one
-    keeps its names private."""
+    """As in production: the aggregator is no part of the pipelines; a site has a key, and a kit with plan,
+    address, and a policy that the aggregator satisfies (TEST ONLY here). One connects through a shared folder,
+    and one keeps its names private."""
     small = "--sites 2 --patients 2 --held_out 1 --length 30000 --outdir cohort"
     command(tmp_path, "simulate_cohort", small)
-    command(
-        tmp_path,
-        "plan_run",
-        "--sites cohort/sites.csv --state keys --outdir run --model logistic --epsilon 8 --delta 1e-5"
-        " --rounds 2 --local_steps 2 --sampling_rate 0.5 --clip_norm 0.05 --learning_rate 2"
-        " --max_variants_per_patient 64 --evidence emulator",
-    )
-    address = (tmp_path / "run" / "address.txt").read_text().strip()
+    emulator = Emulator.at(tmp_path / "emulator")
+    operator = Operator.begin(tmp_path / "two", "two")
+    (operator.folder / "study.toml").write_text(STUDY)
+    for site in ("north", "south"):
+        asked = read_request(make_request(tmp_path / site, site, 2, 1.0, "its data manager"))
+        operator.approve(asked, private_identity(tmp_path / site / "site.key"))
+    address = f"127.0.0.1:{free_port()}"
+    cordon(tmp_path, "plan two --model logistic --pretrained none --rounds 2 --max_variants_per_patient 64")
+    policy = emulator.write_policy(tmp_path / "policy.toml")
+    cordon(tmp_path, f"consortium kit two --address {address} --policy {policy}")
+    for site in ("north", "south"):
+        cordon(tmp_path, f"site join two/two.kit --folder {site} --fingerprint {operator.fingerprint}")
     header, *rows = (tmp_path / "cohort" / "samplesheet.csv").read_text().splitlines()
-    options = f"--plan run/plan.json --credentials run/aggregator --address {address} --state state"
-    options += " --evidence emulator:run/aggregator/emulator"
     with (
-        started(tmp_path, "aggregate", f"{options} --output model.safetensors --record federation.json"),
+        started(tmp_path, "aggregator run two --evidence emulator:emulator"),
         relayed(tmp_path / "shared", address),
     ):
         runs = {}
@@ -362,14 +383,11 @@ def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(t
         ways = {"north": "--private_names true", "south": shared}
         for site in ("north", "south"):
             folder = tmp_path / site
-            folder.mkdir()
             own = [row for row in rows if row.startswith(site)]
             (tmp_path / "cohort" / f"{site}.csv").write_text("\n".join([header, *own]) + "\n")
             given = f"""
-                --input {tmp_path}/cohort/{site}.csv --sites {tmp_path}/cohort/sites.csv
-                --reference {tmp_path}/cohort/reference.fasta --callers bcftools
-                --aggregator {address} --aggregator_policy {tmp_path}/run/sites/{site}/policy.toml
-                --site_key {tmp_path}/run/sites/{site}/site.key --plan {tmp_path}/run/plan.json {ways[site]}
+                -params-file {folder}/run.yml --input {tmp_path}/cohort/{site}.csv
+                --reference {tmp_path}/cohort/reference.fasta --callers bcftools {ways[site]}
                 --audit_trainings 16 --scatter 1
             """
             runs[site] = subprocess.Popen(
@@ -379,8 +397,10 @@ def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(t
         for site, run in runs.items():
             said, _ = run.communicate(timeout=1000)
             assert run.returncode == 0, f"{site}: {said}"
-    record = json.loads((tmp_path / "federation.json").read_text())
+    (done,) = (operator.folder / "runs").glob("*/federation.json")
+    record = json.loads(done.read_text())
     assert [site["status"] for site in record["sites"]] == ["finished", "finished"]
+    assert record["plan"]["study"] == operator.study.hash
     relay = (tmp_path / "shared.log").read_text()
     assert "session south-" in relay
     assert "session north-" not in relay
@@ -420,15 +440,20 @@ def command(folder: Path, name: str, options: str) -> None:
     )
 
 
+def cordon(folder: Path, words: str) -> None:
+    """Run `cordon` in ``folder``."""
+    subprocess.run([sys.executable, "-m", "cordon.cli", *words.split()], cwd=folder, check=True)
+
+
 @contextmanager
-def started(folder: Path, name: str, options: str) -> Iterator[None]:
-    """A command of bin/ that runs beside the block, and must have ended well soon after it."""
-    arguments = [sys.executable, str(ROOT / "bin" / f"{name}.py"), *options.split()]
-    with (folder / f"{name}.log").open("w") as log:
+def started(folder: Path, words: str) -> Iterator[None]:
+    """`cordon` in ``folder`` beside the block; it must have ended well soon after it."""
+    with (folder / "aggregator.log").open("w") as log:
+        arguments = [sys.executable, "-m", "cordon.cli", *words.split()]
         process = subprocess.Popen(arguments, cwd=folder, stdout=log, stderr=log)
     try:
         yield
-        assert process.wait(timeout=60) == 0, (folder / f"{name}.log").read_text()
+        assert process.wait(timeout=60) == 0, (folder / "aggregator.log").read_text()
     finally:
         if process.poll() is None:
             process.terminate()
