@@ -357,8 +357,8 @@ delta = 1e-5
 
 def test_two_hospitals_join_an_aggregator_elsewhere_each_with_a_run_of_its_own(tmp_path):
     """As in production: the aggregator is no part of the pipelines; a site has a key, and a kit with plan,
-    address, and a policy that the aggregator satisfies (TEST ONLY here). One connects through a shared folder,
-    and one keeps its names private."""
+    address, and a policy that the aggregator satisfies (TEST ONLY here). One connects through a shared
+    folder, and one keeps its names private."""
     small = "--sites 2 --patients 2 --held_out 1 --length 30000 --outdir cohort"
     command(tmp_path, "simulate_cohort", small)
     emulator = Emulator.at(tmp_path / "emulator")
