@@ -26,12 +26,13 @@ import numpy as np
 
 from cordon.federation.aggregator.checkpoint import Checkpoints
 from cordon.federation.aggregator.exchange import Exchange, read
-from cordon.federation.aggregator.judge import ACCEPTED, Answer, Auditor, Decision
+from cordon.federation.aggregator.judge import Answer, Auditor, Decision
 from cordon.federation.aggregator.noise_checks import reference
 from cordon.federation.aggregator.run import Aggregation, RoundLimits
-from cordon.federation.messages import TRAINED, Reply
+from cordon.federation.messages import Reply, ReplyStatus
 from cordon.federation.plan import Plan, Site
 from cordon.ledger.log import ChainedLog
+from cordon.ledger.rows import Judgement
 from cordon.model.initial_weights import initial_parameters
 from cordon.variants.features import FEATURES
 
@@ -75,7 +76,7 @@ class Simulated(Exchange):
             name: self._source.normal(scale=self._deviation, size=shape).astype(np.float32)
             for name, shape in self._shapes.items()
         }
-        content = Reply(TRAINED, self._plan.run, number, self._plan.event, update).to_records()
+        content = Reply(ReplyStatus.TRAINED, self._plan.run, number, self._plan.event, update).to_records()
         return Message(content, dst_node_id=1, message_type="train")
 
 
@@ -83,7 +84,7 @@ class Plain(Auditor):
     """No audit: whatever can be read is averaged."""
 
     def judge(self, round_number: int, replies: Mapping[Site, Answer], *, keep: Any = None) -> list[Decision]:
-        decisions = [Decision(site.name, ACCEPTED, "", 0.0, 0.0) for site in replies]
+        decisions = [Decision(site.name, Judgement.ACCEPTED, "", 0.0, 0.0) for site in replies]
         keep(decisions)
         return decisions
 

@@ -21,11 +21,12 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from cordon.calls.read import parse_calls
-from cordon.federation.aggregator.judge import ACCEPTED, QUARANTINED, Auditor
+from cordon.federation.aggregator.judge import Auditor
 from cordon.federation.averaging import RULES, combine, mean_of
-from cordon.federation.messages import TRAINED, Reply
+from cordon.federation.messages import Reply, ReplyStatus
 from cordon.federation.plan import Plan, Site
 from cordon.ledger.log import ChainedLog
+from cordon.ledger.rows import Judgement
 from cordon.model.architectures import Parameters
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
@@ -72,13 +73,13 @@ def simulate(
                 honest = first.setdefault(place, update)
                 if place < dishonest and behaviour in UPDATES:
                     update = UPDATES[behaviour](update, honest)
-                answers[site] = Reply(TRAINED, plan.run, number, plan.event, update), ""
+                answers[site] = Reply(ReplyStatus.TRAINED, plan.run, number, plan.event, update), ""
             decisions = auditor.judge(number, answers)
             taken = {}
             for site, decision in zip(answers, decisions, strict=True):
-                if decision.decision == QUARANTINED:
+                if decision.decision == Judgement.QUARANTINED:
                     ended[site.name] = number
-                elif decision.decision == ACCEPTED:
+                elif decision.decision == Judgement.ACCEPTED:
                     taken[site.name] = answers[site][0].update
             weights = dict.fromkeys(taken, 1.0)
             parameters = combine(plan.aggregation, parameters, taken, weights, malicious=plan.malicious_sites)

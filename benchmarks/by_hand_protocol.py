@@ -36,7 +36,7 @@ from by_hand import (
 )
 from cordon.auditing.egress import check_egress
 from cordon.federation.aggregator.judge import Auditor
-from cordon.federation.messages import TRAINED, Reply, Task
+from cordon.federation.messages import Reply, ReplyStatus, Task
 from cordon.federation.plan import Plan, Site
 from cordon.federation.site.participate import Participant
 from cordon.ledger.log import ChainedLog, Tip
@@ -130,7 +130,9 @@ def _judged(plan: Plan, sent: Mapping[Site, Parameters], change: Callable[..., P
     """Cordon's decision on the first site, whose update is changed."""
     first = next(iter(sent))
     updates = {**sent, first: change(sent[first], None)}
-    answers = {site: (Reply(TRAINED, plan.run, 1, plan.event, own), "") for site, own in updates.items()}
+    answers = {
+        site: (Reply(ReplyStatus.TRAINED, plan.run, 1, plan.event, own), "") for site, own in updates.items()
+    }
     with tempfile.TemporaryDirectory() as folder:
         log = ChainedLog(Path(folder) / "ledger.sqlite")
         decision = Auditor(plan, log, expected=start()).judge(1, answers)[0]

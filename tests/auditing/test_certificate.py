@@ -19,7 +19,7 @@ from cordon.errors import NotReleased, UserError
 from cordon.ledger.cohorts import Beside
 from cordon.ledger.hash_chain import read_private_key
 from cordon.ledger.log import ChainedLog, Tip, key_path, read_log
-from cordon.ledger.provenance import FAILED, PASSED
+from cordon.ledger.provenance import Verdict
 from cordon.ledger.site import SiteLedger
 from cordon.ledger.spending import by_cohort
 from cordon.privacy.accountants import epsilon_rdp
@@ -329,16 +329,16 @@ class TestCertificate:
         assert certificate.verify(path, lab.model, key=str(key_path(other.path)))
 
     def test_a_failed_check_issues_nothing(self, lab, tmp_path):
-        failed = Check("step bound", "?", FAILED, "a lower bound of 9 is above 4")
+        failed = Check("step bound", "?", Verdict.FAILED, "a lower bound of 9 is above 4")
         with pytest.raises(NotReleased, match=r"step bound: a lower bound of 9"):
             lab.issue(tmp_path, [failed])
         assert not (tmp_path / "certificate.json").exists()
 
     def test_figures_of_patients_rows_stay_out_of_it(self, lab, tmp_path):
-        secret = Check("membership", "?", PASSED, "AUC 0.512345", {"auc": 0.512345}, private=True)
+        secret = Check("membership", "?", Verdict.PASSED, "AUC 0.512345", {"auc": 0.512345}, private=True)
         path = lab.issue(tmp_path, [secret])
         assert "0.512345" not in path.read_text()
-        assert {"name": "membership", "verdict": PASSED}.items() <= certificate.read(path)["checks"][
+        assert {"name": "membership", "verdict": Verdict.PASSED}.items() <= certificate.read(path)["checks"][
             1
         ].items()
 
@@ -358,7 +358,7 @@ class TestCommand:
     @pytest.fixture
     def held(self, lab, tmp_path):
         lab.model.save(tmp_path / "model.safetensors")
-        return lab.issue(tmp_path, [Check("step bound", "Is there noise?", PASSED, "there is")])
+        return lab.issue(tmp_path, [Check("step bound", "Is there noise?", Verdict.PASSED, "there is")])
 
     def test_it_says_that_a_certificate_holds_and_for_what(self, held, tmp_path):
         run = self.verify(held, "--model", tmp_path / "model.safetensors")

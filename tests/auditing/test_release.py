@@ -20,7 +20,7 @@ from cordon.federation import messages
 from cordon.federation.plan import Plan
 from cordon.federation.site import participate
 from cordon.ledger.log import ChainedLog, Tip
-from cordon.ledger.provenance import FAILED, UNABLE, UNTRIED, Provenance, code_digest
+from cordon.ledger.provenance import Provenance, Verdict, code_digest
 from cordon.ledger.site import SiteLedger
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model, load
@@ -67,9 +67,9 @@ def test_an_honest_model_fails_no_check_and_passes_those_that_could_fail(evidenc
     verdicts = {check.name: check.verdict for check in checks if not check.passed}
     # Nothing was recorded of what trained, 256 canaries show epsilon 3.2 at most, and 24 trainings an
     # advantage of 0.2 over six rows.
-    assert verdicts == {"training": UNABLE, "one run": UNABLE, "carriers": UNABLE}
+    assert verdicts == {"training": Verdict.UNABLE, "one run": Verdict.UNABLE, "carriers": Verdict.UNABLE}
     assert [check.private for check in checks] == [False] * 9 + [True] * 4
-    assert all(check.most for check in checks if check.verdict != UNTRIED)
+    assert all(check.most for check in checks if check.verdict != Verdict.UNTRIED)
     json.dumps([check.to_dict() for check in checks], allow_nan=False)
 
 
@@ -79,7 +79,7 @@ def test_one_run_says_the_most_that_it_could_have_shown(evidence):
     assert "had every guess been right it would have shown at least epsilon 3.2" in found.most
     assert "(unit: one patient; delta 1e-05; Poisson-sampled Gaussian" in found.most
     assert {round(bound["most"], 2) for bound in found.figures["bounds"]} == {3.23}
-    assert found.verdict == UNABLE
+    assert found.verdict == Verdict.UNABLE
     # It is no figure of patients' rows: the certificate has it.
     assert found.to_dict(shareable=True)["most"] == found.most
 
@@ -88,7 +88,7 @@ def test_what_too_few_units_leave_untried_is_said(evidence, units):
     few = replace(evidence, trained=release.some(units, 4, np.random.default_rng(0)))
     checks = {check.name: check for check in examine(few, seed=1)}
     assert list(checks) == CHECKS
-    untried = [name for name, check in checks.items() if check.verdict == UNTRIED]
+    untried = [name for name, check in checks.items() if check.verdict == Verdict.UNTRIED]
     assert untried == ["membership", "carriers"]
     assert checks["membership"].reason == "4 units are fewer than 10"
     # How many units a site holds is an exact count: it stays there.
@@ -99,7 +99,7 @@ def test_attacks_on_so_few_units_that_perfect_ones_would_pass_are_no_pass(eviden
     ten = replace(evidence, trained=release.some(units, 10, np.random.default_rng(0)))
     limits = AttackLimits(auc=0.999, tpr=0.999)
     checks = {check.name: check for check in examine(ten, limits=limits, trainings=8, seed=1)}
-    assert checks["membership"].verdict == UNABLE
+    assert checks["membership"].verdict == Verdict.UNABLE
     assert checks["membership"].most == "not even an attack that is always right would have failed it"
     able = {check.name: check for check in examine(evidence, trainings=24, seed=1)}["membership"]
     assert able.most == "an attack that is always right would have failed it"
@@ -145,7 +145,7 @@ def test_a_raw_loss_in_a_message_is_refused(evidence, monkeypatch):
 
     def to_records(reply):
         records = real(reply)
-        if reply.status == messages.TRAINED:
+        if reply.status == messages.ReplyStatus.TRAINED:
             records["declaration"]["loss"] = losses[-1]
         return records
 
@@ -243,7 +243,7 @@ def test_a_private_check_that_fails_tells_no_figure_of_it(failed):
     (told,) = [line for line in run.stderr.splitlines() if line.startswith("  - ")]
     assert told == "  - membership: failed; its figures are of patients' rows and stay in the details"
     assert "an AUC of" not in run.stderr + run.stdout
-    (private,) = [check for check in details["checks"] if check["verdict"] == FAILED]
+    (private,) = [check for check in details["checks"] if check["verdict"] == Verdict.FAILED]
     assert "an AUC of" in private["reason"]
 
 
@@ -368,7 +368,7 @@ class TestCommand:
         failed = {
             check["name"]
             for check in json.loads((held / "audit.json").read_text())["checks"]
-            if check["verdict"] == FAILED
+            if check["verdict"] == Verdict.FAILED
         }
         # An attack on these units may tell half of the noise, too, and by chance does or does not.
         assert failed - {"membership"} == {"noise", "specified", "step bound"}

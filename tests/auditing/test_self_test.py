@@ -22,7 +22,7 @@ from cordon.federation.messages import Task
 from cordon.federation.site.participate import Participant
 from cordon.ledger.hash_chain import Chain
 from cordon.ledger.log import ChainedLog, Tip
-from cordon.ledger.provenance import FAILED, PASSED, UNABLE, UNTRIED, Provenance, code_digest, installed
+from cordon.ledger.provenance import Provenance, Verdict, code_digest, installed
 from cordon.ledger.site import SiteLedger
 from cordon.model.initial_weights import initial_parameters
 from cordon.privacy.mechanisms import Randomness
@@ -52,7 +52,7 @@ def new_test(folder):
 def test_right_code_is_named_in_the_ledger_with_what_was_found_before_a_run_reserves(tmp_path):
     test, said, rows = new_test(tmp_path)
     found = test(CERTIFIED)
-    assert found.verdicts == dict.fromkeys(NAMES, PASSED)
+    assert found.verdicts == dict.fromkeys(NAMES, Verdict.PASSED)
     assert (found.code, found.seeded, found.faults) == (code_digest(), False, [])
     (row,) = rows()
     assert (row["kind"], row["run"], row["before"], row["plan"]) == (
@@ -73,7 +73,7 @@ def test_what_passed_on_this_ledger_is_not_checked_again_while_code_and_settings
 ):
     new_test(tmp_path)[0](CERTIFIED)
     asked = []
-    passed = dict.fromkeys(NAMES, PASSED)
+    passed = dict.fromkeys(NAMES, Verdict.PASSED)
 
     def counted(plan):
         asked.append(plan)
@@ -109,7 +109,7 @@ def test_a_site_whose_code_is_broken_ends_before_it_reserves_anything(tmp_path, 
     assert "Nothing was reserved and nothing was sent" in str(refused.value)
     assert [row["kind"] for row in rows() if row["kind"] in ("reserved", "sent")] == []
     (row,) = [row for row in rows() if row["kind"] == "tested"]
-    assert FAILED in row["verdicts"].values()
+    assert Verdict.FAILED in row["verdicts"].values()
 
 
 @pytest.mark.usefixtures("quickly")
@@ -124,7 +124,7 @@ def test_code_that_cannot_train_on_made_up_rows_is_refused_whatever_it_raises(tm
     # The step bound looks at single releases.
     monkeypatch.delitem(self_test.CHECKS, "step bound")
     checks, seeded = examine(PLAN)
-    assert [check.verdict for check in checks] == [FAILED] * 6
+    assert [check.verdict for check in checks] == [Verdict.FAILED] * 6
     monkeypatch.setattr(self_test, "examine", lambda plan: (checks, seeded))
     with pytest.raises(Unsound, match="noise: the code cannot train: "):
         new_test(tmp_path)[0](CERTIFIED)
@@ -133,7 +133,7 @@ def test_code_that_cannot_train_on_made_up_rows_is_refused_whatever_it_raises(tm
 def test_a_plan_whose_bound_cannot_be_told_is_trained_by(tmp_path):
     """Its delta is too small for a lower bound; the other checks are made."""
     found = new_test(tmp_path)[0](replace(CERTIFIED, delta=1e-16))
-    assert found.verdicts == dict.fromkeys(NAMES, PASSED) | {"step bound": UNTRIED}
+    assert found.verdicts == dict.fromkeys(NAMES, Verdict.PASSED) | {"step bound": Verdict.UNTRIED}
 
 
 def test_what_reads_trains_and_draws_is_named_by_its_version():
@@ -167,7 +167,7 @@ def test_seeded_training_is_told_and_refused(tmp_path, monkeypatch):
 
 def test_what_takes_too_long_stops_a_site_and_so_does_what_ends_by_itself(tmp_path, monkeypatch):
     checks, _ = examine(PLAN, seconds=0.0)
-    assert [(check.name, check.verdict) for check in checks] == [(name, UNTRIED) for name in NAMES]
+    assert [(check.name, check.verdict) for check in checks] == [(name, Verdict.UNTRIED) for name in NAMES]
     with monkeypatch.context() as patch:
         patch.setattr(self_test, "examine", lambda plan: (checks, False))
         with pytest.raises(Unsound, match=r"noise: the time for these checks, 300 s, was over"):
@@ -193,9 +193,9 @@ class TestCertified:
         return chain
 
     def test_the_same_code_whose_checks_passed_everywhere_passes(self, tmp_path):
-        sound = replace(installed(), verdicts={"noise": PASSED})
+        sound = replace(installed(), verdicts={"noise": Verdict.PASSED})
         found = check_training(self.chain(tmp_path, sound, sound), "r")
-        assert found.verdict == PASSED
+        assert found.verdict == Verdict.PASSED
         assert [site["same_code"] for site in found.figures["sites"]] == [True, True]
 
     @pytest.mark.parametrize(
@@ -203,10 +203,10 @@ class TestCertified:
         [
             (None, "h0 says nothing of what trained"),
             (installed(), "h0 did not check what trained"),
-            (Provenance("ab" * 32, {}, {"noise": PASSED}), "at h0 other code trained than audits"),
-            (replace(installed(), verdicts={"noise": UNTRIED}), "at h0 noise was not tried"),
+            (Provenance("ab" * 32, {}, {"noise": Verdict.PASSED}), "at h0 other code trained than audits"),
+            (replace(installed(), verdicts={"noise": Verdict.UNTRIED}), "at h0 noise was not tried"),
             (
-                replace(installed(), verdicts={"noise": PASSED, "sampling": UNABLE}),
+                replace(installed(), verdicts={"noise": Verdict.PASSED, "sampling": Verdict.UNABLE}),
                 "at h0 sampling was not able to refute",
             ),
         ],
@@ -214,12 +214,12 @@ class TestCertified:
     )
     def test_what_the_audit_cannot_speak_for_is_named(self, tmp_path, said, reason):
         found = check_training(self.chain(tmp_path, said), "r")
-        assert (found.verdict, found.reason) == (UNABLE, reason)
+        assert (found.verdict, found.reason) == (Verdict.UNABLE, reason)
 
     def test_seeds_are_told_as_what_they_are(self, tmp_path):
-        said = replace(installed(), verdicts={"noise": FAILED}, seeded=True)
+        said = replace(installed(), verdicts={"noise": Verdict.FAILED}, seeded=True)
         chain = self.chain(tmp_path, said)
-        assert check_training(chain, "r").verdict == FAILED
+        assert check_training(chain, "r").verdict == Verdict.FAILED
         (site,) = trained_by(chain.rows, "r")
         assert "SEEDED: NOT PRIVATE" in site.statement()
         assert "noise failed" in site.statement()

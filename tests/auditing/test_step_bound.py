@@ -10,7 +10,7 @@ from cordon.auditing.gradient_canaries import layer_sizes
 from cordon.auditing.step_bound import audit_step, observe_canaries, observe_noise
 from cordon.errors import UserError
 from cordon.federation.plan import Plan
-from cordon.ledger.provenance import UNABLE, UNTRIED
+from cordon.ledger.provenance import Verdict
 from cordon.model.architectures import build
 from cordon.privacy.accountants import epsilon_pld
 from cordon.privacy.clipping import PrivateMean
@@ -203,8 +203,8 @@ def test_what_right_code_shows_must_be_shown(monkeypatch):
 def test_a_bound_that_no_code_could_exceed_is_no_fault():
     """Of variants that are in one of a thousand steps; and where delta is too small it is not tried."""
     rare = plan("variant", model="logistic", sampling_rate=0.001, rounds=2, local_steps=2)
-    assert step_bound.check_step(rare, trials=2_000).verdict == UNABLE
-    assert step_bound.check_step(plan(delta=1e-14)).verdict == UNTRIED
+    assert step_bound.check_step(rare, trials=2_000).verdict == Verdict.UNABLE
+    assert step_bound.check_step(plan(delta=1e-14)).verdict == Verdict.UNTRIED
 
 
 def test_the_plans_epsilon_is_that_of_all_its_steps():

@@ -23,7 +23,7 @@ from cordon.auditing.sampling import check_sampling
 from cordon.auditing.self_test import CHECKS
 from cordon.auditing.updates import check_noise
 from cordon.federation.plan import Plan
-from cordon.ledger.provenance import FAILED, UNABLE
+from cordon.ledger.provenance import Verdict
 from cordon.privacy import clipping
 from cordon.privacy.events import LAPLACE
 from cordon.privacy.mechanisms import Randomness
@@ -91,7 +91,7 @@ def test_what_float32_rounds_is_no_other_mechanism(clip_norm, learning_rate):
 def test_each_check_says_what_would_have_failed_it_and_what_cannot_fail_does_not_pass():
     """Of units that are in one of a million steps, twice as many would not be seen in 20,000."""
     found = check_sampling(plan(sampling_rate=1e-6))
-    assert found.verdict == UNABLE
+    assert found.verdict == Verdict.UNABLE
     assert "of which 1e-06 are declared" in found.most
     assert "noise of less than 0.9" in check_noise(plan(clipping="adaptive")).most
     assert "in counts, would have failed it" in check_noise(plan(clipping="adaptive")).most
@@ -110,7 +110,7 @@ def refused(monkeypatch, bug, epsilon):
     monkeypatch.setattr(updates, "RELEASES", bug.releases)
     bug.plant(monkeypatch)
     found = CHECKS[bug.check][1](audited)
-    assert found.verdict == FAILED, found.reason
+    assert found.verdict == Verdict.FAILED, found.reason
     assert bug.said in found.reason
 
 
@@ -155,14 +155,14 @@ REPLACED = {
 @planted(REPLACED)
 def test_what_two_processes_share_is_refused(monkeypatch, name, epsilon):
     monkeypatch.setattr(*REPLACED[name])
-    assert check_noise(plan(epsilon=epsilon)).verdict == FAILED
+    assert check_noise(plan(epsilon=epsilon)).verdict == Verdict.FAILED
 
 
 def test_half_of_the_noise_is_told_by_how_much_is_left(monkeypatch):
     real = clipping.PrivateMean.noise_scale
     monkeypatch.setattr(clipping.PrivateMean, "noise_scale", lambda mean: real(mean) / 2)
     found = check_noise(plan())
-    assert found.verdict == FAILED
+    assert found.verdict == Verdict.FAILED
     assert found.figures["scale"] == pytest.approx(0.5, abs=0.05)
 
 

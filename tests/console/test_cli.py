@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from cordon import cli
 from cordon.federation.aggregator.judge import Auditor
-from cordon.federation.messages import TRAINED, Reply
+from cordon.federation.messages import Reply, ReplyStatus
 from cordon.federation.plan import Plan, Site
 from cordon.ledger.log import ChainedLog
 from cordon.ledger.site import SiteLedger
@@ -65,7 +65,7 @@ def aggregator(tmp_path_factory):
     north, south = (Site(name, 40, 1.0, f"key of {name}") for name in ("north", "south"))
     for number in (1, 2):
         update = {name: np.full_like(value, 0.2 + number / 100) for name, value in start.items()}
-        reply = Reply(TRAINED, "run-1", number, EVENT, update)
+        reply = Reply(ReplyStatus.TRAINED, "run-1", number, EVENT, update)
         judge.judge(number, {north: (reply, ""), south: (reply if number == 2 else None, "")})
     return log.path
 

@@ -12,12 +12,13 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from consortium import random_updates
 from cordon.errors import UserError
-from cordon.federation.aggregator.judge import ACCEPTED, LONGEST_REASON, MISSING, QUARANTINED, Auditor
+from cordon.federation.aggregator.judge import LONGEST_REASON, Auditor
 from cordon.federation.aggregator.noise_checks import reference
 from cordon.federation.averaging import average
-from cordon.federation.messages import ANSWERED, RECEIVED, STOPPED, TRAINED, Reply
+from cordon.federation.messages import Reply, ReplyStatus
 from cordon.federation.plan import Plan, Site, identity
 from cordon.ledger.log import ChainedLog
+from cordon.ledger.rows import Judgement
 from cordon.ledger.spending import accounts
 from cordon.model.initial_weights import initial_parameters
 from cordon.privacy.accountants import epsilon_pld, epsilon_rdp
@@ -52,13 +53,13 @@ def auditor(log, plan=PLAN):
 def reply(number=1, **changes):
     # No two rounds of noise are alike.
     update = {name: value * np.float32(1 + number / 100) for name, value in UPDATE.items()}
-    return Reply(**({"status": TRAINED, "run": "run-1", "round": number, "event": PLAN.event,
+    return Reply(**({"status": ReplyStatus.TRAINED, "run": "run-1", "round": number, "event": PLAN.event,
                      "update": update} | changes))  # fmt: skip
 
 
 def test_a_sound_reply_is_accepted_with_its_epsilons_norm_and_size(log):
     decision = auditor(log).judge(SITE, 1, reply())
-    assert (decision.site, decision.decision, decision.reason) == ("h1", ACCEPTED, "")
+    assert (decision.site, decision.decision, decision.reason) == ("h1", Judgement.ACCEPTED, "")
     assert decision.epsilon_rdp == epsilon_rdp([PLAN.event], 1e-5)
     assert decision.epsilon_pld == epsilon_pld([PLAN.event], 1e-5)
     assert decision.update_norm == pytest.approx(0.505)
@@ -69,7 +70,7 @@ def test_a_sound_reply_is_accepted_with_its_epsilons_norm_and_size(log):
 def test_epsilon_composes_over_the_rounds_of_a_run(log):
     judge = auditor(log)
     decisions = [judge.judge(SITE, number, reply(number)) for number in (1, 2, 3)]
-    assert [d.decision for d in decisions] == [ACCEPTED] * 3
+    assert [d.decision for d in decisions] == [Judgement.ACCEPTED] * 3
     assert decisions[-1].epsilon_rdp == epsilon_rdp([Event(2.0, 0.3, 6)], 1e-5)
     assert judge.spent(SITE) == (decisions[-1].epsilon_rdp, decisions[-1].epsilon_pld)
     assert judge.spent(OTHER) == (0.0, 0.0)
@@ -81,15 +82,15 @@ def budget_for(rounds):
 
 def test_the_round_over_budget_is_quarantined_and_the_one_at_it_is_not(log):
     judge = auditor(log, replace(PLAN, epsilon=budget_for(2)))
-    assert judge.judge(SITE, 1, reply(1)).decision == ACCEPTED
-    assert judge.judge(SITE, 2, reply(2)).decision == ACCEPTED
+    assert judge.judge(SITE, 1, reply(1)).decision == Judgement.ACCEPTED
+    assert judge.judge(SITE, 2, reply(2)).decision == Judgement.ACCEPTED
     decision = judge.judge(SITE, 3, reply(3))
-    assert decision.decision == QUARANTINED
+    assert decision.decision == Judgement.QUARANTINED
     assert decision.reason.startswith("over budget: epsilon")
     for part in ("one patient", "delta 1e-05", "Poisson-sampled Gaussian", "add or remove one unit"):
         assert part in decision.reason
     assert decision.epsilon_pld is None
-    assert judge.judge(OTHER, 3, reply(3)).decision == ACCEPTED
+    assert judge.judge(OTHER, 3, reply(3)).decision == Judgement.ACCEPTED
 
 
 @pytest.mark.parametrize("name", ["h1", "another name"])
@@ -100,9 +101,9 @@ def test_earlier_runs_of_the_same_key_count_under_whatever_name(log, name):
     later = auditor(ChainedLog(log.path), replace(plan, run="run-2"))
     renamed = replace(SITE, name=name, public_key=SITE.public_key.replace("\n", "\r\n"))
     decision = later.judge(renamed, 1, reply(run="run-2"))
-    assert (decision.decision, decision.site) == (QUARANTINED, name)
+    assert (decision.decision, decision.site) == (Judgement.QUARANTINED, name)
     assert "over budget" in decision.reason
-    assert later.judge(OTHER, 1, reply(run="run-2")).decision == ACCEPTED
+    assert later.judge(OTHER, 1, reply(run="run-2")).decision == Judgement.ACCEPTED
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_earlier_runs_of_the_same_key_count_under_whatever_name(log, name):
 def test_a_declaration_over_budget_is_quarantined_and_stays_in_the_account(log, event):
     judge = auditor(log)
     decision = judge.judge(SITE, 1, reply(event=event))
-    assert decision.decision == QUARANTINED
+    assert decision.decision == Judgement.QUARANTINED
     assert "over budget" in decision.reason
     assert judge.spent(SITE)[0] == epsilon_rdp([PLAN.event, event], 1e-5) > PLAN.epsilon
     assert "over budget" in auditor(log).judge(SITE, 2, reply(2)).reason
@@ -124,16 +125,21 @@ def test_a_declaration_over_budget_is_quarantined_and_stays_in_the_account(log, 
 )
 def test_another_declaration_than_the_plans_is_quarantined_too(log, event):
     decision = auditor(log).judge(SITE, 1, reply(event=event))
-    assert (decision.decision, decision.reason) == (QUARANTINED, "declared events that are not the plan's")
+    assert (decision.decision, decision.reason) == (
+        Judgement.QUARANTINED,
+        "declared events that are not the plan's",
+    )
 
 
-@pytest.mark.parametrize("changes", [{}, {"run": "run-0"}, {"round": 7}, {"status": ANSWERED}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"run": "run-0"}, {"round": 7}, {"status": ReplyStatus.ANSWERED}], ids=str
+)
 @pytest.mark.parametrize("event", [Event(1e6, 1e-6, 1), Event(3.0, 0.3, 2)])
 def test_a_site_that_was_asked_is_charged_what_it_was_asked_for_whatever_it_declares(log, event, changes):
     judge = auditor(log)
     judge.ask(1, [SITE])
     decision = judge.judge(SITE, 1, reply(event=event, **changes))
-    assert decision.decision != ACCEPTED
+    assert decision.decision != Judgement.ACCEPTED
     asked = epsilon_rdp([PLAN.event, event], 1e-5)
     assert judge.spent(SITE)[0] == decision.epsilon_rdp == asked >= epsilon_rdp([PLAN.event], 1e-5)
     (account,) = accounts(log)
@@ -150,7 +156,7 @@ def test_a_reply_to_another_round_at_the_plans_cost_is_one_release(log, changes)
 @pytest.mark.parametrize("changes", [{"run": "run-0"}, {"round": 1}, {"round": 3}, {"round": -2}], ids=str)
 def test_a_reply_to_another_round_or_run_is_quarantined(log, changes):
     decision = auditor(log).judge(SITE, 2, reply(2, **changes))
-    assert decision.decision == QUARANTINED
+    assert decision.decision == Judgement.QUARANTINED
     assert "stale or replayed" in decision.reason
 
 
@@ -159,7 +165,7 @@ def test_a_second_reply_to_a_round_is_quarantined_also_after_a_restart(log):
     for restarted in (False, True):
         held = ChainedLog(log.path) if restarted else log
         decision = auditor(held).judge(SITE, 1, reply())
-        assert decision.decision == QUARANTINED
+        assert decision.decision == Judgement.QUARANTINED
         assert decision.reason == "a second reply to round 1 of run run-1: replayed"
 
 
@@ -182,7 +188,7 @@ WEIGHT, BIAS = UPDATE["0.weight"], UPDATE["0.bias"]
 def test_an_update_of_another_model_is_quarantined_and_its_cost_counts(log, update, reason):
     judge = auditor(log)
     decision = judge.judge(SITE, 1, reply(update=update))
-    assert decision.decision == QUARANTINED
+    assert decision.decision == Judgement.QUARANTINED
     assert decision.reason.startswith("not an update of this model: ")
     assert reason in decision.reason
     assert judge.spent(SITE)[0] == epsilon_rdp([PLAN.event], 1e-5)
@@ -191,28 +197,33 @@ def test_an_update_of_another_model_is_quarantined_and_its_cost_counts(log, upda
 def test_silence_is_missing_a_fault_is_quarantined_and_a_site_may_stop_by_itself(log):
     judge = auditor(log)
     silent = judge.judge(SITE, 1, None)
-    assert (silent.decision, silent.epsilon_rdp, silent.update_norm, silent.bytes) == (MISSING, 0.0, None, 0)
+    assert (silent.decision, silent.epsilon_rdp, silent.update_norm, silent.bytes) == (
+        Judgement.MISSING,
+        0.0,
+        None,
+        0,
+    )
     assert "deadline" in silent.reason
     fault = judge.judge(SITE, 1, None, "refused: a reply with records ['loss']")
-    assert (fault.decision, fault.reason) == (QUARANTINED, "refused: a reply with records ['loss']")
-    stopped = judge.judge(SITE, 1, Reply(STOPPED, "run-1", 1))
-    assert stopped.decision == MISSING
+    assert (fault.decision, fault.reason) == (Judgement.QUARANTINED, "refused: a reply with records ['loss']")
+    stopped = judge.judge(SITE, 1, Reply(ReplyStatus.STOPPED, "run-1", 1))
+    assert stopped.decision == Judgement.MISSING
     assert "stopped by itself" in stopped.reason
-    received = judge.judge(SITE, 1, Reply(RECEIVED, "run-1", 1))
-    assert received.decision == QUARANTINED
+    received = judge.judge(SITE, 1, Reply(ReplyStatus.RECEIVED, "run-1", 1))
+    assert received.decision == Judgement.QUARANTINED
     # What cannot be read may have held the round's release.
     assert judge.spent(SITE)[0] == epsilon_rdp([PLAN.event], 1e-5)
 
 
 def test_an_answer_that_was_lost_is_missing_and_counts_as_spent(log):
     judge = auditor(log)
-    lost = judge.judge(SITE, 1, Reply(ANSWERED, "run-1", 1))
-    assert lost.decision == MISSING
+    lost = judge.judge(SITE, 1, Reply(ReplyStatus.ANSWERED, "run-1", 1))
+    assert lost.decision == Judgement.MISSING
     assert "lost on its way" in lost.reason
     assert judge.spent(SITE)[0] == epsilon_rdp([PLAN.event], 1e-5)
 
 
-@pytest.mark.parametrize("lost", [None, Reply(ANSWERED, "run-1", 2), "fault"], ids=str)
+@pytest.mark.parametrize("lost", [None, Reply(ReplyStatus.ANSWERED, "run-1", 2), "fault"], ids=str)
 def test_a_site_that_was_asked_is_charged_once_also_where_nothing_arrived(log, lost):
     """Whether its reply is late or lost: it may have trained, and its update may be anywhere."""
     judge = auditor(log)
@@ -221,7 +232,13 @@ def test_a_site_that_was_asked_is_charged_once_also_where_nothing_arrived(log, l
         given = lost if number == 2 else reply(number)
         decision = judge.judge(SITE, number, *((None, "broken") if given == "fault" else (given,)))
         assert decision.epsilon_rdp == epsilon_rdp([PLAN.event] * number, 1e-5)
-        assert decision.decision == (ACCEPTED if number != 2 else QUARANTINED if lost == "fault" else MISSING)
+        assert decision.decision == (
+            Judgement.ACCEPTED
+            if number != 2
+            else Judgement.QUARANTINED
+            if lost == "fault"
+            else Judgement.MISSING
+        )
     assert judge.spent(SITE)[0] == judge.of_model()[0][0] == epsilon_rdp([PLAN.event] * 3, 1e-5)
     (account,) = accounts(log)
     assert account.rounds[-1].epsilon_rdp == epsilon_rdp([PLAN.event] * 3, 1e-5)
@@ -234,19 +251,19 @@ def test_a_site_that_was_missing_is_not_over_budget_in_the_rounds_that_were_plan
         assert judge.has_room(SITE)
         judge.ask(number, [SITE])
         decision = judge.judge(SITE, number, None if number == 1 else reply(number))
-        assert decision.decision == (MISSING if number == 1 else ACCEPTED)
+        assert decision.decision == (Judgement.MISSING if number == 1 else Judgement.ACCEPTED)
     assert not judge.has_room(SITE)
 
 
 def test_a_site_that_was_sent_nothing_or_says_that_it_stopped_is_charged_nothing(log):
     judge = auditor(log)
     judge.ask(1, [SITE])
-    assert judge.judge(OTHER, 1, None).decision == MISSING
-    assert judge.judge(SITE, 1, Reply(STOPPED, "run-1", 1)).decision == MISSING
+    assert judge.judge(OTHER, 1, None).decision == Judgement.MISSING
+    assert judge.judge(SITE, 1, Reply(ReplyStatus.STOPPED, "run-1", 1)).decision == Judgement.MISSING
     assert judge.spent(SITE) == judge.spent(OTHER) == (0.0, 0.0)
     # It says so of another round: of this one it says nothing.
     judge.ask(2, [SITE])
-    assert judge.judge(SITE, 2, Reply(STOPPED, "run-1", 1)).decision == QUARANTINED
+    assert judge.judge(SITE, 2, Reply(ReplyStatus.STOPPED, "run-1", 1)).decision == Judgement.QUARANTINED
     assert judge.spent(SITE)[0] == epsilon_rdp([PLAN.event], 1e-5)
 
 
@@ -305,7 +322,7 @@ def test_the_account_goes_on_beyond_the_most_steps_of_one_event(log):
     judge = auditor(log)
     for number in (1, 2, 3):
         decision = judge.judge(SITE, number, reply(number, event=Event(1000.0, 0.01, MOST_STEPS)))
-        assert decision.decision == QUARANTINED
+        assert decision.decision == Judgement.QUARANTINED
     declared = [PLAN.event, Event(1000.0, 0.01, MOST_STEPS)]
     assert judge.spent(SITE)[0] == epsilon_rdp(declared * 3, 1e-5)
 
@@ -327,7 +344,9 @@ REPLIES = st.one_of(
     st.none(),
     st.builds(
         Reply,
-        st.sampled_from([TRAINED, STOPPED, ANSWERED, RECEIVED, "?"]),
+        st.sampled_from(
+            [ReplyStatus.TRAINED, ReplyStatus.STOPPED, ReplyStatus.ANSWERED, ReplyStatus.RECEIVED, "?"]
+        ),
         st.one_of(st.just("run-1"), st.text(max_size=5)),
         st.one_of(st.just(1), st.integers(-(2**62), 2**62)),
         st.one_of(st.none(), st.just(PLAN.event), EVENTS),
@@ -346,11 +365,16 @@ def test_whatever_a_site_sends_is_a_decision_and_only_the_sound_is_accepted(repl
         decisions = [judge.judge(SITE, 1, one, fault) for one in replies]
         assert [row["decision"] for row in ChainedLog(log.path)] == [d.decision for d in decisions]
         for one, decision in zip(replies, decisions, strict=True):
-            if decision.decision == ACCEPTED:
-                assert (one.status, one.run, one.round, one.event) == (TRAINED, "run-1", 1, PLAN.event)
+            if decision.decision == Judgement.ACCEPTED:
+                assert (one.status, one.run, one.round, one.event) == (
+                    ReplyStatus.TRAINED,
+                    "run-1",
+                    1,
+                    PLAN.event,
+                )
                 assert all(one.update[name].shape == value.shape for name, value in START.items())
                 assert all(np.isfinite(value).all() for value in one.update.values())
-        assert sum(d.decision == ACCEPTED for d in decisions) <= 1
+        assert sum(d.decision == Judgement.ACCEPTED for d in decisions) <= 1
 
 
 def test_a_quarantined_update_changes_nothing(log):
@@ -362,7 +386,7 @@ def test_a_quarantined_update_changes_nothing(log):
     accepted = {
         name: one.update
         for name, one in sent.items()
-        if judge.judge(Site(name, 40, 1.0, f"key of {name}"), 1, one).decision == ACCEPTED
+        if judge.judge(Site(name, 40, 1.0, f"key of {name}"), 1, one).decision == Judgement.ACCEPTED
     }
     weights = dict.fromkeys(sent, 1.0)
     with_it, without = average(START, accepted, weights), average(START, honest, weights)
@@ -389,7 +413,7 @@ def judged(log, round_number, updates, plan=WIDE):
     """The decisions on updates by site of one round, all by one auditor."""
     sites = {name: replace(SITE, name=name, public_key=f"key of {name}") for name in updates}
     answers = {
-        sites[name]: (Reply(TRAINED, plan.run, round_number, plan.event, update), "")
+        sites[name]: (Reply(ReplyStatus.TRAINED, plan.run, round_number, plan.event, update), "")
         for name, update in updates.items()
     }
     found = Auditor(plan, log, expected=WIDE_START).judge(round_number, answers)
@@ -404,31 +428,31 @@ def test_honest_noise_is_accepted_and_updates_that_no_honest_site_makes_are_not(
             "none": wide(4, scale=1e-3), "scaled": wide(5, scale=100.0),
         },
     )  # fmt: skip
-    assert found["honest"] == found["strong"] == (ACCEPTED, "")
+    assert found["honest"] == found["strong"] == (Judgement.ACCEPTED, "")
     for site, reason in (
         ("half", "less noise"),
         ("none", "less noise"),
         ("scaled", "were not clipped"),
     ):
-        assert found[site][0] == QUARANTINED
+        assert found[site][0] == Judgement.QUARANTINED
         assert reason in found[site][1]
 
 
 def test_the_numbers_of_an_earlier_round_are_a_replay(log):
-    assert judged(log, 1, {"h1": wide(1)})["h1"][0] == ACCEPTED
+    assert judged(log, 1, {"h1": wide(1)})["h1"][0] == Judgement.ACCEPTED
     assert judged(log, 2, {"h1": wide(1)})["h1"] == (
-        QUARANTINED, "the same numbers as in an earlier round: replayed",
+        Judgement.QUARANTINED, "the same numbers as in an earlier round: replayed",
     )  # fmt: skip
 
 
 def test_an_outlier_among_sound_updates_is_quarantined_with_the_rounds_other_decisions(log):
     sites = {f"h{n}": wide(n, signal=0.05) for n in range(6)}
     found = judged(log, 1, sites | {"turned": wide(9, signal=-0.2)})
-    assert [found[f"h{n}"] for n in range(6)] == [(ACCEPTED, "")] * 6
-    assert found["turned"][0] == QUARANTINED
+    assert [found[f"h{n}"] for n in range(6)] == [(Judgement.ACCEPTED, "")] * 6
+    assert found["turned"][0] == Judgement.QUARANTINED
     assert found["turned"][1].startswith("an outlier: turned against the other sites' median")
     rows = [row for row in ChainedLog(log.path) if row["site"] == "turned"]
-    assert [(row["decision"], len(row["events"])) for row in rows] == [(QUARANTINED, 1)]
+    assert [(row["decision"], len(row["events"])) for row in rows] == [(Judgement.QUARANTINED, 1)]
 
 
 def test_where_the_checkpoint_cannot_be_written_no_decision_is(log):
@@ -439,15 +463,18 @@ def test_where_the_checkpoint_cannot_be_written_no_decision_is(log):
         Auditor(PLAN, log, expected=START).judge(1, {SITE: (reply(), "")}, keep=keep)
     assert list(ChainedLog(log.path)) == []
     judge = auditor(log)
-    assert judge.judge(SITE, 1, reply()).decision == ACCEPTED
+    assert judge.judge(SITE, 1, reply()).decision == Judgement.ACCEPTED
 
 
 def test_a_person_at_two_sites_is_charged_for_both(log):
     plan = replace(PLAN, sites_per_patient=2)
     judge = auditor(log, plan)
     decision = judge.judge(SITE, 1, reply(event=plan.event))
-    assert decision.decision == ACCEPTED
+    assert decision.decision == Judgement.ACCEPTED
     assert decision.epsilon_rdp == epsilon_rdp([PLAN.event] * 2, 1e-5)
     assert log.of_kind("decision")[0]["events"][0]["sites"] == 2
     cheaper = judge.judge(OTHER, 1, reply(event=PLAN.event))
-    assert (cheaper.decision, cheaper.reason) == (QUARANTINED, "declared events that are not the plan's")
+    assert (cheaper.decision, cheaper.reason) == (
+        Judgement.QUARANTINED,
+        "declared events that are not the plan's",
+    )

@@ -19,16 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cordon.errors import FederationError, UserError
-from cordon.federation.messages import (
-    ANSWERED,
-    RECEIVED,
-    STOPPED,
-    TRAINED,
-    MalformedMessage,
-    Outcome,
-    Reply,
-    Task,
-)
+from cordon.federation.messages import MalformedMessage, Outcome, Reply, ReplyStatus, Task
 from cordon.federation.plan import Plan
 from cordon.federation.site import participate
 from cordon.federation.site.participate import Participant
@@ -45,7 +36,7 @@ PLAN = Plan(
 )  # fmt: skip
 UPDATE = {"0.weight": np.array([[0.5, -0.25, 1e-30]], np.float32), "0.bias": np.array([3.0], np.float32)}
 TIP = Tip("ab" * 32, 12, "cd" * 32)
-TRAINED_REPLY = Reply(TRAINED, "run-7", 3, PLAN.event, UPDATE)
+TRAINED_REPLY = Reply(ReplyStatus.TRAINED, "run-7", 3, PLAN.event, UPDATE)
 
 # The egress rule: all that a site ever sends. Whoever lengthens this list says why in the privacy statement.
 EGRESS = {
@@ -84,10 +75,13 @@ def same(first, second):
 @pytest.mark.parametrize(
     "reply",
     [
-        TRAINED_REPLY, Reply(STOPPED, "run-7", 3), Reply(ANSWERED, "run-7", 3), Reply(RECEIVED, "run-7", 0),
+        TRAINED_REPLY,
+        Reply(ReplyStatus.STOPPED, "run-7", 3),
+        Reply(ReplyStatus.ANSWERED, "run-7", 3),
+        Reply(ReplyStatus.RECEIVED, "run-7", 0),
     ],
     ids=lambda r: r.status,
-)  # fmt: skip
+)
 def test_a_reply_crosses_the_wire_unchanged(reply, task_message):
     again = Reply.from_records(on_the_wire(reply.to_records(), task_message)[1])
     assert replace(again, update=None) == replace(reply, update=None)
@@ -139,7 +133,7 @@ def test_a_real_reply_holds_what_the_egress_rule_names_and_nothing_else(tmp_path
         assert array.data == Array.from_numpy_ndarray(array.numpy()).data
 
 
-@pytest.mark.parametrize("status", [STOPPED, ANSWERED, RECEIVED])
+@pytest.mark.parametrize("status", [ReplyStatus.STOPPED, ReplyStatus.ANSWERED, ReplyStatus.RECEIVED])
 def test_a_site_that_did_not_train_sends_no_event_and_no_update(status):
     content = Reply(status, "run-7", 3, PLAN.event, UPDATE).to_records()
     assert walked(content) == {("declaration", key) for key in ("status", "run", "round")}
@@ -196,7 +190,7 @@ def test_a_declaration_of_another_type_is_refused(key, value):
     + [{"sampling_rate": v} for v in (0.0, 2.0, float("nan"))]
     + [{"steps": v} for v in (0, -3, 2**62)]
     + [{"sites": v} for v in (0, -3, 2**62)]
-    + [{"mechanism": "Laplace"}, {"status": "finished"}, {"status": STOPPED}, {"status": ""}],
+    + [{"mechanism": "Laplace"}, {"status": "finished"}, {"status": ReplyStatus.STOPPED}, {"status": ""}],
     ids=str,
 )
 def test_what_cannot_be_accounted_is_refused(changes):
@@ -214,7 +208,10 @@ def test_what_cannot_be_accounted_is_refused(changes):
         records(update=ConfigRecord({"0.bias": b"1"})),
         records(declaration=MetricRecord({"round": 3})),
         RecordDict(
-            {"declaration": ConfigRecord({"status": STOPPED, "run": "r", "round": 1}), "x": ArrayRecord()}
+            {
+                "declaration": ConfigRecord({"status": ReplyStatus.STOPPED, "run": "r", "round": 1}),
+                "x": ArrayRecord(),
+            }
         ),
     ],
     ids=[
@@ -371,7 +368,7 @@ def test_what_computed_an_update_crosses_the_wire():
 
 
 def test_an_event_is_declared_as_it_is_accounted():
-    reply = Reply(TRAINED, "run-7", 3, Event(1.25, 0.125, 9), UPDATE)
+    reply = Reply(ReplyStatus.TRAINED, "run-7", 3, Event(1.25, 0.125, 9), UPDATE)
     assert Reply.from_records(reply.to_records()).event == Event(1.25, 0.125, 9)
 
 
@@ -542,11 +539,11 @@ def test_units_are_those_of_each_tasks_own_plan(tmp_path, task_message, monkeypa
         task_message.content.update(content)
         return Reply.from_records(one.handle(task_message)).status
 
-    assert status(1, run="by-variant", unit="variant", noise_multiplier=0.3) == STOPPED
-    assert status(2, run="by-variant", unit="variant") == STOPPED  # the run ended here
-    assert status(1) == TRAINED
-    assert status(2) == TRAINED
-    assert status(3, model="mlp") == TRAINED
+    assert status(1, run="by-variant", unit="variant", noise_multiplier=0.3) == ReplyStatus.STOPPED
+    assert status(2, run="by-variant", unit="variant") == ReplyStatus.STOPPED  # the run ended here
+    assert status(1) == ReplyStatus.TRAINED
+    assert status(2) == ReplyStatus.TRAINED
+    assert status(3, model="mlp") == ReplyStatus.TRAINED
     assert trained == [("logistic", 4, 10), ("logistic", 4, 10), ("mlp", 4, 10)]
     assert loaded == ["logistic variant", "logistic patient", "mlp patient"]
     reserved = ChainedLog(tmp_path / "site.sqlite").of_kind("reserved")
@@ -573,17 +570,17 @@ def test_an_answer_leaves_on_a_grid_of_half_a_second(took, left, tmp_path, task_
         return reply
 
     monkeypatch.setattr(participate.Participant, "_train", slow)
-    assert asked(participant_of(tmp_path), task_message, 1, TIP).status == TRAINED
+    assert asked(participant_of(tmp_path), task_message, 1, TIP).status == ReplyStatus.TRAINED
     assert now[0] - 100.0 == pytest.approx(left)
 
 
 def test_a_round_that_was_answered_is_not_trained_again(tmp_path, task_message):
     one = participant_of(tmp_path)
-    assert asked(one, task_message, 2, TIP).status == TRAINED
+    assert asked(one, task_message, 2, TIP).status == ReplyStatus.TRAINED
     spent = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events()
     # A new process at the site has the same memory: its ledger.
     again = asked(participant_of(tmp_path), task_message, 2, TIP)
-    assert (again.status, again.round, again.update) == (ANSWERED, 2, None)
+    assert (again.status, again.round, again.update) == (ReplyStatus.ANSWERED, 2, None)
     assert SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events() == spent
 
 
@@ -599,9 +596,9 @@ def test_a_round_that_was_answered_is_not_trained_again(tmp_path, task_message):
 )
 def test_an_aggregator_that_went_back_gets_nothing(number, tip, message, tmp_path, task_message):
     one = participant_of(tmp_path)
-    assert asked(one, task_message, 2, TIP).status == TRAINED
+    assert asked(one, task_message, 2, TIP).status == ReplyStatus.TRAINED
     spent = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events()
     with pytest.raises(FederationError, match=message):
         asked(one, task_message, number, tip)
     assert SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events() == spent
-    assert asked(one, task_message, 3, replace(TIP, rows=15, digest="01")).status == TRAINED
+    assert asked(one, task_message, 3, replace(TIP, rows=15, digest="01")).status == ReplyStatus.TRAINED

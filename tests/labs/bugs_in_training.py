@@ -240,10 +240,10 @@ SAMPLING = {
 EGRESS = {
     "the number of units in the event's last digits": Bug(
         "egress", "noise_multiplier depends", {TRAIN: [(
-            "return Reply(TRAINED, plan.run, task.round, plan.event,",
+            "return Reply(ReplyStatus.TRAINED, plan.run, task.round, plan.event,",
             "more = plan.event.noise_multiplier * (1 + 1e-12 * len(units))\n"
             "    spent = replace(plan.event, noise_multiplier=more)\n"
-            "    return Reply(TRAINED, plan.run, task.round, spent,",
+            "    return Reply(ReplyStatus.TRAINED, plan.run, task.round, spent,",
         )]},
     ),
 }  # fmt: skip

@@ -163,12 +163,13 @@ TOLD_BY_REFERENCE = {
     ),
     "one kind of labels stops a site": told(
         TRAIN, ("    provenance = self._provenance(plan)\n", "    if len(units) and units.labels.min() == "
-                "units.labels.max(): return Reply(STOPPED, plan.run, task.round)\n"
+                "units.labels.max(): return Reply(ReplyStatus.STOPPED, plan.run, task.round)\n"
                 "    provenance = self._provenance(plan)\n"), said="releases",
     ),
     "one unit alone does not train": told(
-        TRAIN, ("    provenance = self._provenance(plan)\n", "    if len(units) == 1: return Reply(STOPPED, "
-                "plan.run, task.round)\n    provenance = self._provenance(plan)\n"), said="releases",
+        TRAIN, ("    provenance = self._provenance(plan)\n", "    if len(units) == 1: return "
+                "Reply(ReplyStatus.STOPPED, plan.run, task.round)\n"
+                "    provenance = self._provenance(plan)\n"), said="releases",
     ),
     "short gradients end a round": Bug(
         "specified", "releases", {
@@ -194,7 +195,7 @@ TOLD_BY_REFERENCE = {
     ),
     "a spent budget is warned of": reserving(
         "does not stop it", TRAIN,
-        ("return Reply(STOPPED, plan.run, task.round)", "part = frozenset(units.patients)"),
+        ("return Reply(ReplyStatus.STOPPED, plan.run, task.round)", "part = frozenset(units.patients)"),
     ),
     "the first round alone is reserved": reserving(
         "not reserved for each patient", TRAIN,
@@ -202,12 +203,13 @@ TOLD_BY_REFERENCE = {
          "part = self.__dict__['kept'] if 'kept' in self.__dict__ else self._ledger.reserve("),
         ("    except BudgetExceeded", "        self.__dict__['kept'] = part\n    except BudgetExceeded"),
         **{"cordon.ledger.site.SiteLedger.mark_sent": [
-            ("if not self._rows(RESERVED, run, round_number):", "if False:")
+            ("if not self._rows(Kind.RESERVED, run, round_number):", "if False:")
         ]},
     ),
     "an answered round is trained again": reserving(
         "answered again", TRAIN,
-        ("if task.round == answered:\n        return Reply(ANSWERED, plan.run, task.round)\n", ""),
+        ("if task.round == answered:\n        return Reply(ReplyStatus.ANSWERED, plan.run, "
+         "task.round)\n", ""),
         **{"cordon.ledger.site.SiteLedger._refuse_if_sent": [
             ("if self.sent(run, round_number):", "if False:")
         ]},

@@ -18,7 +18,7 @@ from cordon.auditing.training import trained_by
 from cordon.federation.plan import Plan
 from cordon.ledger.hash_chain import read_private_key
 from cordon.ledger.log import ChainedLog, key_path, read_log
-from cordon.ledger.spending import DECISION
+from cordon.ledger.rows import Kind
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
 from cordon.privacy.accountants import epsilon_rdp
@@ -63,7 +63,7 @@ class Lab:
         """Add a decision on an update that came with ``provenance``, and costs nothing, to a lab's ledger."""
         ChainedLog(folder / "ledger.sqlite").append(
             {
-                "kind": DECISION, "run": PLAN.run, "round": 3, "identity": "a" * 64, "budget": 4.0,
+                "kind": Kind.DECISION, "run": PLAN.run, "round": 3, "identity": "a" * 64, "budget": 4.0,
                 "delta": 1e-5, "unit": "patient", "site": "x", "decision": "accepted", "reason": "",
                 "events": [], "trained_by": provenance.digest, "provenance": provenance.to_dict(),
             }
@@ -72,7 +72,7 @@ class Lab:
     def decide(self, log, identity, number, *, run=PLAN.run, event=PLAN.event, decision="accepted") -> None:
         log.append(
             {
-                "kind": DECISION, "run": run, "round": number, "identity": identity, "budget": 4.0,
+                "kind": Kind.DECISION, "run": run, "round": number, "identity": identity, "budget": 4.0,
                 "delta": 1e-5, "unit": "patient", "site": "x", "decision": decision, "reason": "",
                 "events": [event.to_dict()], "epsilon_rdp": 1.0, "epsilon_pld": 1.0,
             }

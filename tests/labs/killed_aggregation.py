@@ -18,7 +18,7 @@ import numpy as np
 from cordon.federation.aggregator import run as aggregator
 from cordon.federation.aggregator.checkpoint import Checkpoints
 from cordon.federation.aggregator.judge import Answer
-from cordon.federation.messages import TRAINED, Reply
+from cordon.federation.messages import Reply, ReplyStatus
 from cordon.federation.plan import Plan, Site
 from cordon.federation.site import participate
 from cordon.ledger.log import ChainedLog
@@ -72,7 +72,7 @@ class Room:
         for one, content in contents.items():
             message = Message(content, self.online()[one], kind)
             reply = Reply.from_records(self._participants[one].handle(message))
-            if reply.status == TRAINED:
+            if reply.status == ReplyStatus.TRAINED:
                 assert reply.update is not None
                 np.savez(self._sent / f"{one.name}-{reply.round}.npz", **reply.update)
             answers[one] = (reply, "")

@@ -11,7 +11,7 @@ from cordon.federation.aggregator import run as aggregator
 from cordon.federation.aggregator.checkpoint import Checkpoints
 from cordon.federation.aggregator.judge import Auditor
 from cordon.federation.aggregator.record import spent_by
-from cordon.federation.messages import TRAINED, Reply
+from cordon.federation.messages import Reply, ReplyStatus
 from cordon.federation.plan import Plan
 from cordon.federation.site import participate
 from cordon.ledger.hash_chain import read_private_key
@@ -145,7 +145,7 @@ def test_what_is_over_budget_is_told_by_the_mechanisms_that_were_charged(tmp_pat
     expected = initial_parameters(plan.model, len(room.FEATURES))
     judge = Auditor(plan, ChainedLog(tmp_path / "ledger.sqlite"), expected=expected)
     judge.ask(1, [NORTH])
-    reply = Reply(TRAINED, "later", 1, plan.event, expected, installed())
+    reply = Reply(ReplyStatus.TRAINED, "later", 1, plan.event, expected, installed())
     (decision,) = judge.judge(1, {NORTH: (reply, "")})
     assert decision.mechanism == BOTH
     assert decision.reason.startswith("over budget: epsilon ")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cordon.federation.messages import DECLARATION, TRAINED, UPDATE_KEYS
+from cordon.federation.messages import DECLARATION, UPDATE_KEYS, ReplyStatus
 from cordon.privacy.events import Event
 from cordon.report.sources import PUBLIC, Federation, SiteRound, Sources
 from cordon.variants.strata import KINDS
@@ -131,7 +131,7 @@ def test_the_record_tells_of_a_site_what_came_over_the_wire() -> None:
     """Whoever adds a field to the record says here where it comes from."""
     assert {field.name for field in dataclasses.fields(SiteRound)} == set(ORIGIN)
     assert set(ORIGIN.values()) <= UPDATE_KEYS | {"registered", "aggregator", "plan"}
-    assert {field.name for field in dataclasses.fields(Event)} <= DECLARATION[TRAINED]
+    assert {field.name for field in dataclasses.fields(Event)} <= DECLARATION[ReplyStatus.TRAINED]
     assert {field.name for field in dataclasses.fields(Federation)} == {
         "run", "plan", "guarantee", "lifetime", "budget", "model_hash", "seconds", "rounds", "sites", "start",
     }  # fmt: skip

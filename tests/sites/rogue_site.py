@@ -40,7 +40,7 @@ def main() -> None:
 
     def reply(*fields: object) -> messages.Reply:
         honest = messages.Reply(*fields)
-        if honest.status != messages.TRAINED:
+        if honest.status != messages.ReplyStatus.TRAINED:
             return honest
         sent.append(honest.update)
         if name in UPDATES:

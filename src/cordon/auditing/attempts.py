@@ -13,8 +13,8 @@ from cordon.auditing.checks import Check
 from cordon.errors import UserError
 from cordon.ledger import database
 from cordon.ledger.log import ChainedLog, Tip
-from cordon.ledger.provenance import code_digest
-from cordon.ledger.spending import AUDIT, AUDITED
+from cordon.ledger.provenance import Verdict, code_digest
+from cordon.ledger.rows import Kind
 
 
 class Attempt:
@@ -30,9 +30,9 @@ class Attempt:
         self._log = ChainedLog(path)
         self._about = {"model": model_hash, "code": code_digest(), **settings}
         with self._log.locked():
-            self._before = self._rows(AUDIT)
+            self._before = self._rows(Kind.AUDIT)
             self.number = len(self._before) + 1
-            self._log.append({"kind": AUDIT, "attempt": self.number, **self._about})
+            self._log.append({"kind": Kind.AUDIT, "attempt": self.number, **self._about})
 
     def _rows(self, kind: str) -> list[dict[str, Any]]:
         return [row for row in self._log.of_kind(kind) if row["model"] == self._about["model"]]
@@ -41,12 +41,14 @@ class Attempt:
         """Record the verdicts; where the ledger is then."""
         verdicts = {check.name: check.verdict for check in checks}
         with self._log.locked():
-            self._log.append({"kind": AUDITED, "attempt": self.number, "verdicts": verdicts, **self._about})
+            self._log.append(
+                {"kind": Kind.AUDITED, "attempt": self.number, "verdicts": verdicts, **self._about}
+            )
         return self._log.tip
 
     def to_dict(self) -> dict[str, Any]:
         """Attempt and settings, and of earlier attempts the verdicts, None where they did not end."""
-        ended = {row["attempt"]: row["verdicts"] for row in self._rows(AUDITED)}
+        ended = {row["attempt"]: row["verdicts"] for row in self._rows(Kind.AUDITED)}
         earlier = [{"attempt": row["attempt"], "verdicts": ended.get(row["attempt"])} for row in self._before]
         return {"attempt": self.number, "earlier": earlier, **self._about}
 
@@ -54,7 +56,7 @@ class Attempt:
         """How often this model was audited before, in a few words."""
         if self.number == 1:
             return "the first audit of this model"
-        ended = {row["attempt"]: set(row["verdicts"].values()) for row in self._rows(AUDITED)}
-        failed = sum("failed" in ended.get(row["attempt"], ()) for row in self._before)
+        ended = {row["attempt"]: set(row["verdicts"].values()) for row in self._rows(Kind.AUDITED)}
+        failed = sum(Verdict.FAILED in ended.get(row["attempt"], ()) for row in self._before)
         lost = sum(row["attempt"] not in ended for row in self._before)
         return f"audit {self.number} of this model: of those before, {failed} failed and {lost} did not end"

@@ -23,7 +23,7 @@ from cordon.federation.plan import Plan
 from cordon.files import write_durably
 from cordon.ledger.hash_chain import BROKEN, hexadecimal, opened, public_key, sealed
 from cordon.ledger.log import Tip
-from cordon.ledger.provenance import FAILED, software
+from cordon.ledger.provenance import Verdict, software
 from cordon.model.released import Model
 from cordon.privacy.events import all_mechanisms
 from cordon.privacy.guarantee import ADJACENCY
@@ -180,7 +180,7 @@ def verify(path: Path, model: Model, *, key: str | None = None) -> dict[str, Any
             f"{path}: counts a person at {counted} sites, and the model at {stated}. "
             "Ask for this model's own."
         )
-    failed = [check["name"] for check in body["checks"] if check["verdict"] == FAILED]
+    failed = [check["name"] for check in body["checks"] if check["verdict"] == Verdict.FAILED]
     if failed:
         raise NotReleased(f"{path}: says itself that {', '.join(failed)} failed. Do not use the model.")
     return body

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cordon.ledger.provenance import FAILED, PASSED, UNABLE, UNTRIED, VERDICTS
+from cordon.ledger.provenance import Verdict
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Check:
 
     name: str
     question: str
-    verdict: str
+    verdict: Verdict
     reason: str
     figures: Mapping[str, Any] = field(default_factory=dict)
     private: bool = False
@@ -34,21 +34,21 @@ class Check:
     ) -> Check:  # fmt: skip
         """FAILED for the ``faults``; without any, PASSED if it was ``able`` to fail, for ``otherwise``."""
         found = list(faults)
-        verdict = FAILED if found else PASSED if able else UNABLE
+        verdict = Verdict.FAILED if found else Verdict.PASSED if able else Verdict.UNABLE
         return cls(name, question, verdict, "; ".join(found) or otherwise, figures or {}, private, most)
 
     @classmethod
     def untried(cls, name: str, question: str, why: str, *, private: bool = False) -> Check:
         """``private`` where the reason counts the rows' units: exact counts do not leave either."""
-        return cls(name, question, UNTRIED, why, private=private)
+        return cls(name, question, Verdict.UNTRIED, why, private=private)
 
     @property
     def passed(self) -> bool:
-        return self.verdict == PASSED
+        return self.verdict == Verdict.PASSED
 
     @property
     def failed(self) -> bool:
-        return self.verdict == FAILED
+        return self.verdict == Verdict.FAILED
 
     def to_dict(self, *, shareable: bool = False) -> dict[str, Any]:
         """All of it, or what may leave the site."""
@@ -71,4 +71,4 @@ def confirmed(check: Callable[[], Check]) -> Check:
 def counted(checks: Iterable[Check]) -> str:
     """How many checks came to each verdict: ``5 passed, 1 not able to refute``."""
     verdicts = [check.verdict for check in checks]
-    return ", ".join(f"{verdicts.count(name)} {name}" for name in VERDICTS if name in verdicts)
+    return ", ".join(f"{verdicts.count(name)} {name}" for name in Verdict if name in verdicts)

@@ -14,10 +14,10 @@ from typing import Any
 
 from cordon.auditing.checks import Check
 from cordon.federation.plan import Plan
-from cordon.ledger.cohorts import RESERVED
 from cordon.ledger.hash_chain import Chain, hexadecimal
-from cordon.ledger.site import CALIBRATION, FOLLOWED, SENT
-from cordon.ledger.spending import ASKED, Charge, behind, charged
+from cordon.ledger.rows import Kind
+from cordon.ledger.site import CALIBRATION
+from cordon.ledger.spending import Charge, behind, charged
 from cordon.model.released import Model
 from cordon.privacy.accountants import epsilon_by, epsilons
 from cordon.privacy.events import MECHANISMS, Event, all_mechanisms, mechanism_of
@@ -88,8 +88,8 @@ def _answered(chain: Chain) -> list[tuple[str, Event]]:
 
     Of a round that was reserved anew, the last reservation is the one that was trained.
     """
-    left = {(row["run"], row["round"]) for row in chain.rows if row["kind"] == SENT}
-    last = {(row["run"], row["round"]): row["event"] for row in chain.rows if row["kind"] == RESERVED}
+    left = {(row["run"], row["round"]) for row in chain.rows if row["kind"] == Kind.SENT}
+    last = {(row["run"], row["round"]): row["event"] for row in chain.rows if row["kind"] == Kind.RESERVED}
     return [(place[0], Event(**event)) for place, event in last.items() if place in left]
 
 
@@ -134,7 +134,7 @@ def check_claims(
     figures = {
         "claimed": model.privacy.get("epsilon"), "accountant": plan.accountant.upper(), **about,
         "mechanism": model.privacy.get("mechanism"), "scope": LIFETIME,
-        "ledger": SITE if any(row["kind"] == RESERVED for row in chain.rows) else AGGREGATOR,
+        "ledger": SITE if any(row["kind"] == Kind.RESERVED for row in chain.rows) else AGGREGATOR,
         "ledgers": 1 + len(beside), "lifetime_scope": lifetime,
         "recomputed": [holder.told(plan.delta, about) for holder in holders],
         # Of whoever was charged the most.
@@ -184,7 +184,7 @@ def _faults(
         )
     if (counted := said.get("sites_per_patient", 1)) != plan.sites_per_patient:
         yield f"the model counts a person at {counted!r} sites, the plan at {plan.sites_per_patient}"
-    asked = {row.get("plan") for row in chain.rows if row["kind"] == ASKED and row["run"] == plan.run}
+    asked = {row.get("plan") for row in chain.rows if row["kind"] == Kind.ASKED and row["run"] == plan.run}
     if {said.get("plan"), *asked} != {plan.digest}:
         yield "the record's plan is not the one of the run that made the model"
     claimed = said.get("epsilon")
@@ -203,7 +203,7 @@ def _faults(
             )
         if any(event != plan.event for event in holder.of_run):
             yield f"{holder.holder[:12]} has events in the run that are not its plan's"
-    own = [row for row in chain.rows if row["kind"] == RESERVED and row["run"] == plan.run]
+    own = [row for row in chain.rows if row["kind"] == Kind.RESERVED and row["run"] == plan.run]
     planned = plan.grouping(1)
     said_of = {(int(row.get("declared_units", 0)), row.get("grouping")) for row in own}
     if any(grouping != replace(planned, declared=declared).digest for declared, grouping in said_of):
@@ -216,7 +216,7 @@ def _tip_faults(tip: Any, chain: Chain) -> Iterator[str]:
     if not isinstance(tip, Mapping) or not {"key", "rows", "digest"} <= set(tip):
         yield "the model carries no tip of the aggregator's ledger"
         return
-    seen = [row for row in chain.rows if row["kind"] == FOLLOWED]
+    seen = [row for row in chain.rows if row["kind"] == Kind.FOLLOWED]
     followed = any(all(row[name] == tip[name] for name in ("key", "rows", "digest")) for row in seen)
     same = tip["key"] == hexadecimal(chain.key)
     if not (followed or (same and tip["rows"] <= len(chain) and chain.holds(tip["digest"]))):

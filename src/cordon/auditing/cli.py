@@ -72,9 +72,10 @@ def audit(
     from cordon.auditing.training import trained_by
     from cordon.errors import UserError
     from cordon.federation.plan import Plan
-    from cordon.ledger.cohorts import RESERVED, Beside
+    from cordon.ledger.cohorts import Beside
     from cordon.ledger.hash_chain import read_private_key
     from cordon.ledger.log import key_path, read_log
+    from cordon.ledger.rows import Kind
     from cordon.ledger.spending import by_cohort
     from cordon.model.initial_weights import initial_parameters
     from cordon.model.released import load
@@ -108,7 +109,7 @@ def audit(
     attempt = Attempt(Path(ledger_file), model.hash, settings_of(limits, trainings))
     key = read_private_key(key_path(Path(ledger_file)))
     chain, _ = read_log(Path(ledger_file), key.public_key())
-    of_site = any(row["kind"] == RESERVED for row in chain.rows)
+    of_site = any(row["kind"] == Kind.RESERVED for row in chain.rows)
     beside = Beside(Path(ledger_file)).chains() if of_site else []
     evidence = Audited(
         model, plan, start or initial_parameters(plan.model, len(model.features)), chain, own,
@@ -176,6 +177,7 @@ def verify(certificate_file: str, model_file: str, key: str | None) -> Facts:
 
 def _told(path: str, content: dict[str, Any]) -> Iterator[str]:
     from cordon.auditing.reviewer_questions import counted, groups, stated, strength
+    from cordon.ledger.provenance import Verdict
     from cordon.privacy.guarantee import RUN, Guarantee
     from cordon.privacy.several_sites import told
 
@@ -205,7 +207,7 @@ def _told(path: str, content: dict[str, Any]) -> Iterator[str]:
         f"{100 * audit['confidence']['attacks']:g} %, by code {audit['code'][:12]}"
     )
     for earlier in audit["earlier"]:
-        failed = [name for name, verdict in (earlier["verdicts"] or {}).items() if verdict == "failed"]
+        failed = [name for name, verdict in (earlier["verdicts"] or {}).items() if verdict == Verdict.FAILED]
         ended = f"{', '.join(failed)} failed" if failed else "nothing failed"
         yield f"audit: attempt {earlier['attempt']}: {ended if earlier['verdicts'] else 'it did not end'}"
     for assumption in content["trust"]:

@@ -20,7 +20,7 @@ from cordon.auditing.made_up_site import (
     message,
 )
 from cordon.errors import CordonError
-from cordon.federation.messages import ANSWERED, STOPPED, TRAINED, Reply
+from cordon.federation.messages import Reply, ReplyStatus
 from cordon.federation.plan import Plan
 from cordon.federation.site import participate
 from cordon.ledger.site import SiteLedger
@@ -67,12 +67,12 @@ def _spending_faults(plan: Plan) -> Iterator[str]:
         vars(participate)["train"] = trained
         for number in range(1, ROUNDS + 1):
             reply = _asked(site, plan, number, start)
-            if reply is None or reply.status != TRAINED or reply.event != plan.event:
+            if reply is None or reply.status != ReplyStatus.TRAINED or reply.event != plan.event:
                 yield f"round {number} is not answered as the plan has it"
             if reserved[number - 1 :] != [(len(ROWS), {(plan.event,) * number})]:
                 yield "a round trains whose cost is not reserved for each patient as the plan has it"
         again, earlier = (_asked(site, plan, number, start) for number in (ROUNDS, 1))
-        if again is None or again.status != ANSWERED or again.update is not None:
+        if again is None or again.status != ReplyStatus.ANSWERED or again.update is not None:
             yield "a round that was answered is answered again"
         if earlier is not None:
             yield "a round before one that was answered is answered"
@@ -88,7 +88,7 @@ def _budget_faults(plan: Plan) -> Iterator[str]:
             start = made_up_start(plan)
             replies = [_asked(site, plan, number, start) for number in range(1, fit + 2)]
             last = replies[-1]
-            if last is None or last.status != STOPPED or last.update is not None:
+            if last is None or last.status != ReplyStatus.STOPPED or last.update is not None:
                 yield f"a budget of {share:g} of what the run costs does not stop it"
             if len(ledger.events()) > fit:
                 yield "a round is reserved that the budget has no room for"

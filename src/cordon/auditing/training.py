@@ -8,9 +8,8 @@ from typing import Any
 
 from cordon.auditing.checks import Check
 from cordon.ledger.hash_chain import Chain
-from cordon.ledger.provenance import UNABLE, UNTRIED, Provenance, code_digest
-from cordon.ledger.site import TESTED
-from cordon.ledger.spending import ACCEPTED, DECISION
+from cordon.ledger.provenance import Provenance, Verdict, code_digest
+from cordon.ledger.rows import Judgement, Kind
 
 QUESTION = "Did the code that audits train at every site, with noise that is fresh?"
 
@@ -41,7 +40,7 @@ class TrainedBy:
             return [f"{self.site} did not check what trained"]
         shown = [
             f"at {self.site} {', '.join(names)} was {verdict}"
-            for verdict in (UNTRIED, UNABLE)
+            for verdict in (Verdict.UNTRIED, Verdict.UNABLE)
             if (names := [name for name, said in self.provenance.verdicts.items() if said == verdict])
         ]
         return shown + ([] if self.same_code else [f"at {self.site} other code trained than audits"])
@@ -64,15 +63,15 @@ class TrainedBy:
 
 def trained_by(rows: Sequence[Mapping[str, Any]], run: str) -> list[TrainedBy]:
     """What is said by each site whose updates the model of ``run`` is made of, from whoever's ledger."""
-    own = [row for row in rows if row["kind"] == TESTED and row["run"] == run]
+    own = [row for row in rows if row["kind"] == Kind.TESTED and row["run"] == run]
     names = ("code", "versions", "verdicts", "seeded")
     found = [TrainedBy("this site", Provenance.from_dict({name: row[name] for name in names})) for row in own]
-    decided = [row for row in rows if row["kind"] == DECISION and row["run"] == run]
+    decided = [row for row in rows if row["kind"] == Kind.DECISION and row["run"] == run]
     said = {(row["identity"], row["trained_by"]): row["provenance"] for row in decided if "provenance" in row}
     taken = {
         (row["site"], row["identity"], row.get("trained_by", ""))
         for row in decided
-        if row["decision"] == ACCEPTED
+        if row["decision"] == Judgement.ACCEPTED
     }
     for site, identity, digest in sorted(taken):
         text = said.get((identity, digest))

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from cordon.console.commands import EXISTING, Facts, GivenPath, as_json, command
-from cordon.doctor.finding import FAILED, OK, WARNING, Finding
+from cordon.doctor.finding import Finding, Health
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 FILE = GivenPath(dir_okay=False, path_type=Path)
-MARKS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), FAILED: ("✗", "red")}
+MARKS = {Health.OK: ("✓", "green"), Health.WARNING: ("!", "yellow"), Health.FAILED: ("✗", "red")}
 
 
 @command(short_help="See what would stop a first run here.")
@@ -65,7 +65,7 @@ def doctor(profile: str, site_config: str | None, reference: Path | None, state_
         found.append(finding)
         if not as_json():
             console.print(_line(finding))
-    stops = sum(finding.status == FAILED for finding in found)
+    stops = sum(finding.status == Health.FAILED for finding in found)
     end = f"{stops} of {len(found)} would stop a run." if stops else "Nothing found that would stop a run."
     values = {"ready": not stops, "findings": [vars(finding) for finding in found]}
     return Facts(values, ["", end], exit_status=2 if stops else 0)

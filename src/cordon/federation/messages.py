@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,17 +23,37 @@ from cordon.privacy.events import Event
 if TYPE_CHECKING:
     from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-TRAINED, STOPPED, ANSWERED, RECEIVED = "trained", "stopped", "answered", "received"
 HASH = re.compile(r"[0-9a-f]{1,64}")
 UPDATE_KEYS = {"declaration", "update"}
-DECLARATION = {
-    TRAINED: {
+
+
+class ReplyStatus(StrEnum):
+    """What a site did with what it was sent."""
+
+    TRAINED = "trained"
+    STOPPED = "stopped"  # by itself: its own budget allows no further round
+    ANSWERED = "answered"  # before, and that answer was lost
+    RECEIVED = "received"  # the outcome, which asks for nothing
+
+
+class SiteStatus(StrEnum):
+    """How a site's part in a run ended."""
+
+    FINISHED = "finished"
+    QUARANTINED = "quarantined"
+    STOPPED = "stopped"  # by itself
+    MISSING = "missing"
+    FAILED = "failed"  # for everybody: the run has no model
+
+
+DECLARATION: dict[str, set[str]] = {
+    ReplyStatus.TRAINED: {
         "status", "run", "round", "mechanism", "noise_multiplier", "sampling_rate", "steps", "sites",
         "provenance",
     },
-    STOPPED: {"status", "run", "round"},
-    ANSWERED: {"status", "run", "round"},
-    RECEIVED: {"status", "run", "round"},
+    ReplyStatus.STOPPED: {"status", "run", "round"},
+    ReplyStatus.ANSWERED: {"status", "run", "round"},
+    ReplyStatus.RECEIVED: {"status", "run", "round"},
 }  # fmt: skip
 
 
@@ -94,7 +115,10 @@ class Outcome:
     def to_records(self) -> RecordDict:
         from flwr.app import ConfigRecord, RecordDict
 
-        words = {name: getattr(self, name) for name in ("run", "status", "reason", "privacy", "architecture")}
+        words: dict[str, Any] = {
+            "run": self.run, "status": str(self.status), "reason": self.reason, "privacy": self.privacy,
+            "architecture": self.architecture,
+        }  # fmt: skip
         return RecordDict(
             {
                 "outcome": ConfigRecord(words), "plan": ConfigRecord(self.plan.to_dict()),
@@ -123,7 +147,7 @@ class Reply:
     With an update goes what computed it, which is public: code, versions, and verdicts on made-up rows.
     """
 
-    status: str
+    status: ReplyStatus
     run: str
     round: int
     event: Event | None = None
@@ -133,9 +157,9 @@ class Reply:
     def to_records(self) -> RecordDict:
         from flwr.app import ConfigRecord, RecordDict
 
-        declared: dict[str, Any] = {"status": self.status, "run": self.run, "round": self.round}
+        declared: dict[str, Any] = {"status": self.status.value, "run": self.run, "round": self.round}
         records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {}
-        if self.status == TRAINED:
+        if self.status == ReplyStatus.TRAINED:
             assert self.event is not None
             assert self.update is not None
             declared |= self.event.to_dict() | {"provenance": self.provenance.to_text()}
@@ -152,7 +176,7 @@ class Reply:
             isinstance(status, str) and set(declared) == DECLARATION.get(status),
             f"a declaration with {sorted(declared)}",
         )
-        trained = status == TRAINED
+        trained = status == ReplyStatus.TRAINED
         _require(
             set(content) == (UPDATE_KEYS if trained else {"declaration"}),
             f"a reply with records {sorted(content)}",
@@ -161,10 +185,10 @@ class Reply:
             type(declared["run"]) is str and type(declared["round"]) is int, "a declaration of other types"
         )
         if not trained:
-            return cls(str(status), declared["run"], declared["round"])
+            return cls(ReplyStatus(str(status)), declared["run"], declared["round"])
         return cls(
-            TRAINED, declared["run"], declared["round"], _event(declared), _parameters(content, "update"),
-            _provenance(declared),
+            ReplyStatus.TRAINED, declared["run"], declared["round"], _event(declared),
+            _parameters(content, "update"), _provenance(declared),
         )  # fmt: skip
 
 

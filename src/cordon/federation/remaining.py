@@ -16,7 +16,8 @@ from cordon.federation.plan import Plan, Site
 from cordon.ledger.cohorts import SUFFIX, of_all
 from cordon.ledger.hash_chain import Chain, read_private_key
 from cordon.ledger.log import head_of, key_path, read_log
-from cordon.ledger.spending import ENROLLED, charged
+from cordon.ledger.rows import Kind
+from cordon.ledger.spending import charged
 from cordon.privacy.accountants import epsilon_by
 from cordon.privacy.events import MECHANISM, Event, at_sites
 from cordon.privacy.guarantee import Guarantee
@@ -57,7 +58,7 @@ def accounts(sites: Sequence[Site], ledgers: Sequence[Path]) -> Accounts:
 
 def _by_site(chain: Chain) -> dict[str, tuple[Event, ...]]:
     """What an aggregator's ledger charges each site under the key that it is enrolled with now."""
-    enrolled = {row["site"]: row["identity"] for row in chain.rows if row["kind"] == ENROLLED}
+    enrolled = {row["site"]: row["identity"] for row in chain.rows if row["kind"] == Kind.ENROLLED}
     costs = list(charged(chain.rows))
     return {
         name: tuple(event for row, events in costs if row["identity"] == key for event in events)

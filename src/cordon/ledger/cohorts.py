@@ -28,10 +28,9 @@ from cordon.ledger import database
 from cordon.ledger.hash_chain import RESTORE, Chain, read_private_key
 from cordon.ledger.log import head_of, key_path, read_rows, refuse_without_file, refuse_without_key
 from cordon.ledger.pseudonyms import COHORT_KEY, DIGEST
+from cordon.ledger.rows import Kind
 from cordon.privacy.events import Event
 
-# The kind of a row that says what a round costs, before it trains.
-RESERVED = "reserved"
 SUFFIX = ".sqlite"
 # The digests that a patient goes by: of one id, or of several that were found to be one person's.
 Ids = tuple[bytes, ...]
@@ -216,4 +215,4 @@ def _reservation(chain: Chain, row: dict[str, Any]) -> Reservation:
 
 
 def _reserved(chain: Chain) -> Iterable[dict[str, Any]]:
-    return (row for row in chain.rows if row["kind"] == RESERVED)
+    return (row for row in chain.rows if row["kind"] == Kind.RESERVED)

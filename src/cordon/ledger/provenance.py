@@ -11,6 +11,7 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,9 +19,6 @@ from typing import Any
 
 from cordon.errors import UserError
 
-# What a check can say (`cordon.auditing.checks`).
-PASSED, FAILED, UNABLE, UNTRIED = "passed", "failed", "not able to refute", "not tried"
-VERDICTS = (PASSED, FAILED, UNABLE, UNTRIED)
 # What reading, training and accounting compute with.
 SOFTWARE = (
     "cordon", "torch", "opacus", "dp-accounting", "flwr", "numpy", "scipy", "pyarrow", "cryptography",
@@ -31,6 +29,15 @@ LONGEST = 4000
 CODE = re.compile(r"[0-9a-f]{64}")
 VERSION = re.compile(r"[0-9A-Za-z.+_-]{1,60}")
 CHECK = re.compile(r"[a-z ]{1,30}")
+
+
+class Verdict(StrEnum):
+    """What a check can say (`cordon.auditing.checks`)."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNABLE = "not able to refute"
+    UNTRIED = "not tried"
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,9 @@ class Provenance:
     @property
     def faults(self) -> list[str]:
         """Why what it computed is not private, by what it says itself."""
-        failed = [f"its check of {name} failed" for name, said in self.verdicts.items() if said == FAILED]
+        failed = [
+            f"its check of {name} failed" for name, said in self.verdicts.items() if said == Verdict.FAILED
+        ]
         return (["seeded: not private"] if self.seeded else []) + failed
 
     @classmethod
@@ -74,7 +83,7 @@ class Provenance:
             (set(said["versions"]) <= {*SOFTWARE, "python"}, "versions"),
             (all(_matches(VERSION, value) for value in said["versions"].values()), "versions"),
             (all(_matches(CHECK, value) for value in said["verdicts"]), "verdicts"),
-            (all(value in VERDICTS for value in said["verdicts"].values()), "verdicts"),
+            (all(value in [*Verdict] for value in said["verdicts"].values()), "verdicts"),
         ]
         for holds, name in pairs:
             if not holds:

@@ -20,7 +20,6 @@ from typing import Any
 from cordon.errors import BudgetExceeded, FederationError, UserError
 from cordon.ledger import database
 from cordon.ledger.cohorts import (
-    RESERVED,
     Beside,
     History,
     Ids,
@@ -34,17 +33,14 @@ from cordon.ledger.cohorts import (
 )
 from cordon.ledger.hash_chain import Chain
 from cordon.ledger.log import ChainedLog, Tip
-from cordon.ledger.provenance import FAILED, UNTRIED
+from cordon.ledger.provenance import Verdict
 from cordon.ledger.pseudonyms import Salt, read_salt
 from cordon.ledger.room import Budget, ToReserve
+from cordon.ledger.rows import Kind
 from cordon.privacy.accountants import epsilon_by, epsilon_rdp, epsilons
 from cordon.privacy.events import Event
 from cordon.privacy.grouping import MOST_DELTA, Grouping
 
-# Kinds of a site's rows beside RESERVED: its budget, a round's answer before it leaves, that a run ended here
-# because nobody had room, how far the aggregator's ledger was, and what checks of the training code found
-# before a run reserved anything.
-BUDGET, SENT, STOPPED, FOLLOWED, TESTED = "budget", "sent", "stopped", "followed", "tested"
 # What the rows of a private calibration have as their run begins so; no run's name may hold a colon.
 CALIBRATION = "calibration:"
 # Held while a round is reserved for patients, who may stand in other ledgers of the folder too.
@@ -103,16 +99,16 @@ class SiteLedger:
         return epsilons(self.most_spent(run), self.delta)
 
     def sent(self, run: str, round_number: int) -> bool:
-        return bool(self._rows(SENT, run, round_number))
+        return bool(self._rows(Kind.SENT, run, round_number))
 
     def released(self, run: str, round_number: int) -> dict[str, Any] | None:
         """What `mark_sent` recorded as the release of a round; None where the round was not sent."""
-        return next((row.get("released") for row in self._rows(SENT, run, round_number)), None)
+        return next((row.get("released") for row in self._rows(Kind.SENT, run, round_number)), None)
 
     def answered(self, run: str) -> int:
         """The last round of ``run`` that was answered; 0 where none was."""
         return max(
-            (row["round"] for row in self._log if row["kind"] == SENT and row["run"] == run), default=0
+            (row["round"] for row in self._log if row["kind"] == Kind.SENT and row["run"] == run), default=0
         )
 
     def follow(self, run: str, tip: Tip) -> None:
@@ -122,7 +118,7 @@ class SiteLedger:
         middle of a run was put back from a copy, or begun anew.
         """
         with self._log.locked():
-            seen = self._log.of_kind(FOLLOWED)
+            seen = self._log.of_kind(Kind.FOLLOWED)
             same = [row for row in seen if row["key"] == tip.key][-1:]
             if any(row["run"] == run and row["key"] != tip.key for row in seen):
                 fault = "has another key than earlier in this run"
@@ -132,7 +128,7 @@ class SiteLedger:
                 fault = f"has another last row {tip.rows} than it had"
             else:
                 if not same or tip.rows > same[0]["rows"] or same[0]["run"] != run:
-                    self._log.append({"kind": FOLLOWED, "run": run, **asdict(tip)})
+                    self._log.append({"kind": Kind.FOLLOWED, "run": run, **asdict(tip)})
                 return
         raise FederationError(
             f"the aggregator's ledger {fault}: an older copy was put back, or it was begun anew. Nothing was "
@@ -175,7 +171,7 @@ class SiteLedger:
             self._refuse_if_stopped(run)
             if patients is not None:
                 self._identify(names, salt := self._salt(chains))
-            last = [row for row in self._log.of_kind(RESERVED) if row["run"] == run][-1:]
+            last = [row for row in self._log.of_kind(Kind.RESERVED) if row["run"] == run][-1:]
             here = self._going_on(last) if names else []
             name = self._log.path.stem
             asked = ToReserve(
@@ -187,11 +183,17 @@ class SiteLedger:
             try:
                 part = Budget(self.epsilon, self.delta, accountant).room_for(asked, held_by)
             except BudgetExceeded as error:
-                self._log.append({"kind": STOPPED, "run": run, "round": round_number})
+                self._log.append({"kind": Kind.STOPPED, "run": run, "round": round_number})
                 refusal = error  # raised when the row is on disk
             else:
                 self._note_budget(accountant)
-                row = {"kind": RESERVED, "run": run, "round": round_number, **about, "event": event.to_dict()}
+                row = {
+                    "kind": Kind.RESERVED,
+                    "run": run,
+                    "round": round_number,
+                    **about,
+                    "event": event.to_dict(),
+                }
                 taking = [place for place, takes in zip(here, part, strict=True) if takes]
                 if patients is not None:
                     digests = (digest for place in taking for digest in self._digests[place])
@@ -208,9 +210,9 @@ class SiteLedger:
         None too where a check was not tried, which it may be another time.
         """
         same = {"plan": settings, "code": provenance["code"], "versions": dict(provenance["versions"])}
-        for row in reversed(self._log.of_kind(TESTED)):
+        for row in reversed(self._log.of_kind(Kind.TESTED)):
             if same.items() <= row.items():
-                bad = row["seeded"] or {FAILED, UNTRIED} & set(row["verdicts"].values())
+                bad = row["seeded"] or {Verdict.FAILED, Verdict.UNTRIED} & set(row["verdicts"].values())
                 return None if bad else dict(row["verdicts"])
         return None
 
@@ -221,9 +223,9 @@ class SiteLedger:
         """
         said = {"plan": settings, **provenance}
         with self._log.locked():
-            same = [row for row in self._log.of_kind(TESTED) if said.items() <= row.items()]
+            same = [row for row in self._log.of_kind(Kind.TESTED) if said.items() <= row.items()]
             if not any(row["run"] == run for row in same):
-                self._log.append({"kind": TESTED, "run": run, "before": bool(same), **said})
+                self._log.append({"kind": Kind.TESTED, "run": run, "before": bool(same), **said})
 
     def mark_sent(self, run: str, round_number: int, released: Mapping[str, Any] | None = None) -> None:
         """Record that the round's update leaves now; call it before it does.
@@ -233,13 +235,13 @@ class SiteLedger:
         """
         with self._log.locked():
             self._refuse_if_sent(run, round_number)
-            if not self._rows(RESERVED, run, round_number):
+            if not self._rows(Kind.RESERVED, run, round_number):
                 raise UserError(
                     f"round {round_number} of run {run} was not reserved in {self._log.path}. Reserve it "
                     "first."
                 )
             self._log.append(
-                {"kind": SENT, "run": run, "round": round_number}
+                {"kind": Kind.SENT, "run": run, "round": round_number}
                 | ({} if released is None else {"released": dict(released)})
             )
 
@@ -282,14 +284,15 @@ class SiteLedger:
     def _note_budget(self, accountant: str) -> None:
         """The budget in force is part of the record, and so is any change of it."""
         budget = {
-            "kind": BUDGET, "epsilon": float(self.epsilon), "delta": self.delta, "accountant": accountant,
+            "kind": Kind.BUDGET, "epsilon": float(self.epsilon), "delta": self.delta,
+            "accountant": accountant,
         }  # fmt: skip
-        if budget not in self._log.of_kind(BUDGET)[-1:]:
+        if budget not in self._log.of_kind(Kind.BUDGET)[-1:]:
             self._log.append(budget)
 
     def _refuse_other_units(self, chains: Sequence[Chain], unit: str) -> None:
         for chain in chains:
-            others = {row["unit"] for row in chain.rows if row["kind"] == RESERVED} - {unit}
+            others = {row["unit"] for row in chain.rows if row["kind"] == Kind.RESERVED} - {unit}
             if others:
                 raise UserError(
                     f"{chain.name} holds what was spent per {others.pop()}; this run counts per {unit}. "
@@ -297,7 +300,7 @@ class SiteLedger:
                 )
 
     def _refuse_if_stopped(self, run: str) -> None:
-        for row in self._log.of_kind(STOPPED):
+        for row in self._log.of_kind(Kind.STOPPED):
             if row["run"] == run:
                 raise BudgetExceeded(
                     f"run {run} ended here at round {row['round']}, for which nobody had room. Nothing was "

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cordon.errors import UserError
-from cordon.ledger.cohorts import RESERVED, everybody, histories
+from cordon.ledger.cohorts import everybody, histories
 from cordon.ledger.hash_chain import Chain
-from cordon.ledger.site import BUDGET, FOLLOWED, SENT, STOPPED, TESTED
+from cordon.ledger.rows import Judgement, Kind
 from cordon.privacy.accountants import epsilon_by, epsilons
 from cordon.privacy.events import Event, mechanism_of
 from cordon.privacy.guarantee import ADJACENCY, Guarantee
@@ -20,21 +20,6 @@ from cordon.privacy.several_sites import at_more_sites
 from cordon.steps import Steps, Tick, silent
 
 MOST_FURTHER_ROUNDS = 10_000
-# Kinds of an aggregator's rows: that a site is about to be sent a round's task, the decision on what came of
-# it, and those of its registry. The first two may cost.
-ASKED, DECISION = "asked", "decision"
-ENROLLED, BANNED, RELEASED = "enrolled", "banned", "released"
-# In whoever's ledger signs the certificate: that an audit of a model began, and what it found.
-AUDIT, AUDITED = "audit", "audited"
-# What a decision can be.
-ACCEPTED, QUARANTINED, MISSING = "accepted", "quarantined", "missing"
-# All kinds of rows, a site's and an aggregator's.
-KINDS = (
-    BUDGET, RESERVED, SENT, STOPPED, FOLLOWED, TESTED, ASKED, DECISION, ENROLLED, BANNED, RELEASED, AUDIT,
-    AUDITED,
-)  # fmt: skip
-
-
 # One of an aggregator's rows, and the events that it charges the row's identity.
 Charge = tuple[Mapping[str, Any], tuple[Event, ...]]
 
@@ -133,10 +118,12 @@ def _terms(
     rows: Sequence[Mapping[str, Any]], epsilon: float | None, delta: float | None
 ) -> tuple[float | None, float | None, str]:
     """The budget in force, where it is known, and the accountant that it is held against."""
-    stated = [row for row in rows if row.get("kind") in (BUDGET, ASKED, DECISION)][-1:]
+    stated = [row for row in rows if row.get("kind") in (Kind.BUDGET, Kind.ASKED, Kind.DECISION)][-1:]
     for row in stated:
         delta = float(row["delta"]) if delta is None else delta
-        epsilon = float(row["epsilon" if row["kind"] == BUDGET else "budget"]) if epsilon is None else epsilon
+        epsilon = (
+            float(row["epsilon" if row["kind"] == Kind.BUDGET else "budget"]) if epsilon is None else epsilon
+        )
     return epsilon, delta, str(stated[0].get("accountant", "rdp")) if stated else "rdp"
 
 
@@ -198,11 +185,11 @@ def charged(rows: Iterable[Mapping[str, Any]]) -> Iterator[Charge]:
     site may have trained and answered: it is charged what it was asked for.
     """
     rows = list(rows)
-    decided = {_place(row) for row in rows if row.get("kind") == DECISION}
+    decided = {_place(row) for row in rows if row.get("kind") == Kind.DECISION}
     for row in rows:
-        if row.get("kind") == DECISION:
+        if row.get("kind") == Kind.DECISION:
             yield row, tuple(Event(**event) for event in row["events"])
-        elif row.get("kind") == ASKED and _place(row) not in decided:
+        elif row.get("kind") == Kind.ASKED and _place(row) not in decided:
             yield row, (Event(**row["event"]),)
 
 
@@ -213,7 +200,9 @@ def behind(rows: Iterable[Mapping[str, Any]], run: str) -> list[str]:
     answer was refused, nothing is in the model, and nobody vouches for what it says that it spent.
     """
     costs = [(row, events) for row, events in charged(rows) if row["run"] == run]
-    return sorted({row["identity"] for row, events in costs if events and row.get("decision") != QUARANTINED})
+    return sorted(
+        {row["identity"] for row, events in costs if events and row.get("decision") != Judgement.QUARANTINED}
+    )
 
 
 def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -222,26 +211,26 @@ def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _entries(rows: list[Mapping[str, Any]]) -> Iterable[_Entry]:
     for number, row in enumerate(rows, start=1):
-        if row.get("kind") not in KINDS:
+        if row.get("kind") not in [*Kind]:
             raise UserError(
                 f"row {number} is of kind {row.get('kind')!r}, which this version does not know. "
                 "Read the ledger with the version of Cordon that wrote it."
             )
-    sent = {(row["run"], row["round"]) for row in rows if row.get("kind") == SENT}
+    sent = {(row["run"], row["round"]) for row in rows if row.get("kind") == Kind.SENT}
     # A round that was asked again at another cost has several reservations; the last one was sent. Equal ones
     # are one release, at most (`cordon.ledger.cohorts`).
     reserved = [
         (row["run"], row["round"], row["unit"], row.get("grouping", ""), Event(**row["event"]))
-        for row in rows if row["kind"] == RESERVED
+        for row in rows if row["kind"] == Kind.RESERVED
     ]  # fmt: skip
     last = {one[:2]: one for one in reserved}
     for one in dict.fromkeys(reserved):
         run, number, unit, _, event = one
-        state = SENT if (run, number) in sent and last[run, number] == one else RESERVED
+        state = Kind.SENT if (run, number) in sent and last[run, number] == one else Kind.RESERVED
         yield _Entry("this site", run, number, state, unit, (event,))
     for row, events in charged(rows):
         holder = f"{row['site']} (key {row['identity'][:12]})"
-        yield _Entry(holder, row["run"], row["round"], row.get("decision", ASKED), row["unit"], events)
+        yield _Entry(holder, row["run"], row["round"], row.get("decision", Kind.ASKED), row["unit"], events)
 
 
 def _account(

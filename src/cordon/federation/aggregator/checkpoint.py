@@ -17,7 +17,7 @@ from cordon.errors import UserError
 from cordon.federation.plan import Plan
 from cordon.files import write_durably
 from cordon.ledger.log import ChainedLog
-from cordon.ledger.spending import DECISION
+from cordon.ledger.rows import Kind
 from cordon.model.architectures import Parameters
 
 NAME = "run.checkpoint"
@@ -111,7 +111,9 @@ class Checkpoints:
                 f"({newest.round} of {newest.plan.rounds} rounds). Start the aggregator with its plan, or "
                 "remove the checkpoint to give the run up: what its sites spent on it stays spent."
             )
-        judged = [row["round"] for row in self._ledger.of_kind(DECISION) if row["run"] == newest.plan.run]
+        judged = [
+            row["round"] for row in self._ledger.of_kind(Kind.DECISION) if row["run"] == newest.plan.run
+        ]
         if max(judged, default=0) > newest.round:
             raise UserError(
                 f"{self._current}: an older copy, after round {newest.round}, where the ledger has round "

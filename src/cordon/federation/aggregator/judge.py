@@ -19,10 +19,11 @@ from cordon.errors import UserError
 from cordon.federation.aggregator.history import IdentityRows
 from cordon.federation.aggregator.noise_checks import ceiling, most_small, small_coordinates, without_noise
 from cordon.federation.aggregator.outliers import Outliers, flat
-from cordon.federation.messages import ANSWERED, STOPPED, TRAINED, Reply
+from cordon.federation.messages import Reply, ReplyStatus
 from cordon.federation.plan import Plan, Site, identity
 from cordon.ledger.log import ChainedLog
-from cordon.ledger.spending import ACCEPTED, ASKED, DECISION, MISSING, QUARANTINED, behind, charged
+from cordon.ledger.rows import Judgement, Kind
+from cordon.ledger.spending import behind, charged
 from cordon.model.architectures import Parameters, check_parameters
 from cordon.privacy.accountants import epsilon_pld, epsilon_rdp
 from cordon.privacy.events import Event, mechanism_of
@@ -47,7 +48,7 @@ class Decision:
     """
 
     site: str
-    decision: str
+    decision: Judgement
     reason: str
     epsilon_rdp: float
     epsilon_pld: float | None
@@ -75,7 +76,9 @@ class Auditor:
     """
 
     def __init__(self, plan: Plan, ledger: ChainedLog, *, expected: Parameters) -> None:
-        others = {row["unit"] for kind in (ASKED, DECISION) for row in ledger.of_kind(kind)} - {plan.unit}
+        others = {row["unit"] for kind in (Kind.ASKED, Kind.DECISION) for row in ledger.of_kind(kind)} - {
+            plan.unit
+        }
         if others:
             raise UserError(
                 f"{ledger.path} accounts for one {' and one '.join(sorted(others))}, the plan for one "
@@ -103,7 +106,7 @@ class Auditor:
         asked = {"event": self._plan.event.to_dict(), "plan": self._plan.digest}
         with self._ledger.locked():
             for site in [site for site in sites if not self._asked(site, round_number)]:
-                self._ledger.append(self._row(ASKED, site, round_number) | asked)
+                self._ledger.append(self._row(Kind.ASKED, site, round_number) | asked)
         # By PLD it takes as long as signing hundreds of decisions does: while the sites train.
         expected = {self._events(identity(site)) for site in sites}
         self._foreseen = self._composing.submit(self._compose, expected)
@@ -143,11 +146,11 @@ class Auditor:
             self._foreseen.result()
         with self._ledger.locked():
             decisions = {site: self._alone(site, round_number, *answer) for site, answer in replies.items()}
-            accepted = {site.name: site for site, d in decisions.items() if d.decision == ACCEPTED}
+            accepted = {site.name: site for site, d in decisions.items() if d.decision == Judgement.ACCEPTED}
             updates = {name: _update(replies[site][0]) for name, site in accepted.items()}
             for name, reason in self._outliers.faults(accepted, updates).items():
                 site = accepted[name]
-                decisions[site] = replace(decisions[site], decision=QUARANTINED, reason=reason)
+                decisions[site] = replace(decisions[site], decision=Judgement.QUARANTINED, reason=reason)
             charges = {site: self._charge(site, round_number, *answer) for site, answer in replies.items()}
             for site, events in charges.items():
                 self._note(site, round_number, decisions[site], events, replies[site][0])
@@ -155,24 +158,29 @@ class Auditor:
         return list(decisions.values())
 
     def _alone(self, site: Site, round_number: int, reply: Reply | None, fault: str) -> Decision:
-        decided = {"kind": DECISION, "identity": identity(site), "run": self._plan.run, "round": round_number}
+        decided = {
+            "kind": Kind.DECISION,
+            "identity": identity(site),
+            "run": self._plan.run,
+            "round": round_number,
+        }
         charge = [event.to_dict() for event in self._charge(site, round_number, reply, fault)]
         events = self._events(identity(site), decided | {"events": charge})
         rdp, pld = self._epsilons(events)
         update = _update(reply)
         size = sum(array.nbytes for array in update.values())
         said = mechanism_of(events)
-        decision = Decision(site.name, "", "", rdp, pld, _norm(update), size, mechanism=said)
         epsilon = rdp if self._plan.accountant == "rdp" or pld is None else pld
         beyond = ""
         if epsilon > self._plan.budget:
             beyond = self._plan.guarantee(LIFETIME, said).statement(epsilon)
-        verdict, reason = self._verdict(site, round_number, reply, beyond, fault)
-        if verdict == ACCEPTED:
+        judgement, reason = self._judgement(site, round_number, reply, beyond, fault)
+        decision = Decision(site.name, judgement, reason, rdp, pld, _norm(update), size, mechanism=said)
+        if judgement == Judgement.ACCEPTED:
             decision = self._measured(decision, site, update)
-            reason = self._noise_fault(decision, site)
-            verdict = QUARANTINED if reason else ACCEPTED
-        return replace(decision, decision=verdict, reason=reason[:LONGEST_REASON])
+            if reason := self._noise_fault(decision, site):
+                decision = replace(decision, decision=Judgement.QUARANTINED, reason=reason)
+        return replace(decision, reason=decision.reason[:LONGEST_REASON])
 
     def _charge(self, site: Site, round_number: int, reply: Reply | None, fault: str) -> list[Event]:
         """What the round costs the site: what it was asked for, once, and what else it declares.
@@ -182,7 +190,7 @@ class Auditor:
         """
         declared = [] if reply is None or reply.event is None else [reply.event]
         place = (self._plan.run, round_number)
-        if reply is not None and (reply.status, reply.run, reply.round) == (STOPPED, *place):
+        if reply is not None and (reply.status, reply.run, reply.round) == (ReplyStatus.STOPPED, *place):
             return declared
         # Without a fault there may be no answer because nothing was asked.
         silent = reply is None and not fault and not self._asked(site, round_number)
@@ -197,12 +205,12 @@ class Auditor:
         """Write what was decided, and of what computed the update its digest, and once in a run all of it."""
         charge = {"events": [event.to_dict() for event in events]}
         by: dict[str, Any] = {}
-        if reply is not None and reply.status == TRAINED:
+        if reply is not None and reply.status == ReplyStatus.TRAINED:
             said = {"run": self._plan.run, "trained_by": reply.provenance.digest}
             by = {"trained_by": reply.provenance.digest}
             if not any(said.items() <= row.items() for row in self._decisions(site)):
                 by["provenance"] = reply.provenance.to_dict()
-        self._ledger.append(self._row(DECISION, site, round_number) | charge | asdict(decision) | by)
+        self._ledger.append(self._row(Kind.DECISION, site, round_number) | charge | asdict(decision) | by)
 
     def _row(self, kind: str, site: Site, round_number: int) -> dict[str, Any]:
         return {
@@ -217,37 +225,56 @@ class Auditor:
             "unit": self._plan.unit,
         }
 
-    def _verdict(
+    def _judgement(
         self, site: Site, round_number: int, reply: Reply | None, beyond: str, fault: str
-    ) -> tuple[str, str]:
+    ) -> tuple[Judgement, str]:
         """The decision and its reason; ``beyond`` states what is spent where that is beyond the budget."""
         plan = self._plan
         if reply is None:
             silence = "no reply before the round's deadline"
             if not self._asked(site, round_number):
                 silence += ": the site was not connected when the round began, and was sent nothing"
-            return (QUARANTINED, fault) if fault else (MISSING, silence)
+            return (Judgement.QUARANTINED, fault) if fault else (Judgement.MISSING, silence)
         if (reply.run, reply.round) != (plan.run, round_number):
-            return QUARANTINED, f"a reply to round {reply.round} of run {reply.run!r}: stale or replayed"
+            return (
+                Judgement.QUARANTINED,
+                f"a reply to round {reply.round} of run {reply.run!r}: stale or replayed",
+            )
         if self._accepted(site, round_number):
-            return QUARANTINED, f"a second reply to round {round_number} of run {plan.run}: replayed"
-        if reply.status == STOPPED and not self._asked(site, round_number) and not self.has_room(site):
-            return MISSING, "the site was sent nothing: what it is charged with leaves no room for a round"
-        if reply.status == STOPPED:
-            return MISSING, "the site stopped by itself: its own budget allows no further round"
-        if reply.status == ANSWERED:
-            return MISSING, "the site answered this round before, and that answer was lost on its way"
-        if reply.status != TRAINED or reply.update is None or reply.event is None:
-            return QUARANTINED, f"a reply of kind {reply.status!r} to a training task"
+            return (
+                Judgement.QUARANTINED,
+                f"a second reply to round {round_number} of run {plan.run}: replayed",
+            )
+        if (
+            reply.status == ReplyStatus.STOPPED
+            and not self._asked(site, round_number)
+            and not self.has_room(site)
+        ):
+            return (
+                Judgement.MISSING,
+                "the site was sent nothing: what it is charged with leaves no room for a round",
+            )
+        if reply.status == ReplyStatus.STOPPED:
+            return Judgement.MISSING, "the site stopped by itself: its own budget allows no further round"
+        if reply.status == ReplyStatus.ANSWERED:
+            return (
+                Judgement.MISSING,
+                "the site answered this round before, and that answer was lost on its way",
+            )
+        if reply.status != ReplyStatus.TRAINED or reply.update is None or reply.event is None:
+            return Judgement.QUARANTINED, f"a reply of kind {reply.status.value!r} to a training task"
         if beyond:
-            return QUARANTINED, f"over budget: {beyond} by {plan.accountant.upper()} is above {plan.budget:g}"
+            return (
+                Judgement.QUARANTINED,
+                f"over budget: {beyond} by {plan.accountant.upper()} is above {plan.budget:g}",
+            )
         if reply.event != plan.event:
-            return QUARANTINED, "declared events that are not the plan's"
+            return Judgement.QUARANTINED, "declared events that are not the plan's"
         try:
             check_parameters(reply.update, expected=self._expected)
         except ValueError as error:
-            return QUARANTINED, f"not an update of this model: {error}"
-        return ACCEPTED, ""
+            return Judgement.QUARANTINED, f"not an update of this model: {error}"
+        return Judgement.ACCEPTED, ""
 
     def _measured(self, decision: Decision, site: Site, update: Parameters) -> Decision:
         """``decision`` with what is told from the numbers of a sound ``update``."""
@@ -269,7 +296,7 @@ class Auditor:
                 f"a norm of {update.update_norm:.4g}, above the {update.ceiling:.4g} that the plan's clip "
                 "and noise allow: its gradients were not clipped, or it was scaled"
             )
-        before = [row for row in self._decisions(site) if row["decision"] == ACCEPTED]
+        before = [row for row in self._decisions(site) if row["decision"] == Judgement.ACCEPTED]
         if any(row["digest"] == update.digest for row in before):
             return "the same numbers as in an earlier round: replayed"
         own = [row["small"] for row in before if row["run"] == self._plan.run]
@@ -284,24 +311,26 @@ class Auditor:
 
     def _decisions(self, site: Site) -> list[dict[str, Any]]:
         """The rows on the site's identity."""
-        return self._history.of(identity(site), DECISION)
+        return self._history.of(identity(site), Kind.DECISION)
 
     def _events(self, key: str, *more: dict[str, Any]) -> tuple[Event, ...]:
         """All that the identity ``key`` is charged with, accepted or not; with the rows ``more``."""
-        rows = [*self._history.of(key, ASKED, DECISION), *more]
+        rows = [*self._history.of(key, Kind.ASKED, Kind.DECISION), *more]
         return tuple(event for _, events in charged(rows) for event in events)
 
     def _in_run(self, key: str) -> tuple[Event, ...]:
         """What the identity ``key`` is charged with in this run."""
-        rows = charged(self._history.of(key, ASKED, DECISION))
+        rows = charged(self._history.of(key, Kind.ASKED, Kind.DECISION))
         return tuple(event for row, events in rows if row["run"] == self._plan.run for event in events)
 
     def _asked(self, site: Site, round_number: int) -> bool:
         place = (self._plan.run, round_number)
-        return any((row["run"], row["round"]) == place for row in self._history.of(identity(site), ASKED))
+        return any(
+            (row["run"], row["round"]) == place for row in self._history.of(identity(site), Kind.ASKED)
+        )
 
     def _accepted(self, site: Site, round_number: int) -> bool:
-        place = (ACCEPTED, self._plan.run, round_number)
+        place = (Judgement.ACCEPTED, self._plan.run, round_number)
         return any((row["decision"], row["run"], row["round"]) == place for row in self._decisions(site))
 
     def _compose(self, lists: Iterable[Sequence[Event]]) -> None:

@@ -14,7 +14,7 @@ from cordon.errors import UserError
 from cordon.federation.aggregator.history import IdentityRows
 from cordon.federation.plan import Site, identity
 from cordon.ledger.log import ChainedLog
-from cordon.ledger.spending import BANNED, DECISION, ENROLLED, QUARANTINED, RELEASED
+from cordon.ledger.rows import Judgement, Kind
 
 # Runs in which an identity was quarantined, since it was last released, after which it is banned.
 BAN_AFTER = 3
@@ -60,7 +60,7 @@ class Registry:
                 latest[key], current[site.name] = site, key
                 self._log.append(
                     {
-                        "kind": ENROLLED, "identity": key, "site": site.name,
+                        "kind": Kind.ENROLLED, "identity": key, "site": site.name,
                         "declared_patients": site.declared_patients, "weight": site.weight,
                         "public_key": site.public_key,
                     }
@@ -73,11 +73,11 @@ class Registry:
 
     def ban(self, name: str, reason: str) -> None:
         """Refuse a site (its name, or its identity) from now on, in every run, until it is released."""
-        self._decide(BANNED, name, reason)
+        self._decide(Kind.BANNED, name, reason)
 
     def release(self, name: str, reason: str) -> None:
         """Let a banned site take part again; its offences begin anew."""
-        self._decide(RELEASED, name, reason)
+        self._decide(Kind.RELEASED, name, reason)
 
     def banned(self, site: Site) -> str:
         """Why the site's key is banned; empty where it is not."""
@@ -96,7 +96,7 @@ class Registry:
             offences = self._offences(key)
             if not self._banned(key) and len(offences) >= ban_after:
                 reason = f"quarantined in {len(offences)} runs, last: {offences[-1]['reason']}"
-                self._log.append({"kind": BANNED, "identity": key, "reason": reason, "by": "aggregator"})
+                self._log.append({"kind": Kind.BANNED, "identity": key, "reason": reason, "by": "aggregator"})
             return bool(self._banned(key))
 
     def _decide(self, kind: str, name: str, reason: str) -> None:
@@ -108,8 +108,8 @@ class Registry:
             if not found:
                 known = ", ".join(member.site.name for member in members if member.current) or "nobody"
                 raise UserError(f"no site {name!r} is enrolled; {known} is. Enrol it first.")
-            if bool(found[0].banned) == (kind == BANNED):
-                standing = "banned already" if kind == BANNED else "not banned"
+            if bool(found[0].banned) == (kind == Kind.BANNED):
+                standing = "banned already" if kind == Kind.BANNED else "not banned"
                 raise UserError(
                     f"{found[0].site.name} is {standing}. See who is what with `cordon aggregator list`."
                 )
@@ -128,7 +128,7 @@ class Registry:
         """By identity, the declaration that it was last enrolled with; and each name's identity now."""
         latest: dict[str, Site] = {}
         current: dict[str, str] = {}
-        for row in self._log.of_kind(ENROLLED):
+        for row in self._log.of_kind(Kind.ENROLLED):
             latest[row["identity"]] = Site(
                 row["site"], row["declared_patients"], row["weight"], row["public_key"]
             )
@@ -136,15 +136,15 @@ class Registry:
         return latest, current
 
     def _banned(self, key: str) -> str:
-        rows = self._history.of(key, BANNED, RELEASED)
-        return str(rows[-1]["reason"]) if rows and rows[-1]["kind"] == BANNED else ""
+        rows = self._history.of(key, Kind.BANNED, Kind.RELEASED)
+        return str(rows[-1]["reason"]) if rows and rows[-1]["kind"] == Kind.BANNED else ""
 
     def _offences(self, key: str) -> list[dict[str, Any]]:
         """The first quarantine of each run since the last release."""
         found: dict[str, dict[str, Any]] = {}
-        for row in self._history.of(key, DECISION, RELEASED):
-            if row["kind"] == RELEASED:
+        for row in self._history.of(key, Kind.DECISION, Kind.RELEASED):
+            if row["kind"] == Kind.RELEASED:
                 found.clear()
-            elif row["decision"] == QUARANTINED:
+            elif row["decision"] == Judgement.QUARANTINED:
                 found.setdefault(row["run"], row)
         return list(found.values())

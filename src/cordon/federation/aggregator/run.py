@@ -18,11 +18,12 @@ from cordon.federation.aggregator.record import Record
 from cordon.federation.aggregator.registry import BAN_AFTER, Registry
 from cordon.federation.averaging import RULES, check_rule, combine, mean_of
 from cordon.federation.flower.tasks import LinkLost
-from cordon.federation.messages import ANSWERED, STOPPED, Outcome, Reply, Task
+from cordon.federation.messages import Outcome, Reply, ReplyStatus, SiteStatus, Task
 from cordon.federation.pace import brisk
 from cordon.federation.plan import Plan, Site, identity
 from cordon.ledger.log import ChainedLog
-from cordon.ledger.spending import ACCEPTED, MISSING, QUARANTINED, behind, charged
+from cordon.ledger.rows import Judgement
+from cordon.ledger.spending import behind, charged
 from cordon.model.architectures import Parameters
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
@@ -157,8 +158,10 @@ class Aggregation:
         self._rounds_over = number
         self._sentence(decisions)
         self._tell_round(number, decisions, time.monotonic() - began)
-        accepted = sum(d.decision == ACCEPTED for d in decisions)
-        lost = sum(reply is not None and reply.status == ANSWERED for reply, _ in answers.values())
+        accepted = sum(d.decision == Judgement.ACCEPTED for d in decisions)
+        lost = sum(
+            reply is not None and reply.status == ReplyStatus.ANSWERED for reply, _ in answers.values()
+        )
         if accepted >= self._quorum or accepted + lost >= self._limits.min_sites:
             return
         if self._spent_out:
@@ -189,7 +192,7 @@ class Aggregation:
         answers: dict[Site, Answer] = dict.fromkeys(active, (None, ""))
         for site in active:
             if not self._auditor.has_room(site):
-                answers[site] = (Reply(STOPPED, self.plan.run, number), "")
+                answers[site] = (Reply(ReplyStatus.STOPPED, self.plan.run, number), "")
         asked = [site for site in active if site in online and answers[site][0] is None]
         self._auditor.ask(number, asked)
         tip = self._ledger.tip
@@ -225,14 +228,14 @@ class Aggregation:
         for site, reason in self._registry.bans(active).items():
             words = f"banned ({reason}). Ask the operator, who can release the site with a reason."
             self._ended[site.name] = Decision(
-                site.name, QUARANTINED, words, *self._auditor.spent(site),
+                site.name, Judgement.QUARANTINED, words, *self._auditor.spent(site),
                 mechanism=self._auditor.mechanism(site),
             )  # fmt: skip
             self._say(f"{site.name} takes no part: {words}")
 
     def _sentence(self, decisions: list[Decision]) -> None:
         """Ban who was quarantined too often."""
-        quarantined = {decision.site for decision in decisions if decision.decision == QUARANTINED}
+        quarantined = {decision.site for decision in decisions if decision.decision == Judgement.QUARANTINED}
         for site in self._sites:
             if site.name in quarantined and self._registry.sentence(site, ban_after=self._limits.ban_after):
                 self._say(f"{site.name} is banned: {self._registry.banned(site)}")
@@ -240,9 +243,11 @@ class Aggregation:
     @property
     def _spent_out(self) -> bool:
         """Whether too few sites are left for a round because others stopped at their own budgets."""
-        stopped = sum(decision.decision == MISSING for decision in self._ended.values())
+        stopped = sum(decision.decision == Judgement.MISSING for decision in self._ended.values())
         left = len(self._sites) - len(self._ended)
-        moved = any(d["decision"] == ACCEPTED for entry in self.record.rounds for d in entry["sites"])
+        moved = any(
+            d["decision"] == Judgement.ACCEPTED for entry in self.record.rounds for d in entry["sites"]
+        )
         return moved and left < self._quorum <= left + stopped
 
     @property
@@ -258,11 +263,13 @@ class Aggregation:
         """Let a round's accepted updates move the parameters, where they are enough, and note the round."""
         updates: dict[str, Parameters] = {}
         for (site, (reply, _)), decision in zip(answers.items(), decisions, strict=True):
-            if decision.decision == ACCEPTED:
+            if decision.decision == Judgement.ACCEPTED:
                 assert reply is not None
                 assert reply.update is not None
                 updates[site.name] = reply.update
-            elif decision.decision == QUARANTINED or (reply is not None and reply.status == STOPPED):
+            elif decision.decision == Judgement.QUARANTINED or (
+                reply is not None and reply.status == ReplyStatus.STOPPED
+            ):
                 self._ended[site.name] = decision
         if len(updates) >= self._quorum:
             weights = {site.name: site.weight for site in self._sites}
@@ -282,7 +289,7 @@ class Aggregation:
         )  # fmt: skip
 
     def _tell_round(self, number: int, decisions: list[Decision], seconds: float) -> None:
-        accepted = [d for d in decisions if d.decision == ACCEPTED]
+        accepted = [d for d in decisions if d.decision == Judgement.ACCEPTED]
         mean = sum(row["seconds"] for row in self.record.rounds) / len(self.record.rounds)
         more = self.plan.rounds - number
         self._say(
@@ -291,7 +298,7 @@ class Aggregation:
             + (f"; about {duration(mean * more)} left" if more else "")
         )
         for decision in decisions:
-            if decision.decision != ACCEPTED:
+            if decision.decision != Judgement.ACCEPTED:
                 self._say(f"round {number}: {decision.site} {decision.decision}: {decision.reason}")
 
     def _most(self, decisions: Sequence[Decision]) -> str:
@@ -308,11 +315,18 @@ class Aggregation:
         for site in self._sites:
             ended = self._ended.get(site.name)
             if ended is not None:
-                status, reason = ("quarantined" if ended.decision == QUARANTINED else "stopped"), ended.reason
-            elif last.get(site.name, {}).get("decision") == ACCEPTED:
-                status, reason = "finished", ""
+                status, reason = (
+                    (
+                        SiteStatus.QUARANTINED
+                        if ended.decision == Judgement.QUARANTINED
+                        else SiteStatus.STOPPED
+                    ),
+                    ended.reason,
+                )
+            elif last.get(site.name, {}).get("decision") == Judgement.ACCEPTED:
+                status, reason = SiteStatus.FINISHED, ""
             else:
-                status, reason = "missing", last.get(site.name, {}).get("reason", "it never joined")
+                status, reason = SiteStatus.MISSING, last.get(site.name, {}).get("reason", "it never joined")
             rdp, pld = self._auditor.spent(site)
             in_run = self._auditor.spent_in_run(site)
             self.record.sites.append(
@@ -323,26 +337,26 @@ class Aggregation:
                     "mechanism": self._auditor.mechanism(site),
                 }
             )  # fmt: skip
-        self._farewell(exchange, "finished", "", model)
+        self._farewell(exchange, SiteStatus.FINISHED, "", model)
 
     def _tell_failure(self, exchange: Exchange, reason: str) -> None:
         """Let the sites end; whatever fails in that must not hide the reason."""
         try:
-            self._farewell(exchange, "failed", reason, None)
+            self._farewell(exchange, SiteStatus.FAILED, reason, None)
         except Exception as error:
             self._say(f"the sites could not be told: {error}")
 
-    def _farewell(self, exchange: Exchange, status: str, reason: str, model: Model | None) -> None:
+    def _farewell(self, exchange: Exchange, status: SiteStatus, reason: str, model: Model | None) -> None:
         """Tell every site how its part ended; a site that is gone hears nothing, and that is all."""
         tip = self._ledger.tip
         words = {}
         for site in self._sites:
             ended = self._ended.get(site.name)
-            quarantined = ended is not None and ended.decision == QUARANTINED
+            quarantined = ended is not None and ended.decision == Judgement.QUARANTINED
             sent = model if model is not None and not quarantined else None
             words[site] = Outcome(
                 run=self.plan.run,
-                status="quarantined" if quarantined else status,
+                status=SiteStatus.QUARANTINED if quarantined else status,
                 reason=ended.reason if ended is not None else reason,
                 privacy=json.dumps(sent.privacy if sent else {}),
                 architecture=self.plan.model,
@@ -362,7 +376,7 @@ class Aggregation:
         )
         pld = plan.accountant == "pld" and lifetime[1] is not None
         rows = [row for entry in self.record.rounds for row in entry["sites"]]
-        taken = {row["site"] for row in rows if row["decision"] == ACCEPTED}
+        taken = {row["site"] for row in rows if row["decision"] == Judgement.ACCEPTED}
         return {
             "unit": plan.unit, "epsilon": lifetime[pld], "scope": LIFETIME, "delta": plan.delta,
             "mechanism": mechanism, "run_mechanism": plan.mechanism,

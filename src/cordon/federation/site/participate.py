@@ -15,7 +15,7 @@ from cordon.console.progress import Say
 from cordon.errors import BudgetExceeded, FederationError, Leaving, Quarantined, Unreachable
 from cordon.federation.flower.processes import DEALT_WITH, Process, supernode, way_out
 from cordon.federation.flower.tasks import answer
-from cordon.federation.messages import ANSWERED, RECEIVED, STOPPED, TRAINED, Outcome, Reply, Task
+from cordon.federation.messages import Outcome, Reply, ReplyStatus, SiteStatus, Task
 from cordon.federation.pace import brisk
 from cordon.federation.plan import Plan
 from cordon.federation.site.walltime import Stay
@@ -115,7 +115,7 @@ class Participant:
         elapsed, grid = time.monotonic() - began, ANSWER_GRID if self._grid is None else self._grid
         if grid:
             time.sleep(math.ceil(elapsed / grid) * grid - elapsed)
-        if reply.status == TRAINED:
+        if reply.status == ReplyStatus.TRAINED:
             self._ledger.mark_sent(reply.run, reply.round)
         return reply.to_records()
 
@@ -176,7 +176,7 @@ class Participant:
                 "run."
             )
         if task.round == answered:
-            return Reply(ANSWERED, plan.run, task.round)
+            return Reply(ReplyStatus.ANSWERED, plan.run, task.round)
         self._check_start(task)
         units = self._units_for(plan)
         if warning and plan.run not in self._asked:
@@ -191,7 +191,7 @@ class Participant:
             )  # fmt: skip
         except BudgetExceeded as error:
             self._say(f"{self.name} stops by itself: {error}")
-            return Reply(STOPPED, plan.run, task.round)
+            return Reply(ReplyStatus.STOPPED, plan.run, task.round)
         settings = plan.settings_for(self._declared_patients)
         carried = self._clips.get(plan.run) if plan.clipping == "adaptive" else None
         taking = self._taking(units, part)
@@ -203,7 +203,7 @@ class Participant:
             f"lifetime's {self._ledger.epsilon:g}" + (f"; about {duration(each * more)} left" if more else "")
         )
         provenance = replace(provenance, seeded=provenance.seeded or trained.seeded)
-        return Reply(TRAINED, plan.run, task.round, plan.event, trained.update, provenance)
+        return Reply(ReplyStatus.TRAINED, plan.run, task.round, plan.event, trained.update, provenance)
 
     def _spent(self, plan: Plan) -> str:
         """What whoever spent most of the site's budget spent: at the budget's delta, which may be another."""
@@ -254,7 +254,7 @@ class Participant:
         outcome = Outcome.from_records(message.content)
         self._ledger.follow(outcome.run, outcome.tip)
         self.outcome = outcome
-        return Reply(RECEIVED, outcome.run, 0)
+        return Reply(ReplyStatus.RECEIVED, outcome.run, 0)
 
     def model(self) -> Model:
         """The final model that came with the outcome; FederationError where it is none."""
@@ -411,12 +411,12 @@ def _await_delivery(node: Process, replies: int) -> None:
 def _result(participant: Participant) -> Model:
     assert participant.outcome is not None
     words = participant.outcome
-    if words.status == "quarantined":
+    if words.status == SiteStatus.QUARANTINED:
         raise Quarantined(
             f"the aggregator quarantined this site: {words.reason}. "
             "Ask its operator, who can read why in the ledger."
         )
-    if words.status != "finished":
+    if words.status != SiteStatus.FINISHED:
         raise FederationError(
             f"the run failed at the aggregator: {words.reason}. Ask its operator to start it again."
         )
