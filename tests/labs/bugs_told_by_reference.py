@@ -203,7 +203,7 @@ TOLD_BY_REFERENCE = {
          "part = self.__dict__['kept'] if 'kept' in self.__dict__ else self._ledger.reserve("),
         ("    except BudgetExceeded", "        self.__dict__['kept'] = part\n    except BudgetExceeded"),
         **{"cordon.ledger.site.SiteLedger.mark_sent": [
-            ("if not self._rows(Kind.RESERVED, run, round_number):", "if False:")
+            ("if all(row[\"round\"] != round_number for row in self._reserved(run)):", "if False:")
         ]},
     ),
     "an answered round is trained again": reserving(

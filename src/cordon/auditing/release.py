@@ -35,6 +35,7 @@ from cordon.auditing.egress import check_egress
 from cordon.auditing.training import check_training
 from cordon.federation.plan import Plan
 from cordon.ledger.hash_chain import Chain
+from cordon.ledger.rows import AuditSettings
 from cordon.model.architectures import Parameters
 from cordon.model.released import Model
 from cordon.privacy.events import at_sites
@@ -77,7 +78,7 @@ class AttackLimits:
     closeness: float = 0.25
 
 
-def settings_of(limits: AttackLimits, trainings: int) -> dict[str, Any]:
+def settings_of(limits: AttackLimits, trainings: int) -> AuditSettings:
     """What an audit was held against and how often it tried, for its record."""
     confidence = {
         "attacks": CONFIDENCE, "step bound": step_bound.CONFIDENCE, "made-up rows": 1.0 - updates.ERROR

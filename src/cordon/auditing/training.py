@@ -8,8 +8,8 @@ from typing import Any
 
 from cordon.auditing.checks import Check
 from cordon.ledger.hash_chain import Chain
-from cordon.ledger.provenance import Provenance, Verdict, code_digest
-from cordon.ledger.rows import Judgement, Kind
+from cordon.ledger.provenance import Provenance, ProvenanceFields, Verdict, code_digest
+from cordon.ledger.rows import Judgement, Kind, Row, TestedRow
 
 QUESTION = "Did the code that audits train at every site, with noise that is fresh?"
 
@@ -57,15 +57,14 @@ class TrainedBy:
         return f"{self.site}: {code}; {noise}; {versions}; checks there: {verdicts or 'none'}"
 
     def to_dict(self) -> dict[str, Any]:
-        said = self.provenance.to_dict() if self.provenance else {}
+        said: Mapping[str, Any] = self.provenance.to_dict() if self.provenance else {}
         return {"site": self.site, "same_code": self.same_code, **said, "statement": self.statement()}
 
 
-def trained_by(rows: Sequence[Mapping[str, Any]], run: str) -> list[TrainedBy]:
+def trained_by(rows: Sequence[Row], run: str) -> list[TrainedBy]:
     """What is said by each site whose updates the model of ``run`` is made of, from whoever's ledger."""
     own = [row for row in rows if row["kind"] == Kind.TESTED and row["run"] == run]
-    names = ("code", "versions", "verdicts", "seeded")
-    found = [TrainedBy("this site", Provenance.from_dict({name: row[name] for name in names})) for row in own]
+    found = [TrainedBy("this site", Provenance.from_dict(_provenance(row))) for row in own]
     decided = [row for row in rows if row["kind"] == Kind.DECISION and row["run"] == run]
     said = {(row["identity"], row["trained_by"]): row["provenance"] for row in decided if "provenance" in row}
     taken = {
@@ -77,6 +76,13 @@ def trained_by(rows: Sequence[Mapping[str, Any]], run: str) -> list[TrainedBy]:
         text = said.get((identity, digest))
         found.append(TrainedBy(site, Provenance.from_dict(text) if text else None))
     return found
+
+
+def _provenance(row: TestedRow) -> ProvenanceFields:
+    return {
+        "code": row["code"], "versions": row["versions"], "verdicts": row["verdicts"],
+        "seeded": row["seeded"],
+    }  # fmt: skip
 
 
 def check_training(chain: Chain, run: str) -> Check:

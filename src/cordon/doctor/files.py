@@ -90,10 +90,11 @@ def state(folder: Path) -> Iterator[Finding]:
 
 def _write_a_ledger(folder: Path) -> None:
     from cordon.ledger.log import ChainedLog
+    from cordon.ledger.rows import Kind
 
     path = folder / "ledger.sqlite"
-    ChainedLog(path).append({"kind": "doctor"})
-    if len(ChainedLog(path).of_kind("doctor")) != 1:
+    ChainedLog(path).append({"kind": Kind.STOPPED, "run": "doctor", "round": 0})
+    if len(ChainedLog(path).of_kind(Kind.STOPPED)) != 1:
         raise UserError(
             "what was written is not there when it is read again. Keep the state on another file system."
         )

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from operator import or_
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,7 @@ from cordon.ledger import database
 from cordon.ledger.hash_chain import RESTORE, Chain, read_private_key
 from cordon.ledger.log import head_of, key_path, read_rows, refuse_without_file, refuse_without_key
 from cordon.ledger.pseudonyms import COHORT_KEY, DIGEST
-from cordon.ledger.rows import Kind
+from cordon.ledger.rows import Kind, ReservedRow
 from cordon.privacy.events import Event
 
 SUFFIX = ".sqlite"
@@ -112,7 +111,7 @@ def _unmade(path: Path) -> bool:
 
 def salts_named(chains: Iterable[Chain]) -> set[str]:
     """The salts under which the ledgers' cohorts were written."""
-    return {str(row["salt"]) for chain in chains for row in chain.rows if "salt" in row}
+    return {row["salt"] for chain in chains for row in _reserved(chain) if "salt" in row}
 
 
 def salts_of(folder: Path) -> set[str]:
@@ -132,7 +131,7 @@ def _read(cohort: bytes) -> frozenset[bytes]:
     return frozenset(cohort[at : at + DIGEST] for at in range(first, len(cohort), DIGEST))
 
 
-def members(chain: Chain, row: dict[str, Any]) -> frozenset[bytes] | None:
+def members(chain: Chain, row: ReservedRow) -> frozenset[bytes] | None:
     """Who took part by a reservation; None where it names no cohort, and counts for everybody."""
     if "cohort" not in row:
         return None
@@ -208,11 +207,11 @@ def _history(reservations: Iterable[Reservation], patients: NDArray[np.bool_]) -
     return History(tuple(dict.fromkeys(reservations)), patients)
 
 
-def _reservation(chain: Chain, row: dict[str, Any]) -> Reservation:
+def _reservation(chain: Chain, row: ReservedRow) -> Reservation:
     name = Path(str(chain.name)).stem
     about = row["run"], row["round"], row["unit"], Event(**row["event"]), row.get("grouping", "")
     return Reservation(name, *about)
 
 
-def _reserved(chain: Chain) -> Iterable[dict[str, Any]]:
+def _reserved(chain: Chain) -> Iterable[ReservedRow]:
     return (row for row in chain.rows if row["kind"] == Kind.RESERVED)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from cordon.errors import UserError
+from cordon.ledger.rows import Row
 
 FIRST = "0" * 64
 RESTORE = "Restore the ledger from a backup; a ledger that was edited cannot be trusted."
@@ -39,7 +41,7 @@ class Chain:
     def __init__(self, name: object, key: Ed25519PublicKey) -> None:
         self.name = name
         self.key = key
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[Row] = []
         self.lines: list[bytes] = []
         self.attached: dict[str, bytes] = {}
         self._hashes = [FIRST]
@@ -65,7 +67,7 @@ class Chain:
             raise UserError(f"{where}: the row's signature does not verify. {RESTORE}") from error
         if row.pop("previous", None) != self.head:
             raise UserError(f"{where}: the row does not follow the one before it. {RESTORE}")
-        self.rows.append(row)
+        self.rows.append(cast(Row, row))
         self.lines.append(line)
         self._hashes.append(digest)
 
@@ -75,7 +77,7 @@ class Chain:
         self.attached[digest] = content
         return digest
 
-    def signed(self, row: dict[str, Any], key: Ed25519PrivateKey) -> bytes:
+    def signed(self, row: Mapping[str, Any], key: Ed25519PrivateKey) -> bytes:
         """``row`` as the line that ``add`` takes next."""
         return sealed({**row, "previous": self.head}, key)
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -19,6 +18,7 @@ from cordon.errors import UserError
 from cordon.files import write_durably
 from cordon.ledger import database
 from cordon.ledger.hash_chain import RESTORE, Chain, hexadecimal, new_key, read_private_key
+from cordon.ledger.rows import Row
 
 SCHEMA = "CREATE TABLE rows (number INTEGER PRIMARY KEY, line TEXT NOT NULL)"
 # What is too large for a row, or must not be in an export of them. A row names it by its SHA-256.
@@ -76,13 +76,13 @@ class ChainedLog:
         """How far the ledger is, as known here."""
         return Tip(self.public_key, len(self._chain), self._chain.head)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Row]:
         return iter(self._chain.rows)
 
     def __len__(self) -> int:
         return len(self._chain)
 
-    def since(self, number: int) -> list[dict[str, Any]]:
+    def since(self, number: int) -> list[Row]:
         """The rows after the first ``number``."""
         return self._chain.rows[number:]
 
@@ -90,7 +90,7 @@ class ChainedLog:
         """Whether a row known here has the hash ``digest``, or ``digest`` is what stands before the first."""
         return self._chain.holds(digest)
 
-    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+    def of_kind(self, kind: str) -> list[Row]:
         return [row for row in self if row["kind"] == kind]
 
     @property
@@ -109,7 +109,7 @@ class ChainedLog:
             self._connection.execute("INSERT INTO attachments (content) VALUES (?)", (content,))
         return digest
 
-    def append(self, row: dict[str, Any]) -> None:
+    def append(self, row: Row) -> None:
         """Write ``row`` and wait until it is on disk, or, within ``locked``, until the block ends.
 
         UserError (nothing written) where another process wrote since this log was last read: what was

@@ -10,12 +10,12 @@ import json
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from cordon.errors import UserError
 
@@ -40,6 +40,15 @@ class Verdict(StrEnum):
     UNTRIED = "not tried"
 
 
+class ProvenanceFields(TypedDict):
+    """The fields of a `Provenance`."""
+
+    code: str
+    versions: Mapping[str, str]
+    verdicts: Mapping[str, Verdict]
+    seeded: bool
+
+
 @dataclass(frozen=True)
 class Provenance:
     """The ``code`` (`code_digest`), ``versions`` by package, and the ``verdicts`` of its checks by name.
@@ -50,11 +59,14 @@ class Provenance:
 
     code: str
     versions: Mapping[str, str]
-    verdicts: Mapping[str, str] = field(default_factory=dict)
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     seeded: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def to_dict(self) -> ProvenanceFields:
+        return {
+            "code": self.code, "versions": dict(self.versions), "verdicts": dict(self.verdicts),
+            "seeded": self.seeded,
+        }  # fmt: skip
 
     def to_text(self) -> str:
         return json.dumps(self.to_dict(), sort_keys=True)
@@ -88,7 +100,8 @@ class Provenance:
         for holds, name in pairs:
             if not holds:
                 raise UserError(f"a provenance whose {name} are none. Use this version of Cordon.")
-        return cls(**said)
+        verdicts = {name: Verdict(verdict) for name, verdict in said["verdicts"].items()}
+        return cls(said["code"], said["versions"], verdicts, said["seeded"])
 
     @classmethod
     def from_text(cls, text: str) -> Provenance:

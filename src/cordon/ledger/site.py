@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -33,10 +32,10 @@ from cordon.ledger.cohorts import (
 )
 from cordon.ledger.hash_chain import Chain
 from cordon.ledger.log import ChainedLog, Tip
-from cordon.ledger.provenance import Verdict
+from cordon.ledger.provenance import ProvenanceFields, Verdict
 from cordon.ledger.pseudonyms import Salt, read_salt
 from cordon.ledger.room import Budget, ToReserve
-from cordon.ledger.rows import Kind
+from cordon.ledger.rows import BudgetRow, Kind, ReservedRow, SentRow, TestedRow
 from cordon.privacy.accountants import epsilon_by, epsilon_rdp, epsilons
 from cordon.privacy.events import Event
 from cordon.privacy.grouping import MOST_DELTA, Grouping
@@ -99,17 +98,16 @@ class SiteLedger:
         return epsilons(self.most_spent(run), self.delta)
 
     def sent(self, run: str, round_number: int) -> bool:
-        return bool(self._rows(Kind.SENT, run, round_number))
+        return any(row["round"] == round_number for row in self._answers(run))
 
     def released(self, run: str, round_number: int) -> dict[str, Any] | None:
         """What `mark_sent` recorded as the release of a round; None where the round was not sent."""
-        return next((row.get("released") for row in self._rows(Kind.SENT, run, round_number)), None)
+        answers = (row for row in self._answers(run) if row["round"] == round_number)
+        return next((row.get("released") for row in answers), None)
 
     def answered(self, run: str) -> int:
         """The last round of ``run`` that was answered; 0 where none was."""
-        return max(
-            (row["round"] for row in self._log if row["kind"] == Kind.SENT and row["run"] == run), default=0
-        )
+        return max((row["round"] for row in self._answers(run)), default=0)
 
     def follow(self, run: str, tip: Tip) -> None:
         """Record how far the aggregator's ledger is; FederationError where that ledger went back.
@@ -118,7 +116,7 @@ class SiteLedger:
         middle of a run was put back from a copy, or begun anew.
         """
         with self._log.locked():
-            seen = self._log.of_kind(Kind.FOLLOWED)
+            seen = [row for row in self._log if row["kind"] == Kind.FOLLOWED]
             same = [row for row in seen if row["key"] == tip.key][-1:]
             if any(row["run"] == run and row["key"] != tip.key for row in seen):
                 fault = "has another key than earlier in this run"
@@ -128,7 +126,12 @@ class SiteLedger:
                 fault = f"has another last row {tip.rows} than it had"
             else:
                 if not same or tip.rows > same[0]["rows"] or same[0]["run"] != run:
-                    self._log.append({"kind": Kind.FOLLOWED, "run": run, **asdict(tip)})
+                    self._log.append(
+                        {
+                            "kind": Kind.FOLLOWED, "run": run, "key": tip.key, "rows": tip.rows,
+                            "digest": tip.digest,
+                        }
+                    )  # fmt: skip
                 return
         raise FederationError(
             f"the aggregator's ledger {fault}: an older copy was put back, or it was begun anew. Nothing was "
@@ -158,7 +161,6 @@ class SiteLedger:
         was there. UserError where the ledgers hold the spending of another privacy unit: the two do not
         compose into one epsilon.
         """
-        about = {"unit": grouping.unit, "declared_units": grouping.declared, "grouping": grouping.digest}
         # What that reads, computes and imports takes longer than all the rest.
         names = [(name, *also.get(name, ())) for name in patients or ()]
         if patients is not None:
@@ -171,7 +173,7 @@ class SiteLedger:
             self._refuse_if_stopped(run)
             if patients is not None:
                 self._identify(names, salt := self._salt(chains))
-            last = [row for row in self._log.of_kind(Kind.RESERVED) if row["run"] == run][-1:]
+            last = self._reserved(run)[-1:]
             here = self._going_on(last) if names else []
             name = self._log.path.stem
             asked = ToReserve(
@@ -187,45 +189,48 @@ class SiteLedger:
                 refusal = error  # raised when the row is on disk
             else:
                 self._note_budget(accountant)
-                row = {
-                    "kind": Kind.RESERVED,
-                    "run": run,
-                    "round": round_number,
-                    **about,
+                row: ReservedRow = {
+                    "kind": Kind.RESERVED, "run": run, "round": round_number, "unit": grouping.unit,
+                    "declared_units": grouping.declared, "grouping": grouping.digest,
                     "event": event.to_dict(),
-                }
+                }  # fmt: skip
                 taking = [place for place, takes in zip(here, part, strict=True) if takes]
                 if patients is not None:
                     digests = (digest for place in taking for digest in self._digests[place])
                     cohort = written(digests, salt.cohort_key(name, run))
-                    row |= {"cohort": self._log.attach(cohort), "salt": salt.name}
+                    row["cohort"], row["salt"] = self._log.attach(cohort), salt.name
                 if last != [row]:
                     self._log.append(row)
                 return frozenset(names[place][0] for place in taking)
         raise refusal
 
-    def passed_test(self, settings: str, provenance: Mapping[str, Any]) -> dict[str, str] | None:
+    def passed_test(self, settings: str, provenance: ProvenanceFields) -> dict[str, Verdict] | None:
         """The verdicts of the same code and software for a plan of the same ``settings``, if none failed.
 
         None too where a check was not tried, which it may be another time.
         """
         same = {"plan": settings, "code": provenance["code"], "versions": dict(provenance["versions"])}
-        for row in reversed(self._log.of_kind(Kind.TESTED)):
+        for row in reversed(self._tests()):
             if same.items() <= row.items():
                 bad = row["seeded"] or {Verdict.FAILED, Verdict.UNTRIED} & set(row["verdicts"].values())
                 return None if bad else dict(row["verdicts"])
         return None
 
-    def note_test(self, run: str, settings: str, provenance: Mapping[str, Any]) -> None:
+    def note_test(self, run: str, settings: str, provenance: ProvenanceFields) -> None:
         """Record what is about to train in ``run``, and what checks found of it; once for a run.
 
         ``before`` says that the checks were made for an earlier run, whose row says the same.
         """
         said = {"plan": settings, **provenance}
         with self._log.locked():
-            same = [row for row in self._log.of_kind(Kind.TESTED) if said.items() <= row.items()]
+            same = [row for row in self._tests() if said.items() <= row.items()]
             if not any(row["run"] == run for row in same):
-                self._log.append({"kind": Kind.TESTED, "run": run, "before": bool(same), **said})
+                self._log.append(
+                    {
+                        "kind": Kind.TESTED, "run": run, "before": bool(same), "plan": settings,
+                        **provenance,
+                    }
+                )  # fmt: skip
 
     def mark_sent(self, run: str, round_number: int, released: Mapping[str, Any] | None = None) -> None:
         """Record that the round's update leaves now; call it before it does.
@@ -235,17 +240,17 @@ class SiteLedger:
         """
         with self._log.locked():
             self._refuse_if_sent(run, round_number)
-            if not self._rows(Kind.RESERVED, run, round_number):
+            if all(row["round"] != round_number for row in self._reserved(run)):
                 raise UserError(
                     f"round {round_number} of run {run} was not reserved in {self._log.path}. Reserve it "
                     "first."
                 )
-            self._log.append(
-                {"kind": Kind.SENT, "run": run, "round": round_number}
-                | ({} if released is None else {"released": dict(released)})
-            )
+            row: SentRow = {"kind": Kind.SENT, "run": run, "round": round_number}
+            if released is not None:
+                row["released"] = dict(released)
+            self._log.append(row)
 
-    def _going_on(self, last: Sequence[dict[str, Any]]) -> list[int]:
+    def _going_on(self, last: Sequence[ReservedRow]) -> list[int]:
         """The places of the patients who are in the run's ``last`` reservation; of all where it begins.
 
         UserError where that is nobody.
@@ -283,11 +288,11 @@ class SiteLedger:
 
     def _note_budget(self, accountant: str) -> None:
         """The budget in force is part of the record, and so is any change of it."""
-        budget = {
+        budget: BudgetRow = {
             "kind": Kind.BUDGET, "epsilon": float(self.epsilon), "delta": self.delta,
             "accountant": accountant,
         }  # fmt: skip
-        if budget not in self._log.of_kind(Kind.BUDGET)[-1:]:
+        if budget not in [row for row in self._log if row["kind"] == Kind.BUDGET][-1:]:
             self._log.append(budget)
 
     def _refuse_other_units(self, chains: Sequence[Chain], unit: str) -> None:
@@ -300,8 +305,8 @@ class SiteLedger:
                 )
 
     def _refuse_if_stopped(self, run: str) -> None:
-        for row in self._log.of_kind(Kind.STOPPED):
-            if row["run"] == run:
+        for row in self._log:
+            if row["kind"] == Kind.STOPPED and row["run"] == run:
                 raise BudgetExceeded(
                     f"run {run} ended here at round {row['round']}, for which nobody had room. Nothing was "
                     "spent. Start a new run."
@@ -314,6 +319,11 @@ class SiteLedger:
                 "release. Start a new run."
             )
 
-    def _rows(self, kind: str, run: str, round_number: int) -> list[dict[str, Any]]:
-        place = (kind, run, round_number)
-        return [row for row in self._log if (row["kind"], row.get("run"), row.get("round")) == place]
+    def _reserved(self, run: str) -> list[ReservedRow]:
+        return [row for row in self._log if row["kind"] == Kind.RESERVED and row["run"] == run]
+
+    def _answers(self, run: str) -> list[SentRow]:
+        return [row for row in self._log if row["kind"] == Kind.SENT and row["run"] == run]
+
+    def _tests(self) -> list[TestedRow]:
+        return [row for row in self._log if row["kind"] == Kind.TESTED]

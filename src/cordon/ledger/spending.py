@@ -12,7 +12,7 @@ from typing import Any
 from cordon.errors import UserError
 from cordon.ledger.cohorts import everybody, histories
 from cordon.ledger.hash_chain import Chain
-from cordon.ledger.rows import Judgement, Kind
+from cordon.ledger.rows import ChargedRow, Judgement, Kind, Row
 from cordon.privacy.accountants import epsilon_by, epsilons
 from cordon.privacy.events import Event, mechanism_of
 from cordon.privacy.guarantee import ADJACENCY, Guarantee
@@ -21,7 +21,7 @@ from cordon.steps import Steps, Tick, silent
 
 MOST_FURTHER_ROUNDS = 10_000
 # One of an aggregator's rows, and the events that it charges the row's identity.
-Charge = tuple[Mapping[str, Any], tuple[Event, ...]]
+Charge = tuple[ChargedRow, tuple[Event, ...]]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Entry:
 
 
 def accounts(
-    rows: Iterable[Mapping[str, Any]], *, epsilon: float | None = None, delta: float | None = None,
+    rows: Iterable[Row], *, epsilon: float | None = None, delta: float | None = None,
     steps: Steps = silent,
 ) -> list[Account]:  # fmt: skip
     """One account a holder, in the order of first appearance.
@@ -102,6 +102,7 @@ def accounts(
     given. UserError where a row is of no known ledger, or no delta is known.
     """
     rows = list(rows)
+    _refuse_unknown(rows)
     epsilon, delta, accountant = _terms(rows, epsilon, delta)
     entries: dict[str, list[_Entry]] = {}
     for entry in _entries(rows):
@@ -115,16 +116,18 @@ def accounts(
 
 
 def _terms(
-    rows: Sequence[Mapping[str, Any]], epsilon: float | None, delta: float | None
+    rows: Sequence[Row], epsilon: float | None, delta: float | None
 ) -> tuple[float | None, float | None, str]:
     """The budget in force, where it is known, and the accountant that it is held against."""
-    stated = [row for row in rows if row.get("kind") in (Kind.BUDGET, Kind.ASKED, Kind.DECISION)][-1:]
-    for row in stated:
-        delta = float(row["delta"]) if delta is None else delta
-        epsilon = (
-            float(row["epsilon" if row["kind"] == Kind.BUDGET else "budget"]) if epsilon is None else epsilon
-        )
-    return epsilon, delta, str(stated[0].get("accountant", "rdp")) if stated else "rdp"
+    for row in reversed(rows):
+        if row["kind"] in (Kind.BUDGET, Kind.ASKED, Kind.DECISION):
+            stated = row["epsilon"] if row["kind"] == Kind.BUDGET else row["budget"]
+            return (
+                float(stated) if epsilon is None else epsilon,
+                float(row["delta"]) if delta is None else delta,
+                str(row.get("accountant", "rdp")),
+            )
+    return epsilon, delta, "rdp"
 
 
 @dataclass(frozen=True)
@@ -178,45 +181,50 @@ def by_cohort(
     return sorted(found, key=lambda cohort: -cohort.epsilon_rdp)
 
 
-def charged(rows: Iterable[Mapping[str, Any]]) -> Iterator[Charge]:
+def charged(rows: Iterable[Row]) -> Iterator[Charge]:
     """Each of an aggregator's rows that says what a round cost an identity, and the events of it.
 
     A decision says so. Where a site was asked and there is none, because the aggregator ended before it, the
     site may have trained and answered: it is charged what it was asked for.
     """
     rows = list(rows)
-    decided = {_place(row) for row in rows if row.get("kind") == Kind.DECISION}
+    decided = {_place(row) for row in rows if row["kind"] == Kind.DECISION}
     for row in rows:
-        if row.get("kind") == Kind.DECISION:
+        if row["kind"] == Kind.DECISION:
             yield row, tuple(Event(**event) for event in row["events"])
-        elif row.get("kind") == Kind.ASKED and _place(row) not in decided:
+        elif row["kind"] == Kind.ASKED and _place(row) not in decided:
             yield row, (Event(**row["event"]),)
 
 
-def behind(rows: Iterable[Mapping[str, Any]], run: str) -> list[str]:
+def behind(rows: Iterable[Row], run: str) -> list[str]:
     """The identities whose patients the model of ``run`` may tell of, in order.
 
     That is who was charged in the run, whether or not an update arrived: it may be anywhere. Of whom every
     answer was refused, nothing is in the model, and nobody vouches for what it says that it spent.
     """
     costs = [(row, events) for row, events in charged(rows) if row["run"] == run]
-    return sorted(
-        {row["identity"] for row, events in costs if events and row.get("decision") != Judgement.QUARANTINED}
-    )
+    return sorted({row["identity"] for row, events in costs if events and not _refused(row)})
 
 
-def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _refused(row: ChargedRow) -> bool:
+    return row["kind"] == Kind.DECISION and row["decision"] == Judgement.QUARANTINED
+
+
+def _place(row: ChargedRow) -> tuple[Any, ...]:
     return row["identity"], row["run"], row["round"]
 
 
-def _entries(rows: list[Mapping[str, Any]]) -> Iterable[_Entry]:
+def _refuse_unknown(rows: Sequence[Row]) -> None:
     for number, row in enumerate(rows, start=1):
         if row.get("kind") not in [*Kind]:
             raise UserError(
                 f"row {number} is of kind {row.get('kind')!r}, which this version does not know. "
                 "Read the ledger with the version of Cordon that wrote it."
             )
-    sent = {(row["run"], row["round"]) for row in rows if row.get("kind") == Kind.SENT}
+
+
+def _entries(rows: Sequence[Row]) -> Iterable[_Entry]:
+    sent = {(row["run"], row["round"]) for row in rows if row["kind"] == Kind.SENT}
     # A round that was asked again at another cost has several reservations; the last one was sent. Equal ones
     # are one release, at most (`cordon.ledger.cohorts`).
     reserved = [
@@ -226,11 +234,12 @@ def _entries(rows: list[Mapping[str, Any]]) -> Iterable[_Entry]:
     last = {one[:2]: one for one in reserved}
     for one in dict.fromkeys(reserved):
         run, number, unit, _, event = one
-        state = Kind.SENT if (run, number) in sent and last[run, number] == one else Kind.RESERVED
+        state: str = Kind.SENT if (run, number) in sent and last[run, number] == one else Kind.RESERVED
         yield _Entry("this site", run, number, state, unit, (event,))
     for row, events in charged(rows):
         holder = f"{row['site']} (key {row['identity'][:12]})"
-        yield _Entry(holder, row["run"], row["round"], row.get("decision", Kind.ASKED), row["unit"], events)
+        state = row["decision"] if row["kind"] == Kind.DECISION else row["kind"]
+        yield _Entry(holder, row["run"], row["round"], state, row["unit"], events)
 
 
 def _account(

@@ -13,6 +13,7 @@ import yaml
 
 from cordon.auditing import certificate
 from cordon.errors import UserError
+from cordon.ledger.rows import Row
 from cordon.ledger.spending import charged
 from cordon.privacy.events import Event, all_mechanisms
 from cordon.privacy.guarantee import Guarantee
@@ -125,7 +126,7 @@ def read_callset(path: Path) -> dict[str, Any]:
 
 def read_ledger(path: Path) -> Ledger:
     """Read a ledger (JSON lines): its rows, the last one's hash, its events; it is not verified here."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Any] = []
     for number, line in enumerate(text_of(path).splitlines(), start=1):
         try:
             row = json.loads(line)
@@ -141,7 +142,7 @@ def read_ledger(path: Path) -> Ledger:
     return Ledger(len(rows), head, tuple(spent))
 
 
-def _events(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, Event]]:
+def _events(rows: Sequence[Row]) -> list[tuple[str, Event]]:
     return [(str(row["site"]), event) for row, events in charged(rows) for event in events]
 
 

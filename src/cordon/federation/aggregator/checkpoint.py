@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cordon.errors import UserError
+from cordon.federation.aggregator.record import RoundRecord
 from cordon.federation.plan import Plan
 from cordon.files import write_durably
 from cordon.ledger.log import ChainedLog
-from cordon.ledger.rows import Kind
+from cordon.ledger.rows import DecisionFields, Kind
 from cordon.model.architectures import Parameters
 
 NAME = "run.checkpoint"
@@ -35,8 +35,8 @@ class Checkpoint:
     round: int
     parameters: Parameters
     late: list[Parameters] = field(default_factory=list)
-    ended: dict[str, dict[str, Any]] = field(default_factory=dict)
-    rounds: list[dict[str, Any]] = field(default_factory=list)
+    ended: dict[str, DecisionFields] = field(default_factory=dict)
+    rounds: list[RoundRecord] = field(default_factory=list)
     head: str = ""
 
     def to_bytes(self) -> bytes:
@@ -112,7 +112,9 @@ class Checkpoints:
                 "remove the checkpoint to give the run up: what its sites spent on it stays spent."
             )
         judged = [
-            row["round"] for row in self._ledger.of_kind(Kind.DECISION) if row["run"] == newest.plan.run
+            row["round"]
+            for row in self._ledger
+            if row["kind"] == Kind.DECISION and row["run"] == newest.plan.run
         ]
         if max(judged, default=0) > newest.round:
             raise UserError(

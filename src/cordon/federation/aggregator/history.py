@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
 
 from cordon.ledger.log import ChainedLog
+from cordon.ledger.rows import IdentityRow, Kind
 
 
 class IdentityRows:
@@ -13,16 +13,16 @@ class IdentityRows:
 
     def __init__(self, ledger: ChainedLog) -> None:
         self._ledger = ledger
-        self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._rows: dict[str, list[IdentityRow]] = defaultdict(list)
         self._seen = 0
 
-    def of(self, key: str, *kinds: str) -> list[dict[str, Any]]:
-        """The rows of ``kinds`` that are known of the identity ``key``."""
+    def of(self, key: str) -> list[IdentityRow]:
+        """The rows that are known of the identity ``key``."""
         if len(self._ledger) < self._seen:  # rows that were not written after all
             self._rows.clear()
             self._seen = 0
         for row in self._ledger.since(self._seen):
-            if "identity" in row:
+            if row["kind"] in (Kind.ASKED, Kind.DECISION, Kind.ENROLLED, Kind.BANNED, Kind.RELEASED):
                 self._rows[row["identity"]].append(row)
         self._seen = len(self._ledger)
-        return [row for row in self._rows.get(key, ()) if row["kind"] in kinds]
+        return self._rows.get(key, [])

@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,15 @@ from cordon.federation.aggregator.outliers import Outliers, flat
 from cordon.federation.messages import Reply, ReplyStatus
 from cordon.federation.plan import Plan, Site, identity
 from cordon.ledger.log import ChainedLog
-from cordon.ledger.rows import Judgement, Kind
+from cordon.ledger.rows import (
+    DecisionFields,
+    DecisionRow,
+    IdentityRow,
+    Judgement,
+    Kind,
+    OnRound,
+    TrainedByFields,
+)
 from cordon.ledger.spending import behind, charged
 from cordon.model.architectures import Parameters, check_parameters
 from cordon.privacy.accountants import epsilon_pld, epsilon_rdp
@@ -60,6 +67,19 @@ class Decision:
     digest: str = ""
     mechanism: str = ""
 
+    def to_dict(self) -> DecisionFields:
+        return {
+            "site": self.site, "decision": self.decision, "reason": self.reason,
+            "epsilon_rdp": self.epsilon_rdp, "epsilon_pld": self.epsilon_pld,
+            "update_norm": self.update_norm, "bytes": self.bytes, "ceiling": self.ceiling,
+            "small": self.small, "most_small": self.most_small, "digest": self.digest,
+            "mechanism": self.mechanism,
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, fields: DecisionFields) -> Decision:
+        return replace(cls(**fields), decision=Judgement(fields["decision"]))
+
 
 Keep = Callable[[list[Decision]], None]
 
@@ -76,9 +96,7 @@ class Auditor:
     """
 
     def __init__(self, plan: Plan, ledger: ChainedLog, *, expected: Parameters) -> None:
-        others = {row["unit"] for kind in (Kind.ASKED, Kind.DECISION) for row in ledger.of_kind(kind)} - {
-            plan.unit
-        }
+        others = {row["unit"] for row in ledger if row["kind"] in (Kind.ASKED, Kind.DECISION)} - {plan.unit}
         if others:
             raise UserError(
                 f"{ledger.path} accounts for one {' and one '.join(sorted(others))}, the plan for one "
@@ -103,10 +121,14 @@ class Auditor:
         Should the aggregator end before it judges the round, this is what they are charged. A round that is
         asked again after that is the same reservation at the site, and one row here.
         """
-        asked = {"event": self._plan.event.to_dict(), "plan": self._plan.digest}
         with self._ledger.locked():
             for site in [site for site in sites if not self._asked(site, round_number)]:
-                self._ledger.append(self._row(Kind.ASKED, site, round_number) | asked)
+                self._ledger.append(
+                    {
+                        "kind": Kind.ASKED, "site": site.name, **self._on_round(site, round_number),
+                        "event": self._plan.event.to_dict(), "plan": self._plan.digest,
+                    }
+                )  # fmt: skip
         # By PLD it takes as long as signing hundreds of decisions does: while the sites train.
         expected = {self._events(identity(site)) for site in sites}
         self._foreseen = self._composing.submit(self._compose, expected)
@@ -158,14 +180,8 @@ class Auditor:
         return list(decisions.values())
 
     def _alone(self, site: Site, round_number: int, reply: Reply | None, fault: str) -> Decision:
-        decided = {
-            "kind": Kind.DECISION,
-            "identity": identity(site),
-            "run": self._plan.run,
-            "round": round_number,
-        }
-        charge = [event.to_dict() for event in self._charge(site, round_number, reply, fault)]
-        events = self._events(identity(site), decided | {"events": charge})
+        charge = self._charge(site, round_number, reply, fault)
+        events = self._events_with(identity(site), round_number, charge)
         rdp, pld = self._epsilons(events)
         update = _update(reply)
         size = sum(array.nbytes for array in update.values())
@@ -203,22 +219,24 @@ class Auditor:
         self, site: Site, round_number: int, decision: Decision, events: Sequence[Event], reply: Reply | None
     ) -> None:
         """Write what was decided, and of what computed the update its digest, and once in a run all of it."""
-        charge = {"events": [event.to_dict() for event in events]}
-        by: dict[str, Any] = {}
+        by: TrainedByFields = {}
         if reply is not None and reply.status == ReplyStatus.TRAINED:
             said = {"run": self._plan.run, "trained_by": reply.provenance.digest}
-            by = {"trained_by": reply.provenance.digest}
+            by["trained_by"] = reply.provenance.digest
             if not any(said.items() <= row.items() for row in self._decisions(site)):
                 by["provenance"] = reply.provenance.to_dict()
-        self._ledger.append(self._row(Kind.DECISION, site, round_number) | charge | asdict(decision) | by)
+        self._ledger.append(
+            {
+                "kind": Kind.DECISION, **self._on_round(site, round_number), **decision.to_dict(), **by,
+                "events": [event.to_dict() for event in events],
+            }
+        )  # fmt: skip
 
-    def _row(self, kind: str, site: Site, round_number: int) -> dict[str, Any]:
+    def _on_round(self, site: Site, round_number: int) -> OnRound:
         return {
-            "kind": kind,
             "run": self._plan.run,
             "round": round_number,
             "identity": identity(site),
-            "site": site.name,
             "budget": self._plan.budget,
             "delta": self._plan.delta,
             "accountant": self._plan.accountant,
@@ -309,25 +327,30 @@ class Auditor:
                 )
         return ""
 
-    def _decisions(self, site: Site) -> list[dict[str, Any]]:
-        """The rows on the site's identity."""
-        return self._history.of(identity(site), Kind.DECISION)
+    def _decisions(self, site: Site) -> list[DecisionRow]:
+        """What was decided on the site's identity."""
+        return [row for row in self._history.of(identity(site)) if row["kind"] == Kind.DECISION]
 
-    def _events(self, key: str, *more: dict[str, Any]) -> tuple[Event, ...]:
-        """All that the identity ``key`` is charged with, accepted or not; with the rows ``more``."""
-        rows = [*self._history.of(key, Kind.ASKED, Kind.DECISION), *more]
-        return tuple(event for _, events in charged(rows) for event in events)
+    def _events(self, key: str) -> tuple[Event, ...]:
+        """All that the identity ``key`` is charged with, accepted or not."""
+        return tuple(event for _, events in charged(self._history.of(key)) for event in events)
+
+    def _events_with(self, key: str, round_number: int, charge: Sequence[Event]) -> tuple[Event, ...]:
+        """`_events` where a decision charges ``charge`` for a round, in the place of what was asked."""
+        rows = [row for row in self._history.of(key) if not self._asks(row, round_number)]
+        return (*(event for _, events in charged(rows) for event in events), *charge)
 
     def _in_run(self, key: str) -> tuple[Event, ...]:
         """What the identity ``key`` is charged with in this run."""
-        rows = charged(self._history.of(key, Kind.ASKED, Kind.DECISION))
+        rows = charged(self._history.of(key))
         return tuple(event for row, events in rows if row["run"] == self._plan.run for event in events)
 
     def _asked(self, site: Site, round_number: int) -> bool:
-        place = (self._plan.run, round_number)
-        return any(
-            (row["run"], row["round"]) == place for row in self._history.of(identity(site), Kind.ASKED)
-        )
+        return any(self._asks(row, round_number) for row in self._history.of(identity(site)))
+
+    def _asks(self, row: IdentityRow, round_number: int) -> bool:
+        """Whether ``row`` says that a round of this run was asked for."""
+        return row["kind"] == Kind.ASKED and (row["run"], row["round"]) == (self._plan.run, round_number)
 
     def _accepted(self, site: Site, round_number: int) -> bool:
         place = (Judgement.ACCEPTED, self._plan.run, round_number)

@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
+from cordon.federation.messages import SiteStatus
 from cordon.federation.plan import Plan
+from cordon.ledger.rows import DecisionFields
 from cordon.ledger.site import SiteLedger
 from cordon.privacy.accountants import epsilons
 from cordon.privacy.events import mechanism_of
 from cordon.privacy.guarantee import Guarantee
 from cordon.privacy.several_sites import at_more_sites
+
+
+class RoundRecord(TypedDict):
+    """What happened in a round: what was decided on each site, and how long it took."""
+
+    round: int
+    seconds: float
+    sites: list[DecisionFields]
+
+
+class SiteRecord(TypedDict):
+    """How a site's part ended, and what its key was charged over all runs and in this one (``run_``)."""
+
+    site: str
+    weight: float
+    declared_patients: int
+    status: SiteStatus
+    reason: str
+    epsilon_rdp: float
+    epsilon_pld: float | None
+    run_epsilon_rdp: float
+    run_epsilon_pld: float | None
+    delta: float
+    mechanism: str
 
 
 @dataclass
@@ -19,8 +45,8 @@ class Record:
 
     plan: Plan
     seconds: float = 0.0
-    rounds: list[dict[str, Any]] = field(default_factory=list)
-    sites: list[dict[str, Any]] = field(default_factory=list)
+    rounds: list[RoundRecord] = field(default_factory=list)
+    sites: list[SiteRecord] = field(default_factory=list)
     model_hash: str = ""
     start: dict[str, Any] = field(default_factory=dict)
 

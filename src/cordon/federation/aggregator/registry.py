@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from cordon.errors import UserError
 from cordon.federation.aggregator.history import IdentityRows
 from cordon.federation.plan import Site, identity
 from cordon.ledger.log import ChainedLog
-from cordon.ledger.rows import Judgement, Kind
+from cordon.ledger.rows import DecisionRow, Judgement, Kind
 
 # Runs in which an identity was quarantined, since it was last released, after which it is banned.
 BAN_AFTER = 3
@@ -99,7 +99,7 @@ class Registry:
                 self._log.append({"kind": Kind.BANNED, "identity": key, "reason": reason, "by": "aggregator"})
             return bool(self._banned(key))
 
-    def _decide(self, kind: str, name: str, reason: str) -> None:
+    def _decide(self, kind: Literal[Kind.BANNED, Kind.RELEASED], name: str, reason: str) -> None:
         if not reason.strip():
             raise UserError("a ban and a release need a reason: it stands in the ledger. Give --reason.")
         with self._log.locked():
@@ -113,8 +113,8 @@ class Registry:
                 raise UserError(
                     f"{found[0].site.name} is {standing}. See who is what with `cordon aggregator list`."
                 )
-            row = {"kind": kind, "identity": found[0].identity, "reason": reason.strip()}
-            self._log.append(row | {"by": "operator"})
+            key = found[0].identity
+            self._log.append({"kind": kind, "identity": key, "reason": reason.strip(), "by": "operator"})
 
     def _members(self) -> list[Member]:
         latest, current = self._enrolled()
@@ -128,7 +128,7 @@ class Registry:
         """By identity, the declaration that it was last enrolled with; and each name's identity now."""
         latest: dict[str, Site] = {}
         current: dict[str, str] = {}
-        for row in self._log.of_kind(Kind.ENROLLED):
+        for row in [row for row in self._log if row["kind"] == Kind.ENROLLED]:
             latest[row["identity"]] = Site(
                 row["site"], row["declared_patients"], row["weight"], row["public_key"]
             )
@@ -136,15 +136,15 @@ class Registry:
         return latest, current
 
     def _banned(self, key: str) -> str:
-        rows = self._history.of(key, Kind.BANNED, Kind.RELEASED)
-        return str(rows[-1]["reason"]) if rows and rows[-1]["kind"] == Kind.BANNED else ""
+        rows = [row for row in self._history.of(key) if row["kind"] in (Kind.BANNED, Kind.RELEASED)]
+        return rows[-1]["reason"] if rows and rows[-1]["kind"] == Kind.BANNED else ""
 
-    def _offences(self, key: str) -> list[dict[str, Any]]:
+    def _offences(self, key: str) -> list[DecisionRow]:
         """The first quarantine of each run since the last release."""
-        found: dict[str, dict[str, Any]] = {}
-        for row in self._history.of(key, Kind.DECISION, Kind.RELEASED):
+        found: dict[str, DecisionRow] = {}
+        for row in self._history.of(key):
             if row["kind"] == Kind.RELEASED:
                 found.clear()
-            elif row["decision"] == Judgement.QUARANTINED:
+            elif row["kind"] == Kind.DECISION and row["decision"] == Judgement.QUARANTINED:
                 found.setdefault(row["run"], row)
         return list(found.values())

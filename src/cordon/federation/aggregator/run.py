@@ -78,7 +78,7 @@ class Aggregation:
         held = checkpoints.resume(plan) or Checkpoint(plan, 0, fresh)
         self.plan, self._rounds_over, self.parameters = held.plan, held.round, held.parameters
         self._late: deque[Parameters] = deque(held.late, maxlen=plan.averaged_rounds)
-        self._ended = {site: Decision(**decision) for site, decision in held.ended.items()}
+        self._ended = {site: Decision.from_dict(decision) for site, decision in held.ended.items()}
         self.record = Record(held.plan, rounds=held.rounds)
         self._auditor = Auditor(held.plan, ledger, expected=fresh)
         if held.head:
@@ -278,11 +278,11 @@ class Aggregation:
             )
         self._late.append(self.parameters)
         self.record.rounds.append(
-            {"round": number, "seconds": round(seconds, 2), "sites": [asdict(d) for d in decisions]}
+            {"round": number, "seconds": round(seconds, 2), "sites": [d.to_dict() for d in decisions]}
         )
 
     def _checkpoint(self, number: int) -> Checkpoint:
-        ended = {site: asdict(decision) for site, decision in self._ended.items()}
+        ended = {site: decision.to_dict() for site, decision in self._ended.items()}
         return Checkpoint(
             self.plan, number, self.parameters, list(self._late), ended, self.record.rounds,
             self._ledger.head,
@@ -323,10 +323,11 @@ class Aggregation:
                     ),
                     ended.reason,
                 )
-            elif last.get(site.name, {}).get("decision") == Judgement.ACCEPTED:
+            elif site.name in last and last[site.name]["decision"] == Judgement.ACCEPTED:
                 status, reason = SiteStatus.FINISHED, ""
             else:
-                status, reason = SiteStatus.MISSING, last.get(site.name, {}).get("reason", "it never joined")
+                status = SiteStatus.MISSING
+                reason = last[site.name]["reason"] if site.name in last else "it never joined"
             rdp, pld = self._auditor.spent(site)
             in_run = self._auditor.spent_in_run(site)
             self.record.sites.append(
