@@ -7,6 +7,7 @@ import pytest
 
 from conftest import Read, fasta
 from cordon.errors import UserError
+from cordon.inputs.files import Genome, alignment_faults
 from cordon.reads.checks import check_contigs
 from cordon.reads.normalise import normalise_reads, open_alignments
 
@@ -239,3 +240,23 @@ def test_the_command_takes_a_table_of_contig_names(lab, command):
         "--aliases", str(table), "--output", str(lab.folder / "out.bam"),
     )  # fmt: skip
     assert said == "s1: sorted, duplicates marked, contigs renamed: 1\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_header_in_any_encoding_is_read_and_its_bytes_are_kept(lab, encoding):
+    """Comments, command lines and descriptions, also where the header is written anew."""
+    path = lab.bam("in.bam", [Read(100)], programs=[{"ID": "MarkDuplicates", "PN": "MarkDuplicates"}])
+    text = pysam.view("-h", str(path)).replace("SM:s1", "SM:s1\tDS:Universitätsklinik").replace(
+        "PN:MarkDuplicates", "PN:MarkDuplicates\tCL:MarkDuplicates /données/é.bam"
+    )  # fmt: skip
+    sam = lab.folder / "in.sam"
+    sam.write_bytes(text.encode(encoding))
+    pysam.view("-b", "-o", str(path), str(sam), catch_stdout=False)
+    pysam.index(str(path))
+    genome = Genome(lab.reference, lab.contigs)
+    assert list(alignment_faults(path, "s1", genome)) == []
+    output = lab.folder / "out.bam"
+    normalise_reads(bam=path, sample="other", named="s1", reference=lab.reference, output=output)
+    pysam.head(str(output), save_stdout=str(sam))
+    assert "Universitätsklinik".encode(encoding) in sam.read_bytes()
+    assert b"SM:other" in sam.read_bytes()

@@ -1,4 +1,4 @@
 """VCFs of callers: normalised, gathered, read.
 
-Public: ``callers``, ``gather``, ``headers``, ``joint``, ``normalise``, ``read``.
+Public: ``callers``, ``gather``, ``head``, ``headers``, ``joint``, ``normalise``, ``own``, ``read``.
 """

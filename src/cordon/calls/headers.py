@@ -24,7 +24,7 @@ def merged_header(
 
     The contigs are the reference's. Of a field defined twice the first definition stays, its Type and
     Number widened where the others disagree. ``own`` lines come last and replace what has their ID. The
-    callers' command lines and dates are left out.
+    callers' command lines and dates, and what an earlier scoring said of its model, are left out.
     """
     definitions: dict[tuple[str, str], str] = {}
     others: dict[str, None] = {}
@@ -32,7 +32,7 @@ def merged_header(
     for path in paths:
         for line in header_lines(path):
             match = DEFINED.match(line)
-            if STARTED.match(line):
+            if STARTED.match(line) or line.startswith("##CORDON="):
                 continue
             if not match:
                 others.setdefault(line)
@@ -47,10 +47,13 @@ def merged_header(
 
 
 def header_lines(path: StrPath) -> Iterator[str]:
-    """The ``##`` lines of a VCF but fileformat and contigs, without line ends."""
+    """The ``##`` lines of a VCF but fileformat and contigs, without line ends.
+
+    Bytes that are no UTF-8 are kept: encoded with ``surrogateescape`` a line is what it was.
+    """
     with opened(path) as lines:
         for raw in lines:
-            line = raw.decode().rstrip("\r\n")
+            line = raw.decode(errors="surrogateescape").rstrip("\r\n")
             if not line.startswith("##"):
                 return
             if not line.startswith(("##fileformat=", "##contig=")):

@@ -108,7 +108,8 @@ def of_record(info: bytes, genotype: bytes) -> str:
             own = [alleles.count(b"%d" % allele) for allele in range(1, len(numbers) + 1)]
             more = b"." not in alleles and any(n > held for n, held in zip(numbers, own, strict=True))
         if more:
-            return f"INFO/{name.decode()}={values.decode()} beside the genotype {genotype.decode()}"
+            held = genotype.decode(errors="replace")
+            return f"INFO/{name.decode()}={values.decode()} beside the genotype {held}"
     return ""
 
 

@@ -54,6 +54,7 @@ class Summary:
     duplicates_merged: int = 0  # alleles that were there already
     kept: int = 0  # alleles written
     joint: int = 0  # records of several samples, whose QUAL and INFO were taken as missing
+    scored_before: int = 0  # records that held scores of ours, which were taken away
 
     def __str__(self) -> str:
         counts = {name: count for name, count in dataclasses.asdict(self).items() if count and name != "kept"}
@@ -129,8 +130,9 @@ def normalise_variants(
 
     Of calls that were made together with other samples' (`cordon.calls.joint`), QUAL and INFO are taken
     as missing, and AC, AN and AF are the sample's own; with ``alone`` such calls are refused
-    (JointCalls): a sample that is trained on must not tell of another patient. Raises UserError where REF
-    disagrees with the reference, the sample is not in the file, or the file is no VCF.
+    (JointCalls): a sample that is trained on must not tell of another patient. Scores of ours are taken
+    away (`cordon.calls.own`). Raises UserError where REF disagrees with the reference, the sample is not in
+    the file, or the file is no VCF.
     """
     contigs = read_fai(f"{os.fspath(reference)}.fai")
     picker = Picker(vcf, named or sample, contigs, read_aliases(aliases), written=sample)

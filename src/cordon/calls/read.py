@@ -32,7 +32,7 @@ INFO_FIELDS = {
     "site_depth": "DP",
 }
 FORMAT_FIELDS = {"gq": "GQ", "sample_depth": "DP", "ref_reads": "AD{0}", "alt_reads": "AD{1}"}
-TEXTS = ("ref", "alt", "filter", "genotype")
+TEXTS = ("ref", "alt", "genotype")
 # GATK's recommended hard filters (GATK article 360035531112, "hard-filtering germline short variants"):
 # an allele fails when a value lies beyond one of them; a missing value fails nothing.
 SNV_BELOW = {"qd": 2.0, "qual": 30.0, "mq": 40.0, "mq_rank_sum": -12.5, "read_pos_rank_sum": -8.0}
@@ -128,7 +128,8 @@ class CallSet:
         if contig not in self._file.index:
             return
         kinds = dict.fromkeys(self._fields, pa.float64())
-        kinds |= {"position": pa.int64()} | dict.fromkeys(TEXTS, pa.string())
+        # FILTER may hold any bytes, and is only compared.
+        kinds |= {"position": pa.int64(), "filter": pa.binary()} | dict.fromkeys(TEXTS, pa.string())
         with tempfile.TemporaryDirectory() as folder:
             text = Path(folder) / "calls.tsv"
             line = "\\t".join(self._fields.values())
@@ -180,7 +181,7 @@ class CallSet:
 
     def _passes(self, filters: pa.ChunkedArray, said: Mapping[str, Floats], snv: Bools) -> Bools:
         if self.caller in ("deepvariant", "other"):
-            fine = ["PASS"] if self.caller == "deepvariant" else ["PASS", "."]
+            fine = [b"PASS"] if self.caller == "deepvariant" else [b"PASS", b"."]
             passed: Bools = pc.is_in(filters, pa.array(fine)).to_numpy()
             return passed
         if self.caller == "bcftools":

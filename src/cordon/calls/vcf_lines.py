@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from gzip import BadGzipFile
 from typing import BinaryIO
 
-from cordon.calls import joint
+from cordon.calls import joint, own
+from cordon.calls.head import CONTIG_LINE, LENGTH
 from cordon.errors import UserError
 from cordon.files import StrPath
 from cordon.genome.contigs import Aliases
@@ -23,8 +24,6 @@ from cordon.genome.reference import Contigs
 BASES = b"ACGTNacgtn"
 # ALT of a record that says only that the sample has the reference there: a gVCF block, or no ALT.
 REFERENCE_ONLY = frozenset((b".", b"<NON_REF>", b"<*>"))
-CONTIG_LINE = re.compile(rb"##contig=<(?:.*,)?ID=([^,>]+)")
-LENGTH = re.compile(rb"[<,]length=(\d+)")
 # Depths by allele that older callers declare with Number=. (GATK up to 3.x): R by VCF 4.3, section 1.4.2,
 # table 2. Declared so, bcftools norm gives each allele of a split record its own.
 BY_ALLELE = re.compile(rb"(##FORMAT=<ID=(?:AD|ADF|ADR),Number=)\.")
@@ -52,7 +51,7 @@ class Picker:
     ``counts`` has the names of `cordon.calls.normalise.Summary`. Where the sample's calls were made
     together with others' (`cordon.calls.joint`), JointCalls says by what, unless that was found before:
     with ``joint``, the reason, QUAL and INFO are left out but for AC, AN and AF, which are those of the
-    sample's own genotypes.
+    sample's own genotypes. Of a scored VCF of ours the scores are left out (`cordon.calls.own`).
     """
 
     source: StrPath
@@ -66,6 +65,7 @@ class Picker:
     _lengths: dict[bytes, int] = field(default_factory=dict)
     _column: int | None = None
     _row: int = 0
+    _scored: bool = False
 
     def copy(self, lines: BinaryIO, target: BinaryIO) -> None:
         """Copy header and records. Raises UserError naming the row where something is wrong."""
@@ -90,7 +90,9 @@ class Picker:
                 raise UserError(
                     f"{self.source}: no VCF (its first line is not ##fileformat=VCF). Give a VCF."
                 )
-            if contig := CONTIG_LINE.match(line):
+            if own.DECLARED.match(line):
+                self._scored = True
+            elif contig := CONTIG_LINE.match(line):
                 if length := LENGTH.search(line):
                     self._lengths[contig[1]] = int(length[1])
             elif line.startswith(b"#CHROM"):
@@ -133,6 +135,7 @@ class Picker:
         if self.sample is None:
             return FREQUENCY + b"\t".join(columns[:8])
         said = joint.header(self.written or self.sample, self.joint) if self.joint else b""
+        said += own.SCORED_BEFORE if self._scored else b""
         return said + b"\t".join([*columns[:9], (self.written or self.sample).encode()])
 
     def _records(self, lines: BinaryIO) -> Iterator[bytes]:
@@ -149,6 +152,9 @@ class Picker:
                 total -= 1
                 self._row += 1
                 continue
+            if own.MARK in fields[5]:
+                fields[5] = self._without_scores(fields[5])
+                line = b"\t".join(fields)
             name, _, _, ref, alts, rest = fields
             if alts in REFERENCE_ONLY:
                 blocks += 1
@@ -178,6 +184,16 @@ class Picker:
             yield line if line.endswith(b"\n") else line + b"\n"
         counts["records"] += total
         counts["reference_blocks"] += blocks
+
+    def _without_scores(self, rest: bytes) -> bytes:
+        """QUAL and what follows without what we wrote there; counted where there was something."""
+        columns = rest.split(b"\t", 3)
+        if len(columns) < 3:
+            return rest
+        before = [column.decode("latin-1") for column in columns[1:3]]
+        after = own.without_scores(before[0], before[1].rstrip("\r\n"))
+        self.counts["scored_before"] += list(after) != before
+        return b"\t".join([columns[0], *(column.encode("latin-1") for column in after), *columns[3:]])
 
     def _splits(self, ref: bytes, alts: bytes) -> bool:
         """Whether bcftools norm can split a record with other than plain bases; what it cannot is counted."""

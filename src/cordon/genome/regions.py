@@ -49,7 +49,8 @@ def read_regions(path: StrPath) -> Regions:
         elif int(fields[1]) >= int(fields[2]):
             what = f"start {fields[1].decode()} is not before end {fields[2].decode()}."
         else:
-            intervals.setdefault(fields[0].decode(), []).append((int(fields[1]), int(fields[2])))
+            name = fields[0].decode(errors="replace")
+            intervals.setdefault(name, []).append((int(fields[1]), int(fields[2])))
             continue
         problems.append(Problem(f"{path}, row {row}", what, "Correct this line or make the BED again."))
         if len(problems) == 3:

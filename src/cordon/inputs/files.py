@@ -12,12 +12,14 @@ from pathlib import Path
 import pysam
 
 from cordon.calls import joint
+from cordon.calls.head import Head, read_head
 from cordon.errors import InputProblems, UserError
 from cordon.files import StrPath, opened
 from cordon.genome.contigs import Aliases
 from cordon.genome.reference import Contigs
 from cordon.genome.regions import read_regions
 from cordon.genome.samtools import quiet
+from cordon.reads.checks import read_header
 from cordon.reads.normalise import check_readable, sample_names, sorted_by_coordinate
 
 Fault = tuple[str, str]  # what is wrong, remedy
@@ -59,10 +61,11 @@ def alignment_faults(path: StrPath, sample: str, genome: Genome) -> Iterator[Fau
     try:
         check_readable(path)
         with quiet(), pysam.AlignmentFile(os.fspath(path), format_options=[PLACES_ONLY]) as file:
-            yield from _sample_faults(path, file.header, sample)
+            header = read_header(path)
+            yield from _sample_faults(path, header, sample)
             lengths = dict(zip(file.references, file.lengths, strict=True))
             yield from contig_faults(path, lengths, genome)
-            yield from _order_faults(path, file)
+            yield from _order_faults(path, file, header)
     except (UserError, OSError, ValueError) as error:
         text = str(error).splitlines()[0]
         yield f"{path} is truncated, or no BAM or CRAM ({text.removeprefix(f'{path}: ')})", COPY_AGAIN
@@ -115,7 +118,7 @@ def vcf_faults(path: StrPath, genome: Genome, *, alone: bool = False) -> Iterato
                     what = f"{path} holds {samples} samples, whose genotypes may tell of one another."
                     yield what, "Give a truth set that was made of this sample alone."
                 if not line.startswith(b"#"):
-                    used.setdefault(line.split(b"\t", 1)[0].decode())
+                    used.setdefault(line.split(b"\t", 1)[0].decode(errors="replace"))
     except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
         yield f"{path} cannot be read to its end ({error}).", COPY_AGAIN
         return
@@ -130,14 +133,13 @@ def calls_faults(path: StrPath, sample: str, genome: Genome, *, alone: bool = Fa
     With ``alone`` also calls that were made together with other samples', as far as the header says so. Only
     the header and the first record are looked at, because a gVCF of a genome is long.
     """
-    header = yield from _variant_file_faults(path, "Give the caller's whole output.", genome)
-    if header is not None and sample not in header.samples:
-        what = f"{path} holds sample {', '.join(header.samples) or 'none'}, the row says {sample}."
+    head = yield from _variant_file_faults(path, "Give the caller's whole output.", genome)
+    if head is not None and sample not in head.samples:
+        what = f"{path} holds sample {', '.join(head.samples) or 'none'}, the row says {sample}."
         yield what, "Give this sample's calls, or rename the sample with `bcftools reheader --samples`."
-    elif header is not None and alone:
-        signs = (joint.of_header(line.encode()) for line in str(header).splitlines())
-        several = f"{len(header.samples)} samples" if len(header.samples) > 1 else ""
-        if why := several or next(filter(None, signs), ""):
+    elif head is not None and alone:
+        several = f"{len(head.samples)} samples" if len(head.samples) > 1 else ""
+        if why := several or next(filter(None, map(joint.of_header, head.lines)), ""):
             yield f"{path} was called together with other samples ({why}).", joint.REMEDY
 
 
@@ -148,48 +150,41 @@ def sites_faults(
 
     It must hold none of the samples ``patients``: one patient's rows would tell of another.
     """
-    header = yield from _variant_file_faults(path, "Give the whole resource.", genome)
-    if own := [sample for sample in (header.samples if header is not None else ()) if sample in patients]:
+    head = yield from _variant_file_faults(path, "Give the whole resource.", genome)
+    if own := [sample for sample in (head.samples if head is not None else ()) if sample in patients]:
         yield (
             f"{path} holds sample {own[0]} of the samplesheet: no public resource.",
             "Give one that was made of nobody in the samplesheet, such as gnomAD or dbSNP.",
         )
-    if header is not None and info and info not in header.info:
+    if head is not None and info and info not in head.info:
         yield f"{path} has no INFO/{info}.", "Give a resource with allele frequencies, such as gnomAD."
 
 
-def _variant_file_faults(
-    path: StrPath, remedy: str, genome: Genome
-) -> Generator[Fault, None, pysam.VariantHeader | None]:
-    """Faults of any VCF or BCF; returns its header where it can be read."""
+def _variant_file_faults(path: StrPath, remedy: str, genome: Genome) -> Generator[Fault, None, Head | None]:
+    """Faults of any VCF or BCF; returns its head where it can be read."""
     if truncated := list(_bgzf_faults(path)):
         yield from truncated
         return None
     try:
-        with quiet(), pysam.VariantFile(os.fspath(path)) as records:
-            header = records.header.copy()
-            first = next(iter(records), None)
-            contig = first.contig if first is not None else None
-    except (OSError, ValueError) as error:
-        yield f"{path} is no readable VCF or BCF ({error}).", "Copy it again, or make it again."
+        head = read_head(path)
+    except UserError:
+        yield f"{path} is no readable VCF or BCF.", "Copy it again, or make it again."
         return None
-    if contig is None:
+    if head.first is None:
         yield f"{path} holds no variant.", remedy
     # A header may name contigs that the calls do not use and the reference has left out.
     try:
-        renamed = genome.aliases.resolve(header.contigs, genome.contigs)
+        renamed = genome.aliases.resolve(head.contigs, genome.contigs)
     except UserError as error:
         yield f"{path} cannot have its contigs renamed: {error}", "Correct --contig_aliases."
-        return header
-    lengths: dict[str, int | None] = {
-        name: header.contigs[name].length
-        for name in header.contigs
-        if renamed.get(name, name) in genome.contigs
+        return head
+    lengths = {
+        name: length for name, length in head.contigs.items() if renamed.get(name, name) in genome.contigs
     }
-    if contig is not None:
-        lengths.setdefault(contig, None)
+    if head.first is not None:
+        lengths.setdefault(head.first, None)
     yield from contig_faults(path, lengths, genome)
-    return header
+    return head
 
 
 def bed_faults(path: StrPath, genome: Genome) -> Iterator[Fault]:
@@ -227,8 +222,10 @@ def _sample_faults(path: StrPath, header: pysam.AlignmentHeader, sample: str) ->
         yield what, "Write the BAM's sample name in the row, or give this sample's BAM."
 
 
-def _order_faults(path: StrPath, file: pysam.AlignmentFile) -> Iterator[Fault]:
-    if not sorted_by_coordinate(file.header):
+def _order_faults(
+    path: StrPath, file: pysam.AlignmentFile, header: pysam.AlignmentHeader
+) -> Iterator[Fault]:
+    if not sorted_by_coordinate(header):
         return
     records = islice(file.fetch(until_eof=True), LOOKED_AT)
     if not _ordered((record.reference_id, record.reference_start) for record in records):

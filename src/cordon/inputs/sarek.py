@@ -7,12 +7,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pysam
-
+from cordon.calls.head import read_head
 from cordon.errors import InputProblems, Problem, UserError
 from cordon.files import StrPath, written_beside
-from cordon.genome.samtools import quiet
 from cordon.inputs.samplesheet import COLUMNS
+from cordon.reads.checks import read_header
 from cordon.reads.normalise import sample_names
 
 # Where reads lie, the most processed first: preprocessing/STEP/SAMPLE/.
@@ -149,14 +148,11 @@ def _sample_name(files: Files) -> str:
     """The one sample name that reads and calls agree on."""
     names: dict[str, Path] = {}
     try:
-        with quiet():
-            if files.reads:
-                with pysam.AlignmentFile(str(files.reads), check_sq=False) as alignments:
-                    names |= dict.fromkeys(sample_names(alignments.header), files.reads)
-            for path in files.calls.values():
-                with pysam.VariantFile(str(path)) as records:
-                    names |= dict.fromkeys(records.header.samples, path)
-    except (OSError, ValueError) as error:
+        if files.reads:
+            names |= dict.fromkeys(sample_names(read_header(files.reads)), files.reads)
+        for path in files.calls.values():
+            names |= dict.fromkeys(read_head(path).samples, path)
+    except (UserError, OSError, ValueError) as error:
         raise ValueError(f"has a file that cannot be read ({error}).") from error
     if len(names) != 1:
         said = ", ".join(f"{name} in {path.name}" for name, path in names.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -13,9 +14,26 @@ import pysam
 from cordon.errors import UserError
 from cordon.files import StrPath
 from cordon.genome.reference import read_fai
+from cordon.genome.samtools import quiet
 
 # Reads looked at to see whether their read groups are the header's.
 LOOKED_AT = 10_000
+
+
+def read_header(bam: StrPath) -> pysam.AlignmentHeader:
+    """The header of a SAM, BAM or CRAM, each byte of it a character (Latin-1).
+
+    pysam reads a header's text only where it is UTF-8, and comments and command lines may be anything.
+    Raises OSError where there is none.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "header.sam"
+        try:
+            with quiet():
+                pysam.head(os.fspath(bam), save_stdout=str(text))
+        except pysam.SamtoolsError as error:
+            raise OSError(f"{bam}: its header cannot be read") from error
+        return pysam.AlignmentHeader.from_text(text.read_bytes().decode("latin-1"))
 
 
 def check_contigs(
@@ -58,9 +76,9 @@ def check_contigs(
         latest, latest_name = order[target], name
 
 
-def check_groups(source: pysam.AlignmentFile, bam: StrPath) -> None:
+def check_groups(source: pysam.AlignmentFile, header: pysam.AlignmentHeader, bam: StrPath) -> None:
     """Raise UserError where one of the first reads has no read group, or one that the header lacks."""
-    known = {group["ID"] for group in source.header.to_dict()["RG"]}
+    known = {group["ID"] for group in header.to_dict()["RG"]}
     for read in islice(source.fetch(until_eof=True), LOOKED_AT):
         group = read.get_tag("RG") if read.has_tag("RG") else None
         if group not in known:

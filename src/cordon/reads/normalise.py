@@ -15,7 +15,7 @@ from cordon.files import StrPath, written_beside
 from cordon.genome.contigs import read_aliases
 from cordon.genome.reference import read_fai
 from cordon.genome.samtools import ERRORS, cannot, quiet, samtools
-from cordon.reads.checks import check_contigs, check_groups
+from cordon.reads.checks import check_contigs, check_groups, read_header
 from cordon.steps import Steps, Tick, silent
 
 # Programs whose @PG line says that duplicates are already marked, by a part of their PN or CL.
@@ -38,9 +38,10 @@ SAMPLE_NAME = re.compile(r"^(@RG\t(?:.*\t)?SM:)([^\t\n]+)", re.MULTILINE)
 
 
 def sample_names(header: pysam.AlignmentHeader) -> list[str]:
-    """The distinct SM values of a header's read groups, sorted."""
+    """The distinct SM values of a header's read groups (as of `checks.read_header`), sorted."""
     groups = header.to_dict().get("RG", [])
-    return sorted({group["SM"] for group in groups if group.get("SM")})
+    names = {group["SM"] for group in groups if group.get("SM")}
+    return sorted(name.encode("latin-1", "replace").decode(errors="replace") for name in names)
 
 
 def duplicates_marked(header: pysam.AlignmentHeader) -> bool:
@@ -61,13 +62,14 @@ def open_alignments(bam: StrPath, reference: StrPath, sample: str) -> pysam.Alig
     has contigs that the reference lacks or has at another length.
     """
     try:
+        header = read_header(bam)
         alignments = pysam.AlignmentFile(os.fspath(bam), reference_filename=os.fspath(reference))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{bam}: not a readable BAM or CRAM ({error}). Copy it again from its source."
         ) from error
-    check_sample(alignments.header, bam, sample)
-    check_contigs(alignments.header, bam, reference)
+    check_sample(header, bam, sample)
+    check_contigs(header, bam, reference)
     if not alignments.has_index():
         raise UserError(f"{bam}: has no index. Make it with normalise_reads or `samtools index`.")
     return alignments
@@ -113,11 +115,11 @@ def normalise_reads(
     named = named or sample
     try:
         with quiet(), pysam.AlignmentFile(os.fspath(bam), format_options=[GROUPS_ONLY]) as source:
-            header, is_bam = source.header, bool(source.is_bam)
+            header, is_bam = read_header(bam), bool(source.is_bam)
             check_sample(header, bam, named)
             renamed = names.resolve(header.references, read_fai(f"{os.fspath(reference)}.fai"))
             check_contigs(header, bam, reference, renamed)
-            check_groups(source, bam)
+            check_groups(source, header, bam)
     except (OSError, ValueError) as error:  # closing after a failed read fails too
         raise UserError(f"{bam}: its records cannot be read. Copy it again from its source.") from error
     common = ["-@", str(threads - 1), "--reference", os.fspath(reference)]
@@ -210,7 +212,7 @@ def _rename(
     lines = SEQUENCE_NAME.sub(lambda line: line[1] + renamed.get(line[2], line[2]), str(header))
     lines = SAMPLE_NAME.sub(lambda line: line[1] + sample, lines)
     text = target.with_suffix(".header.sam")
-    text.write_text(lines)
+    text.write_bytes(lines.encode("latin-1"))
     try:
         with quiet(ERRORS):
             pysam.reheader("-P", str(text), os.fspath(bam), save_stdout=str(target))

@@ -15,6 +15,15 @@ import pysam
 
 from cordon.calls.callers import PREFERENCE
 from cordon.calls.headers import merged_header
+from cordon.calls.own import (
+    CALLED_BY,
+    FILTERED_BY,
+    LOW_SCORE,
+    REVIEW,
+    SCORE,
+    filters_told,
+    without_scores,
+)
 from cordon.calls.read import parse_calls
 from cordon.errors import InputProblems, Problem, UserError
 from cordon.files import StrPath, written_beside
@@ -28,7 +37,6 @@ from cordon.variants.table import PILEUP, for_model, read_batches, rows_of, sche
 # The fields of records at one position, by ref and alt.
 Alleles = dict[tuple[str, str], list[str]]
 
-LOW_SCORE, REVIEW = "CORDONLowScore", "CORDONReview"
 # What scoring appends to a table.
 SCORED = (
     pa.field("cordon", pa.float64(), nullable=False),
@@ -36,6 +44,8 @@ SCORED = (
     pa.field("cordon_review", pa.bool_(), nullable=False),
 )
 CHROM, POS, ID, REF, ALT, QUAL, FILTER, INFO = range(8)
+# Every byte is a character of it: what callers wrote is written as it was, whatever its encoding.
+BYTES = "latin-1"
 
 
 @dataclass(frozen=True)
@@ -129,14 +139,14 @@ def score_sample(
         temporary = opened.enter_context(written_beside(vcf))
         calls = {name: opened.enter_context(closing(Calls(one.calls[name]))) for name in order}
         with pysam.BGZFile(str(temporary), "w") as out:
-            out.write("".join(f"{line}\n" for line in header).encode())
+            out.write("".join(f"{line}\n" for line in header).encode(errors="surrogateescape"))
 
             def written(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
                 nonlocal passing
                 for batch in batches:
                     for fields in _records(batch, calls):
                         passing += fields[FILTER] == "PASS"
-                        out.write(("\t".join(fields) + "\n").encode())
+                        out.write(("\t".join(fields) + "\n").encode(BYTES))
                     yield batch
 
             batches = scoring.batches(one.variants, tick)
@@ -151,7 +161,7 @@ class Calls:
 
     def __init__(self, path: StrPath) -> None:
         with quiet():
-            self._file = pysam.TabixFile(os.fspath(path))
+            self._file = pysam.TabixFile(os.fspath(path), encoding=BYTES)
         self._contig = ""
         self._lines: Iterator[str] = iter(())
         self._next: tuple[int, str] | None = None
@@ -204,14 +214,12 @@ def _records(scored: pa.Table, calls: Mapping[str, Calls]) -> Iterator[list[str]
 def _scored(
     base: Sequence[str], records: Mapping[str, Sequence[str]], callers: str, value: float, outcome: str
 ) -> list[str]:
-    filters = [
-        f"{caller}:{fields[FILTER].replace(';', '&')}"
-        for caller, fields in sorted(records.items())
-        if fields[FILTER] != "."
-    ]
-    info = [] if base[INFO] == "." else [base[INFO]]
-    info += [f"CORDON={value:.6g}", f"CORDON_CALLERS={callers.replace(';', ',')}"]
-    info += [f"CORDON_FILTERS={','.join(filters)}"] if filters else []
+    own = {caller: without_scores(*fields[FILTER : INFO + 1]) for caller, fields in records.items()}
+    filters = {caller: value for caller, (value, _) in own.items() if value != "."}
+    kept = without_scores(*base[FILTER : INFO + 1])[1]
+    info = [] if kept == "." else [kept]
+    info += [f"{SCORE}={value:.6g}", f"{CALLED_BY}={callers.replace(';', ',')}"]
+    info += [f"{FILTERED_BY}={filters_told(filters)}"] if filters else []
     return [*base[:FILTER], outcome, ";".join(info), *base[INFO + 1 :]]
 
 

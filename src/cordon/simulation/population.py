@@ -113,7 +113,7 @@ def first_contig(path: Path) -> str:
         with pysam.VariantFile(str(path)) as vcf:
             for record in vcf:
                 return str(record.contig)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, NotImplementedError) as error:  # the last is pysam's on plain gzip
         raise UserError(f"{path}: cannot be read as VCF ({error}). Give a VCF, plain or bgzipped.") from error
     raise UserError(f"{path}: has no records. Give a sites VCF with INFO/AF.")
 

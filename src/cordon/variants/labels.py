@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 import pysam
 
 from cordon.arrays import Bools, Ints
+from cordon.calls.head import read_head
 from cordon.calls.normalise import normalise_variants
 from cordon.errors import UserError
 from cordon.files import StrPath
 from cordon.genome.contigs import read_aliases
 from cordon.genome.reference import read_fai
 from cordon.genome.regions import Regions, read_regions
-from cordon.genome.samtools import quiet
 from cordon.steps import Steps, Tick, silent
 from cordon.variants.resources import allele_keys, read_contig
 from cordon.variants.table import (
@@ -170,11 +170,7 @@ def by_contig(batch: pa.Table) -> Iterator[tuple[str, Bools | slice, pa.Table]]:
 
 
 def _truth_sample(truth: StrPath, sample: str) -> str | None:
-    try:
-        with quiet(), pysam.VariantFile(os.fspath(truth)) as records:
-            samples = list(records.header.samples)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{truth}: not a readable VCF ({error}). Copy it again.") from error
+    samples = read_head(truth).samples
     if sample not in samples and len(samples) > 1:
         raise UserError(
             f"{truth}: holds samples {', '.join(samples)}, none of them {sample}. "
