@@ -38,6 +38,7 @@ workflow CORDON {
         REFINE.out.variants,
         CALL.out.calls,
         CALL.out.counts,
+        CALL.out.duplicates,
         reference,
         FEDERATE.out.model,
         FEDERATE.out.record,

@@ -26,7 +26,7 @@ def main(
     versions: str | None,
     outdir: str,
 ) -> Facts:
-    """Write custom content from normalise_variants' SUMMARIES and what else there is of the run."""
+    """Write custom content from SUMMARIES of calls and reads, and what else there is of the run."""
     found = sources.Sources(
         parameters={},
         federation=reading.read_federation(Path(federation)) if federation else None,

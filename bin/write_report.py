@@ -19,6 +19,9 @@ from cordon.scoring.calibration import read_calibration
 )
 @click.option("--evaluation", type=EXISTING, help="evaluation.json; leave out if no sample was held out.")
 @click.option("--callset", type=EXISTING, help="callset.json: the calls before and after each filter.")
+@click.option(
+    "--duplicates", multiple=True, type=EXISTING, help="SAMPLE.reads.json of normalise_reads; repeat it."
+)
 @click.option("--trace", type=EXISTING, help="Nextflow's trace, with raw numbers.")
 @click.option("--parameters", required=True, type=EXISTING, help="The run's parameters as JSON.")
 @click.option("--versions", type=EXISTING, help="versions.yml of all processes.")
@@ -36,6 +39,7 @@ def main(
     federation: str | None,
     evaluation: str | None,
     callset: str | None,
+    duplicates: tuple[str, ...],
     trace: str | None,
     parameters: str,
     versions: str | None,
@@ -52,6 +56,7 @@ def main(
         federation=reading.read_federation(Path(federation)) if federation else None,
         evaluation=reading.read_evaluation(Path(evaluation)) if evaluation else None,
         callset=reading.read_callset(Path(callset)) if callset else None,
+        duplicates=[reading.read_duplicates(Path(path)) for path in duplicates],
         resources=traces.read_trace(Path(trace)) if trace else (),
         versions=reading.read_versions(Path(versions)) if versions else (),
         ledger=reading.read_ledger(Path(ledger)) if ledger else None,

@@ -13,6 +13,14 @@ def without_calls(reads, caller) {
     reads.filter { meta, _bam, _bai -> !(caller in meta.given) }
 }
 
+// That callers leave out most reads of a sample is told while the run goes on; the report has the figures.
+def warn_of_duplicates(meta, told) {
+    def found = new groovy.json.JsonSlurper().parse(told)
+    if (found.warning) {
+        log.warn("${meta.id}: ${found.warning}")
+    }
+}
+
 workflow CALL {
     take:
     samples // [meta, names, bam]
@@ -30,6 +38,7 @@ workflow CALL {
 
     NORMALISE_READS(samples, reference, aliases, private_errors)
     reads = NORMALISE_READS.out.reads
+    NORMALISE_READS.out.duplicates.subscribe { meta, told -> warn_of_duplicates(meta, told) }
     versions = NORMALISE_READS.out.versions
 
     SPLIT_INTERVALS(reference, parameters.intervals ? file(parameters.intervals, checkIfExists: true) : [], aliases)
@@ -85,5 +94,6 @@ workflow CALL {
     calls = calls // [meta, callers, vcfs, indices]
     // summary.json and stats.txt of every sample and caller
     counts = NORMALISE_VARIANTS.out.summary.mix(NORMALISE_VARIANTS.out.statistics).map { _meta, _caller, file -> file }
+    duplicates = NORMALISE_READS.out.duplicates.map { _meta, told -> told } // reads.json of every sample with reads
     versions = versions.mix(GATHER.out.versions, NORMALISE_VARIANTS.out.versions)
 }

@@ -145,6 +145,7 @@ workflow AGREE_ON_INPUTS {
             def truth = row.truth_vcf && !(resources && row.role == 'train')
             def meta = [
                 id: private_errors ? row.sample_pseudonym : row.sample, site: row.site, role: row.role,
+                mark_duplicates: row.mark_duplicates ?: parameters.mark_duplicates, library: row.library ?: parameters.library,
                 reads: row.bam ? true : false, given: brought, labelled: truth || (resources && row.role == 'train'),
             ]
             [meta, row, truth]

@@ -16,6 +16,7 @@ workflow SCORE {
     variants // [meta, parquet]
     calls // [meta, callers, vcfs, indices]
     counts // summary.json and stats.txt of every sample and caller
+    duplicates // reads.json of every sample with reads
     reference // [fasta, fai, dict]
     model // safetensors
     record // federation.json or []
@@ -92,12 +93,13 @@ workflow SCORE {
         CALIBRATE_SCORES.out.calibration.map { _site, file -> file }.toSortedList { a, b -> a.name <=> b.name },
         EVALUATE_SCORES.out.evaluation.ifEmpty([]),
         DESCRIBE_CALLS.out.callset,
+        duplicates.toSortedList { a, b -> a.name <=> b.name },
         trace,
         software,
         given,
     )
     MULTIQC(
-        counts.toSortedList { a, b -> a.name <=> b.name },
+        counts.mix(duplicates).toSortedList { a, b -> a.name <=> b.name },
         record,
         certificate,
         EVALUATE_SCORES.out.evaluation.ifEmpty([]),

@@ -21,9 +21,10 @@ process MULTIQC {
     def trained = record ? "--federation ${record}" : ''
     def certified = certificate ? "--certificate ${certificate}" : ''
     def evaluated = evaluation ? "--evaluation ${evaluation}" : ''
+    def summaries = [counts].flatten().findAll { file -> file.name.endsWith('.json') }.join(' ')
     """
     printf '%b' '${software.replace("'", "'\\''").replace('\n', '\\n')}' > software.yml
-    multiqc_content.py counts/*.summary.json ${trained} ${certified} ${evaluated} --versions software.yml --outdir content
+    multiqc_content.py ${summaries} ${trained} ${certified} ${evaluated} --versions software.yml --outdir content
     multiqc --config ${config} --filename multiqc_report.html --no-data-dir --strict ${args} content counts
 
     cat <<-END_VERSIONS > versions.yml

@@ -1,4 +1,4 @@
-// Sorted, duplicates marked, indexed; the sample is the one that the samplesheet names. That name comes in by standard
+// Sorted, duplicates marked where that is wanted, indexed; the sample is the one that the samplesheet names. That name comes in by standard
 // input, as JSON, and what is written names the sample `meta.id`. An error that names somebody goes to a file in the folder
 // `private_errors`, where there is one.
 process NORMALISE_READS {
@@ -14,6 +14,7 @@ process NORMALISE_READS {
 
     output:
     tuple val(meta), path("${meta.id}.bam"), path("${meta.id}.bam.bai"), emit: reads
+    tuple val(meta), path("${meta.id}.reads.json"), emit: duplicates
     path 'versions.yml', topic: versions, emit: versions
 
     script:
@@ -24,7 +25,8 @@ process NORMALISE_READS {
     cat > given.json
     normalise_reads.py \\
         --bam ${bam} --sample ${meta.id} --given given.json --reference ${fasta} --threads ${task.cpus} \\
-        ${renamed} ${kept} ${args} --output ${meta.id}.bam
+        --mark_duplicates ${meta.mark_duplicates} --library ${meta.library} ${renamed} ${kept} ${args} \\
+        --summary ${meta.id}.reads.json --output ${meta.id}.bam
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -35,6 +37,7 @@ process NORMALISE_READS {
     stub:
     """
     touch ${meta.id}.bam ${meta.id}.bam.bai
+    printf '{"sample": "%s", "warning": ""}\\n' ${meta.id} > ${meta.id}.reads.json
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

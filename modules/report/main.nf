@@ -12,6 +12,7 @@ process REPORT {
     path calibrations
     path evaluation
     path callset
+    path duplicates
     path trace
     val software
     stdin
@@ -29,12 +30,13 @@ process REPORT {
     def own = [spent].flatten().collect { file -> "--spent ${file}" }.join(' ')
     def calibrated = [calibrations].flatten().collect { file -> "--calibration ${file}" }.join(' ')
     def evaluated = evaluation ? "--evaluation ${evaluation}" : ''
+    def marked = [duplicates].flatten().collect { file -> "--duplicates ${file}" }.join(' ')
     def measured = trace ? "--trace ${trace}" : ''
     """
     cat > parameters.json
     printf '%b' '${software.replace("'", "'\\''").replace('\n', '\\n')}' > software_versions.yml
     write_report.py \\
-        ${trained} ${certified} ${own} ${calibrated} ${evaluated} ${measured} --callset ${callset} --versions software_versions.yml \\
+        ${trained} ${certified} ${own} ${calibrated} ${evaluated} ${measured} ${marked} --callset ${callset} --versions software_versions.yml \\
         --parameters parameters.json ${args} --output report.html --shareable shareable_report.html
 
     cat <<-END_VERSIONS > versions.yml

@@ -87,6 +87,7 @@ def test_right_inputs_give_absolute_paths_and_defaults(run):
         "site": "north", "patient": "p1", "sample": "s1", "bam": f"{folder}/s1.bam", "bai": "",
         **dict.fromkeys(CALLS, ""),
         "truth_vcf": f"{folder}/truth.vcf.gz", "confident_bed": f"{folder}/confident.bed", "role": "train",
+        "mark_duplicates": "auto", "library": "wgs",
     }  # fmt: skip
     assert (second["role"], second["truth_vcf"]) == ("score", "")
 
@@ -661,3 +662,21 @@ def test_a_patient_at_more_sites_than_epsilon_counts_is_named_with_all_of_them(r
     (found,) = [problem for problem in run.problems() if "column patient" in problem]
     assert "p1 is at site north in row 2 and site south in row 3. Epsilon counts a person at 2 sites" in found
     assert "--sites_per_patient 3" in found
+
+
+def test_a_row_says_how_its_reads_are_marked_and_the_parameter_does_where_it_is_empty(run):
+    run.header = f"{HEADER},mark_duplicates,library"
+    run.rows = [row + cells for row, cells in zip(run.rows, (",no,", ",,umi"), strict=True)]
+    found = [(row["mark_duplicates"], row["library"]) for row in run.check()]
+    assert found == [("no", "wgs"), ("auto", "umi")]
+    run.parameters |= {"mark_duplicates": "yes", "library": "amplicon"}
+    found = [(row["mark_duplicates"], row["library"]) for row in run.check()]
+    assert found == [("no", "amplicon"), ("yes", "umi")]
+
+
+def test_a_row_says_nothing_else_of_its_reads(run):
+    run.header = f"{HEADER},mark_duplicates,library"
+    run.rows = [run.row() + ",maybe,exome"]
+    found = run.problems()
+    assert found[0].startswith("sheet.csv, row 2, column mark_duplicates: 'maybe' is no choice")
+    assert found[1].startswith("sheet.csv, row 2, column library: 'exome' is no library")

@@ -16,7 +16,7 @@ DUPLICATES_MARKED = [{"ID": "md", "PN": "MarkDuplicates"}]
 
 def normalise(lab, bam, sample="s1", **options):
     output = lab.folder / "out.bam"
-    done = normalise_reads(bam=bam, sample=sample, reference=lab.reference, output=output, **options)
+    done, _ = normalise_reads(bam=bam, sample=sample, reference=lab.reference, output=output, **options)
     with pysam.AlignmentFile(str(output)) as file:
         return done, list(file)
 
@@ -36,7 +36,7 @@ def test_unsorted_reads_are_sorted_and_duplicates_marked(lab):
 def test_marked_duplicates_are_left_as_they_are(lab):
     bam = lab.bam("in.bam", [Read(100), Read(100)], programs=DUPLICATES_MARKED)
     done, records = normalise(lab, bam)
-    assert done == "sorted and duplicates marked already"
+    assert done == "sorted already, duplicates marked before"
     assert not any(record.is_duplicate for record in records)
 
 
@@ -46,7 +46,7 @@ def test_its_own_result_is_recognised(lab):
         programs = [line.get("PN") for line in file.header.to_dict()["PG"]]
     assert "samtools" in programs
     done, _ = normalise(lab, lab.folder / "out.bam")
-    assert done == "sorted and duplicates marked already"
+    assert done == "sorted already, duplicates marked before"
 
 
 @pytest.mark.parametrize(("sample", "named"), [("other", "name sample other, not s1"), (None, "sample none")])
@@ -140,7 +140,7 @@ def test_a_header_that_wrongly_says_sorted_is_found_out(lab):
     reads = [Read(300), Read(100), Read(200)]
     bam = lab.bam("in.bam", reads, programs=DUPLICATES_MARKED, indexed=False)
     done, records = normalise(lab, bam)
-    assert done == "sorted (the header had said so already), duplicates were marked already"
+    assert done == "sorted (the header had said so already), duplicates marked before"
     assert [record.reference_start for record in records] == [100, 200, 300]
     assert (lab.folder / "out.bam.bai").exists()
 
@@ -239,7 +239,7 @@ def test_the_command_takes_a_table_of_contig_names(lab, command):
         "normalise_reads", "--bam", str(bam), "--sample", "s1", "--reference", str(lab.reference),
         "--aliases", str(table), "--output", str(lab.folder / "out.bam"),
     )  # fmt: skip
-    assert said == "s1: sorted, duplicates marked, contigs renamed: 1\n"
+    assert said.startswith("s1: sorted, duplicates marked, contigs renamed: 1; ")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])

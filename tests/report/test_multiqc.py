@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from conftest import ROOT
 from cordon.calls.normalise import Summary, write_statistics
 from cordon.genome.samtools import index
+from cordon.reads.duplicates import Duplicates
 from report_lab import BESIDE, OVER, certificate, evaluation, federation
 
 MULTIQC = Path(sys.executable).with_name("multiqc")
@@ -178,3 +179,18 @@ def test_multiqc_itself_shows_them(lab, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "Gaussian mechanism" in page
     assert "secret-sample-name" not in page
+
+
+def test_duplicates_stand_by_sample_and_absurd_rates_are_named(tmp_path):
+    paths = []
+    for name, marked in (("p1", 25), ("p2", 118)):
+        paths.append(tmp_path / f"{name}.reads.json")
+        Duplicates("marked", 120, marked).write(paths[-1], name)
+    assert content(tmp_path, *paths, summary(tmp_path, "p1.bcftools", kept=7)).exit_code == 0
+    shown = sections(tmp_path)
+    assert set(shown) == {"normalisation", "duplicates"}
+    rows = shown["duplicates"]["data"]
+    assert rows["p1"]["rate"] == pytest.approx(100 * 25 / 120)
+    assert rows["p2"].pop("rate") == pytest.approx(100 * 118 / 120)
+    assert rows["p2"] == {"duplicates": 118, "reads": 120, "marking": "marked"}
+    assert "More than half of the reads of p2 are" in shown["duplicates"]["description"]

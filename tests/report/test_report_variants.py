@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cordon.reads.duplicates import Duplicates
 from cordon.scoring.calibration import Curve, for_both
 from report_lab import (
     STRATA,
@@ -175,3 +176,11 @@ def test_scores_without_calibration_promise_no_share(tmp_path: Path) -> None:
     assert row[0] == "none (the model's own scores)"
     assert "promises no share of the real alleles" in row[3]
     assert "Scores are the model's own for north" in " ".join(told.text.split())
+
+
+def test_duplicates_stand_by_sample_with_a_warning_where_most_reads_are(tmp_path: Path) -> None:
+    found = Duplicates("marked", 120, 118)
+    told = {"sample": "s1", **asdict(found), "duplicate_rate": found.share, "warning": found.warning}
+    shown = page(tmp_path, duplicates=told)
+    assert shown.table("Duplicates of each sample")["s1"] == ["marked", "120", "118", "98.3 %"]
+    assert "118 of 120 mapped reads (98%) are duplicates" in shown.text

@@ -24,7 +24,16 @@ from cordon.inputs.files import (
     vcf_faults,
 )
 from cordon.inputs.run_parameters import Json, check_parameters, combination_problems, properties
-from cordon.inputs.samplesheet import COLUMNS, FILES, VCF_COLUMNS, Row, check_rows, check_sites, read_sheet
+from cordon.inputs.samplesheet import (
+    COLUMNS,
+    FILES,
+    READS_COLUMNS,
+    VCF_COLUMNS,
+    Row,
+    check_rows,
+    check_sites,
+    read_sheet,
+)
 from cordon.ledger.cohorts import salts_of
 from cordon.ledger.pseudonyms import Salt, read_salt
 from cordon.privacy.grouping import MOST_DELTA, declared_units, passed_limit, usual_delta
@@ -127,7 +136,7 @@ def check_inputs(
     if problems:
         raise InputProblems(problems)
     salt = read_salt(state, salts_of(Path(state))) if state is not None else None
-    checked = [_checked(row, places, salt, scoring="scoring_model" in values) for row in rows]
+    checked = [_checked(row, places, salt, values) for row in rows]
     _write(checked, [*COLUMNS, *(PSEUDONYMS if salt else ())], output)
     if names is not None and salt is not None:
         _write(checked, ["site", "patient", "sample", *PSEUDONYMS], names, mode=0o600)
@@ -302,10 +311,11 @@ def _role(row: Row, *, scoring: bool) -> str:
     return row["role"] or ("score" if scoring else "train")
 
 
-def _checked(row: Row, places: Places, salt: Salt | None, *, scoring: bool) -> dict[str, str]:
+def _checked(row: Row, places: Places, salt: Salt | None, values: Mapping[str, Any]) -> dict[str, str]:
     cells = {column: row[column] for column in COLUMNS}
     cells |= {column: places.absolute(row[column]) for column in FILES}
-    cells["role"] = _role(row, scoring=scoring)
+    cells["role"] = _role(row, scoring="scoring_model" in values)
+    cells |= {name: row[name] or values.get(name, usual) for name, usual in READS_COLUMNS.items()}
     if salt is not None:
         names = (salt.patient(row["patient"]), salt.sample(row["site"], row["sample"]))
         cells |= dict(zip(PSEUDONYMS, names, strict=True))

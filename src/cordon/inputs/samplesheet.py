@@ -18,7 +18,9 @@ from cordon.files import StrPath
 # The column that holds a caller's own calls.
 VCF_COLUMNS = {caller: f"{caller}_vcf" for caller in ("haplotypecaller", "deepvariant", "bcftools", "other")}
 FILES = ("bam", "bai", *VCF_COLUMNS.values(), "truth_vcf", "confident_bed")
-COLUMNS = ("site", "patient", "sample", *FILES, "role")
+# What is a parameter's, by the same name, where the cell is empty; with the parameter's own default.
+READS_COLUMNS = {"mark_duplicates": "auto", "library": "wgs"}
+COLUMNS = ("site", "patient", "sample", *FILES, "role", *READS_COLUMNS)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
 """Reads of a sample: checked, sorted, marked, indexed.
 
-Public: ``normalise``.
+Public: ``checks``, ``duplicates``, ``normalise``.
 """

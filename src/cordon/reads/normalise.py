@@ -16,19 +16,9 @@ from cordon.genome.contigs import read_aliases
 from cordon.genome.reference import read_fai
 from cordon.genome.samtools import ERRORS, cannot, quiet, samtools
 from cordon.reads.checks import check_contigs, check_groups, read_header
+from cordon.reads.duplicates import AUTO, LIBRARIES, Duplicates, count, to_mark
 from cordon.steps import Steps, Tick, silent
 
-# Programs whose @PG line says that duplicates are already marked, by a part of their PN or CL.
-DUPLICATE_MARKERS = (
-    "markduplicates",
-    "markdup",
-    "samblaster",
-    "sambamba markdup",
-    "bamsormadup",
-    "bammarkduplicates",
-    "locuscollector",
-    "dragen",
-)
 # Name and read group of a record only (htslib's SAM_QNAME and SAM_RGAUX), so that a CRAM needs no reference.
 GROUPS_ONLY = b"required_fields=0x1001"
 # The name in an @SQ line of a header.
@@ -42,12 +32,6 @@ def sample_names(header: pysam.AlignmentHeader) -> list[str]:
     groups = header.to_dict().get("RG", [])
     names = {group["SM"] for group in groups if group.get("SM")}
     return sorted(name.encode("latin-1", "replace").decode(errors="replace") for name in names)
-
-
-def duplicates_marked(header: pysam.AlignmentHeader) -> bool:
-    """Whether a @PG line names a program that marks duplicates."""
-    lines = [f"{line.get('PN', '')} {line.get('CL', '')}" for line in header.to_dict().get("PG", [])]
-    return any(marker in line.lower() for line in lines for marker in DUPLICATE_MARKERS)
 
 
 def sorted_by_coordinate(header: pysam.AlignmentHeader) -> bool:
@@ -98,17 +82,20 @@ def normalise_reads(
     named: str | None = None,
     threads: int = 1,
     aliases: StrPath | None = None,
+    mark_duplicates: str = AUTO,
+    library: str = LIBRARIES[0],
     steps: Steps = silent,
-) -> str:
+) -> tuple[str, Duplicates]:
     """Write the reads sorted, duplicate-marked and indexed (``output`` and ``output.bai``).
 
     ``bam`` is a BAM or CRAM. Its read groups must name the sample ``named`` (by default ``sample``); those
     that are written name ``sample``. ``aliases`` is a table of contig names (`cordon.genome.contigs`):
     the header is rewritten with the reference's, names inside SA, XA and OA tags stay as they are.
-    Returns one line that says what was done. The duplicate marking is samtools': collate, fixmate -m,
-    sort, markdup; it is left out where a @PG line shows that it was done, the sort where @HD says so and
-    the records are in order. Raises UserError on a wrong sample, reads without its read groups, another
-    reference, or reads that samtools cannot process.
+    Returns one line that says what was done, and how many duplicates there are. The duplicate marking is
+    samtools': collate, fixmate -m, sort, markdup; whether there is one, ``mark_duplicates`` and ``library``
+    say (`duplicates.to_mark`). There is no sort where @HD says so and the records are in order. Raises
+    UserError on a wrong sample, reads without its read groups, another reference, or reads that samtools
+    cannot process.
     """
     check_readable(bam)
     names = read_aliases(aliases)
@@ -123,33 +110,35 @@ def normalise_reads(
     except (OSError, ValueError) as error:  # closing after a failed read fails too
         raise UserError(f"{bam}: its records cannot be read. Copy it again from its source.") from error
     common = ["-@", str(threads - 1), "--reference", os.fspath(reference)]
-    marked = duplicates_marked(header)
-    with written_beside(output) as temporary, steps("normalising reads", 2 if marked else 5, "steps") as tick:
+    mark = to_mark(bam, header, mark_duplicates, library)
+    with written_beside(output) as temporary, steps("normalising reads", 6 if mark else 3, "steps") as tick:
         given: StrPath = bam
         rewritten = bool(renamed) or named != sample
         if rewritten:
             given = temporary.with_suffix(".renamed.bam")
             source_bam = bam if is_bam else _decoded(bam, reference, renamed, temporary, threads)
             _rename(source_bam, header, renamed, sample, given, about=bam)
-        if not marked:
+        if mark:
             done = "sorted, duplicates marked"
             _mark_duplicates(given, temporary, common, bam, tick)
         elif not sorted_by_coordinate(header):
-            done = "sorted, duplicates were marked already"
+            done = "sorted"
             _sort(given, temporary, common, about=bam)
         else:
             done = _kept(given, temporary, common, about=bam)
-        if marked:
+        if not mark:
             tick()
-        if renamed:
-            done += f", contigs renamed: {len(renamed)}"
         if rewritten:
             for step in (Path(given), temporary.with_suffix(".decoded.bam")):
                 step.unlink(missing_ok=True)
         if not Path(f"{temporary}.bai").exists():
             samtools(pysam.index, *common[:2], str(temporary), about=bam)
         tick()
-    return done
+        found = count(temporary, header, marked=mark, threads=threads)
+        tick()
+    done += "" if mark else f", duplicates {found.marking}"
+    done += f", contigs renamed: {len(renamed)}" if renamed else ""
+    return done, found
 
 
 def check_readable(bam: StrPath) -> None:
@@ -170,12 +159,12 @@ def _kept(source: StrPath, output: Path, common: list[str], about: StrPath) -> s
     else:
         samtools(pysam.view, *common, "-b", "-o", str(output), os.fspath(source), about=about)
     if _indexed(output):
-        return "sorted and duplicates marked already"
+        return "sorted already"
     disordered = output.with_suffix(".disordered.bam")
     os.replace(output, disordered)
     _sort(disordered, output, common, about)
     disordered.unlink()
-    return "sorted (the header had said so already), duplicates were marked already"
+    return "sorted (the header had said so already)"
 
 
 def _decoded(
@@ -239,7 +228,7 @@ def _sort(source: StrPath, output: Path, common: list[str], about: StrPath) -> N
 
 
 def _mark_duplicates(source: StrPath, output: Path, common: list[str], about: StrPath, tick: Tick) -> None:
-    """samtools collate | fixmate -m | sort | markdup, each step beside the output and gone at the end."""
+    """samtools collate | fixmate -m | sort | markdup -c, each step beside the output and gone at the end."""
     steps = [output.with_suffix(f".{name}.bam") for name in ("collated", "fixed", "sorted")]
     collated, fixed, ordered = (str(step) for step in steps)
     scratch = ["-T", str(output.with_suffix(".scratch"))]
@@ -251,6 +240,6 @@ def _mark_duplicates(source: StrPath, output: Path, common: list[str], about: St
     samtools(pysam.sort, *common[:2], *scratch, "-l", "1", "-o", ordered, fixed, about=about)
     steps[1].unlink()
     tick()
-    samtools(pysam.markdup, *common[:2], *scratch, ordered, str(output), about=about)
+    samtools(pysam.markdup, *common[:2], *scratch, "-c", ordered, str(output), about=about)
     steps[2].unlink()
     tick()

@@ -18,10 +18,10 @@ from cordon.errors import UserError
 from cordon.privacy.guarantee import LIFETIME, three_digits
 from cordon.report.facts import decisions
 from cordon.report.figures.names import beside, display
-from cordon.report.reading import read_object
+from cordon.report.reading import read_duplicates, read_object
 from cordon.report.sources import Federation, Sources
 
-SUFFIX = ".summary.json"
+SUFFIX, READS_SUFFIX = ".summary.json", ".reads.json"
 # What may become of an allele (`cordon.calls.normalise.Summary`), in words.
 FATES = {
     "kept": "kept",
@@ -88,14 +88,45 @@ def write_versions(rows: Iterable[tuple[str, str, str]], folder: Path) -> Path:
 
 def sections(sources: Sources, summaries: Sequence[Path] = ()) -> Iterator[Section]:
     """The sections that the run's files have something for, in the report's order."""
-    if summaries:
-        yield _normalisation(summaries)
+    marked = [path for path in summaries if path.name.endswith(READS_SUFFIX)]
+    if marked:
+        yield _duplicates(marked)
+    if called := [path for path in summaries if path not in marked]:
+        yield _normalisation(called)
     if sources.evaluation is not None:
         yield from _accuracy(sources.evaluation)
     if sources.federation is not None:
         yield from _federation(sources.federation)
     if sources.certificate is not None:
         yield _audit(sources.certificate)
+
+
+def _duplicates(summaries: Sequence[Path]) -> Section:
+    """Share of duplicates among each sample's mapped reads."""
+    found = sorted((read_duplicates(path) for path in summaries), key=lambda item: str(item["sample"]))
+    rows = {
+        item["sample"]: {
+            "rate": 100 * item["duplicate_rate"],
+            "duplicates": item["duplicates"],
+            "reads": item["reads"],
+            "marking": item["marking"],
+        }
+        for item in found
+    }
+    told = "Reads that a program took for copies of one molecule, and that callers leave out."
+    warned = [item["sample"] for item in found if item["warning"]]
+    if warned:
+        told += f" More than half of the reads of {', '.join(warned)} are: look at the samples' library."
+    headers = {
+        "rate": {"title": "Duplicates", "suffix": "%", "min": 0, "max": 100, "format": "{:,.1f}"},
+        "duplicates": {"title": "Duplicates, reads", "format": "{:,.0f}"},
+        "reads": {"title": "Mapped reads", "format": "{:,.0f}"},
+        "marking": {"title": "Duplicates were"},
+    }
+    plot = {"id": "cordon_duplicates_table", "title": "Cordon: duplicate reads"}
+    return Section(
+        "calls", "duplicates", "Duplicate reads", told, "table", rows, {"pconfig": plot, "headers": headers}
+    )
 
 
 def _normalisation(summaries: Sequence[Path]) -> Section:

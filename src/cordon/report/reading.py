@@ -124,6 +124,12 @@ def read_callset(path: Path) -> dict[str, Any]:
     return _with(path, ("samples", "alleles", "callers", "filters"), writer="describe_calls")
 
 
+def read_duplicates(path: Path) -> dict[str, Any]:
+    """Read SAMPLE.reads.json; UserError names what it lacks."""
+    needed = ("sample", "marking", "reads", "duplicates", "duplicate_rate", "warning")
+    return _with(path, needed, writer="normalise_reads")
+
+
 def read_ledger(path: Path) -> Ledger:
     """Read a ledger (JSON lines): its rows, the last one's hash, its events; it is not verified here."""
     rows: list[Any] = []

@@ -157,6 +157,7 @@ class Sources:
     federation: Federation | None = None
     evaluation: Mapping[str, Any] | None = None
     callset: Mapping[str, Any] | None = None
+    duplicates: Sequence[Mapping[str, Any]] = ()
     versions: Sequence[tuple[str, str, str]] = ()
     resources: Sequence[Usage] = ()
     ledger: Ledger | None = None
