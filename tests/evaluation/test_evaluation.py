@@ -79,6 +79,19 @@ def named(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
     return next(row for row in rows if row["name"] == name)
 
 
+def test_a_row_that_repeats_others_counts_no_second_time(tmp_path: Path) -> None:
+    """Of four real alleles that are called, one writes the haplotype of others."""
+    path = write_scored(tmp_path / "p1.parquet", [*ALLELES[:3], ALLELES[0], *ALLELES[3:]], truth=3)
+    table = pq.read_table(path)
+    with pytest.raises(UserError, match="3 truth alleles but label 4 alleles as real"):
+        evaluate(read_held_out([path]))
+    repeats = [None, None, None, "chr20:1:A>C", None, None, None]
+    pq.write_table(table.append_column("cordon_repeats", pa.array(repeats, pa.string())), path)
+    result = evaluate(read_held_out([path]))
+    assert result["alleles"] == {"true": 3, "false": 2, "truth": 3}
+    assert named(result["filters"], "cordon")["true_kept"] == 3
+
+
 def test_rank_is_the_share_of_pairs_in_order_and_the_mean_precision_at_each_real_allele() -> None:
     real = np.array([True, False, True, False])
     score = np.array([0.9, 0.8, 0.7, 0.1])

@@ -249,7 +249,7 @@ def _of_make(words: list[str]) -> list[str]:
 def shape(line: str) -> str:
     """``line`` with what another run's noise, keys and times may change made alike."""
     line = re.sub(r"\b([0-9a-f]{12,}|\d{4}-\d\d-\d\d-[0-9a-f]+)\b", "#", line)
-    line = re.sub(r"\b(PASS|CORDONLowScore|CORDONReview)\b", "FILTER", line)
+    line = re.sub(r"\b(PASS|CORDONLowScore|CORDONReview|CORDONRepeat)\b", "FILTER", line)
     return " ".join(re.sub(r"((?<!\S)-)?\d+(\.\d+)?(e-?\d+)?", "#", line).split())
 
 

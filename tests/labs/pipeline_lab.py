@@ -95,7 +95,7 @@ def check_scored_vcf(path: Path, rows: int) -> None:
     for record in records:
         assert np.isfinite(record.info["CORDON"])
         assert set(record.info["CORDON_CALLERS"]) <= {"haplotypecaller", "bcftools"}
-        assert set(record.filter) <= {"PASS", "CORDONLowScore", "CORDONReview"}
+        assert set(record.filter) <= {"PASS", "CORDONLowScore", "CORDONReview", "CORDONRepeat"}
         assert len(record.filter) == 1
         assert len(record.alts) == 1
         assert record.samples[0].name == "NA12878"

@@ -310,7 +310,8 @@ def test_whatever_the_row_groups_alleles_at_one_place_find_their_own_records(lab
     assert found[3][0] == "300"
     scored = pq.read_table(lab.folder / "s1.scored.parquet")
     assert scored.select(VARIANTS.names).equals(table.drop_columns([]))
-    assert pq.ParquetFile(lab.folder / "s1.scored.parquet").num_row_groups == -(-4 // rows)
+    written = pq.ParquetFile(lab.folder / "s1.scored.parquet").metadata
+    assert all(written.row_group(at).num_rows <= rows for at in range(written.num_row_groups))
 
 
 def test_a_table_that_is_not_sorted_is_refused_and_nothing_is_left(lab, called):

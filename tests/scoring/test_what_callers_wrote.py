@@ -2,18 +2,19 @@
 
 import gzip
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from calls_lab import snv
+from calls_lab import other, snv
 from cordon.calls.normalise import normalise_variants
 from cordon.calls.own import without_scores
 from cordon.errors import UserError
 from cordon.genome.reference import read_fai
 from cordon.inputs.files import Genome, calls_faults, sites_faults, vcf_faults
 from cordon.variants.labels import label_variants
-from cordon.variants.table import LABELLED, read_table
+from cordon.variants.table import LABELLED, VARIANTS, read_table
 from stages_lab import checked, normalised, scored
 
 HEADER = [
@@ -127,3 +128,25 @@ def test_a_gzip_file_that_is_cut_off_or_no_vcf_is_refused(lab):
         assert what.startswith(f"{path} is no readable VCF or BCF")
         with pytest.raises(UserError, match=r"cut\.vcf\.gz"):
             normalised(lab, path)
+
+
+def test_a_haplotype_that_is_written_twice_passes_once(lab):
+    """One caller's two substitutions and another's one allele of both: what stands has the better score."""
+    bases = lab.sequences["chr1"][99:102]
+    first, last = other(bases[0]), other(bases[2])
+    one, two = f"chr1 100 {bases[0]} {first}", f"chr1 102 {bases[2]} {last}"
+    both = f"chr1 100 {bases} {first}{bases[1]}{last}"
+    alone, single = snv(lab, 300)
+    hc = lab.vcf("hc.vcf.gz", [f"{one} 50 . . GT 0/1", f"{two} 20 . . GT 0/1"])
+    fb = lab.vcf("fb.vcf.gz", [f"{both} 90 . . GT 0/1", f"chr1 300 {alone} {single} 9 . . GT 0/1"])
+    lines = records(scored(lab, haplotypecaller=hc, other=fb))
+    told = {(fields[1], fields[4]): (fields[6], fields[7].split(b";")[-1]) for fields in lines}
+    again = told[b"100", (first + bases[1] + last).encode()]
+    names = f"chr1:100:{bases[0]}>{first},chr1:102:{bases[2]}>{last}"
+    assert again == (b"CORDONRepeat", f"CORDON_REPEATS={names}".encode())
+    assert [told[key][0] for key in sorted(told)].count(b"PASS") == 3
+    rows = read_table(lab.folder / "s1.scored.parquet", VARIANTS)
+    assert rows.num_rows == 4
+    table = pq.read_table(lab.folder / "s1.scored.parquet")
+    assert table["cordon_pass"].to_pylist() == [name is None for name in table["cordon_repeats"].to_pylist()]
+    assert table["cordon_repeats"].to_pylist().count(names) == 1

@@ -8,29 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calls_lab import candidates, other
 from cordon.calls.normalise import bcftools_call, normalise_variants
 from cordon.errors import InputProblems, UserError
 from cordon.genome.regions import read_regions
 from cordon.variants import labels
 from cordon.variants.encode import SampleIdentity, encode
-from cordon.variants.features import FEATURES
 from cordon.variants.labels import label_variants
 from cordon.variants.pileup_images import SIZE
 from cordon.variants.table import LABELLED, PILEUP, VARIANTS, read_table, write_batches, write_table
-
-
-def other(base):
-    return "ACGT"[("ACGT".index(base) + 1) % 4]
-
-
-def candidates(*alleles, sample="s1", contig="chr1"):
-    rows = []
-    for position, ref, alt in alleles:
-        row = {field.name: None for field in VARIANTS} | dict.fromkeys(FEATURES, 0.0)
-        row |= {"site": "a", "patient": "p", "sample": sample, "callers": "bcftools"}
-        row |= {"variant_type": "SNV", "context": "plain", "zygosity": "heterozygous"}
-        rows.append(row | {"contig": contig, "position": position, "ref": ref, "alt": alt})
-    return pa.Table.from_pylist(rows, schema=VARIANTS)
 
 
 def snv(lab, position, contig="chr1"):

@@ -9,8 +9,9 @@ import re
 
 from cordon.calls.callers import PREFERENCE
 
-LOW_SCORE, REVIEW = "CORDONLowScore", "CORDONReview"
+LOW_SCORE, REVIEW, REPEAT = "CORDONLowScore", "CORDONReview", "CORDONRepeat"
 SCORE, CALLED_BY, FILTERED_BY = "CORDON", "CORDON_CALLERS", "CORDON_FILTERS"
+REPEATS = "CORDON_REPEATS"
 # A part of every name of ours in a record, and the header lines that declare or tell of them.
 MARK = b"CORDON"
 DECLARED = re.compile(rb"##(?:CORDON=|CORDON_calls=<ID=Scored,|(?:INFO|FILTER)=<ID=CORDON)")

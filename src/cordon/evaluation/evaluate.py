@@ -28,6 +28,9 @@ from cordon.variants.labels import KNOWN_SITES, SOURCE_KEY
 from cordon.variants.strata import strata
 from cordon.variants.table import LABELLED, TRUTH_ALLELES_KEY, read_table, without_features
 
+# The column of a scored table that names the rows that stand for this one (`cordon.scoring.score`).
+REPEATS = "cordon_repeats"
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -54,7 +57,8 @@ def read_held_out(paths: Sequence[Path]) -> HeldOut:
     """Read labelled tables with their scores (Parquet) and keep the rows that have a label.
 
     A table is one of ``tables.LABELLED`` with ``cordon`` (float64) and optionally ``cordon_pass`` and
-    ``cordon_review`` (bool).
+    ``cordon_review`` (bool), and ``cordon_repeats`` (string): where that is not null, another row stands for
+    the allele, which counts once.
     Raises UserError for a file that is no such table and when no labelled allele is left, InputProblems
     for tables that disagree with each other or hold alleles without a score.
     """
@@ -64,6 +68,8 @@ def read_held_out(paths: Sequence[Path]) -> HeldOut:
         raise InputProblems(problems)
     table = pa.concat_tables([item.replace_schema_metadata(None) for item in tables]) if tables else None
     table = table.filter(table["label"].is_valid()) if table else None
+    if table is not None and REPEATS in table.schema.names:
+        table = table.filter(table[REPEATS].is_null())
     if table is None or table.num_rows == 0:
         names = ", ".join(str(path) for path in paths) or "no table given"
         raise UserError(
@@ -159,6 +165,8 @@ def _read(path: Path) -> pa.Table:
     for name in ("cordon_pass", "cordon_review"):
         if name in names:
             schema = schema.append(pa.field(name, pa.bool_()))
+    if REPEATS in names:
+        schema = schema.append(pa.field(REPEATS, pa.string()))
     return read_table(path, schema)
 
 
@@ -166,7 +174,7 @@ def _problems(paths: Sequence[Path], tables: Sequence[pa.Table]) -> Iterator[Pro
     """Alleles without a score, samples given twice, tables that were not scored by the same models."""
     seen: dict[str, Path] = {}
     for path, table in zip(paths, tables, strict=True):
-        for name in [name for name in table.schema.names if name not in LABELLED.names]:
+        for name in [name for name in table.schema.names if name not in (*LABELLED.names, REPEATS)]:
             bad = _unscored(table, name)
             if bad.size:
                 what = f"column {name} has no finite value in {bad.size} labelled rows."

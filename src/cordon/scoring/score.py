@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pysam
 
@@ -19,6 +20,8 @@ from cordon.calls.own import (
     CALLED_BY,
     FILTERED_BY,
     LOW_SCORE,
+    REPEAT,
+    REPEATS,
     REVIEW,
     SCORE,
     filters_told,
@@ -31,6 +34,7 @@ from cordon.genome.reference import read_fai
 from cordon.genome.samtools import index, quiet
 from cordon.scoring.calibration import ONE_CALIBRATION, Calibration, Scorer
 from cordon.steps import Steps, Tick, silent
+from cordon.variants.spellings import Repeat, repeats_of, whole_haplotypes
 from cordon.variants.strata import KINDS, guarded, indels
 from cordon.variants.table import PILEUP, for_model, read_batches, rows_of, schema_of, write_batches
 
@@ -42,6 +46,7 @@ SCORED = (
     pa.field("cordon", pa.float64(), nullable=False),
     pa.field("cordon_pass", pa.bool_(), nullable=False),
     pa.field("cordon_review", pa.bool_(), nullable=False),
+    pa.field("cordon_repeats", pa.string()),  # the alleles whose haplotype the row writes once more
 )
 CHROM, POS, ID, REF, ALT, QUAL, FILTER, INFO = range(8)
 # Every byte is a character of it: what callers wrote is written as it was, whatever its encoding.
@@ -95,26 +100,44 @@ class Scoring:
     truth_sensitivity: str
     protected: tuple[str, ...] = ()
 
-    def table(self, table: pa.Table) -> pa.Table:
+    def table(self, table: pa.Table, repeats: Sequence[Repeat] = ()) -> pa.Table:
         """The table with ``cordon``, float64 log-odds (nats) that the allele is real, and what became of it:
         ``cordon_pass`` and, of the others, ``cordon_review`` (`Calibration.decide`).
 
+        Of rows that write a haplotype twice (``repeats``), those that stand have the better score of both
+        spellings; the others are neither passed nor for review, and ``cordon_repeats`` names what stands.
         Images are left out. UserError where the calibration has no threshold for the sensitivity.
         """
         raw, of_indels = self.calibration.raw(self.model, table), indels(table)
         values = self.calibration.apply(raw, of_indels)
+        names: list[str | None] = [None] * table.num_rows
+        for stands, again in repeats:
+            values[list(stands)] = np.maximum(values[list(stands)], values[list(again)].min())
+            kept = table.select(["contig", "position", "ref", "alt"]).take(list(stands)).to_pylist()
+            named = ",".join("{contig}:{position}:{ref}>{alt}".format(**row) for row in kept)
+            for row in again:
+                names[row] = named
         passes, review = self.calibration.decide(
             values, of_indels, guarded(table), self.truth_sensitivity, self.protected
         )
+        once = np.array([name is None for name in names], dtype=np.bool_)
         scored = table.select([name for name in table.schema.names if name != PILEUP.name])
-        for field, column in zip(SCORED, (values, passes, review), strict=True):
-            scored = scored.append_column(field, pa.array(column))
+        for field, column in zip(SCORED, (values, passes & once, review & once, names), strict=True):
+            scored = scored.append_column(field, pa.array(column, field.type))
         return scored
 
-    def batches(self, path: StrPath, tick: Tick | None = None) -> Iterator[pa.Table]:
-        """The variant table at ``path``, labelled or not, scored a row group at a time."""
-        for batch in read_batches(path, for_model(schema_of(path), self.model.architecture), tick):
-            yield self.table(batch)
+    def batches(
+        self, path: StrPath, reference: StrPath | None = None, tick: Tick | None = None
+    ) -> Iterator[pa.Table]:
+        """The variant table at ``path``, labelled or not, scored about a row group at a time.
+
+        Without a ``reference`` (FASTA with its ``.fai``) haplotypes are not compared: no row repeats others.
+        """
+        with ExitStack() as files:
+            fasta = files.enter_context(pysam.FastaFile(os.fspath(reference))) if reference else None
+            batches = read_batches(path, for_model(schema_of(path), self.model.architecture), tick)
+            for batch in batches if fasta is None else whole_haplotypes(batches):
+                yield self.table(batch, repeats_of(batch, fasta) if fasta is not None else ())
 
 
 def score_sample(
@@ -124,8 +147,9 @@ def score_sample(
 
     A row group at a time, and of each VCF the records of one position: memory does not grow with the genome.
     ID, QUAL, INFO, FORMAT and genotype are those of the first of haplotypecaller, deepvariant and bcftools
-    that called the allele. FILTER is PASS where the row passes, CORDONReview where it is for review, else
-    CORDONLowScore. UserError where the table and the calls do not belong together.
+    that called the allele. FILTER is PASS where the row passes, CORDONReview where it is for review,
+    CORDONRepeat where other rows stand for it, else CORDONLowScore. UserError where the table and the calls
+    do not belong together.
 
     Returns: how many rows pass, and how many there are.
     """
@@ -149,7 +173,7 @@ def score_sample(
                         out.write(("\t".join(fields) + "\n").encode(BYTES))
                     yield batch
 
-            batches = scoring.batches(one.variants, tick)
+            batches = scoring.batches(one.variants, reference, tick)
             first = next(batches)
             rows = write_batches(table, first.schema, written(chain([first], batches)))
         index(temporary)
@@ -199,7 +223,7 @@ def _records(scored: pa.Table, calls: Mapping[str, Calls]) -> Iterator[list[str]
     """The VCF fields of every row, in the table's order."""
     names = ("contig", "position", "ref", "alt", "callers", *(field.name for field in SCORED))
     columns = [scored[name].to_pylist() for name in names]
-    for contig, position, ref, alt, callers, value, passes, review in zip(*columns, strict=True):
+    for contig, position, ref, alt, callers, value, passes, review, repeats in zip(*columns, strict=True):
         found = {caller: held.at(contig, position).get((ref, alt)) for caller, held in calls.items()}
         records = {caller: fields for caller, fields in found.items() if fields is not None}
         if sorted(records) != callers.split(";"):
@@ -207,8 +231,10 @@ def _records(scored: pa.Table, calls: Mapping[str, Calls]) -> Iterator[list[str]
                 f"{contig}:{position} {ref}>{alt}: the variant table says that {callers} called it, the VCFs "
                 f"say {', '.join(sorted(records)) or 'none'}. Give the VCFs that the table was made from."
             )
-        outcome = "PASS" if passes else REVIEW if review else LOW_SCORE
-        yield _scored(next(iter(records.values())), records, callers, value, outcome)
+        outcome = "PASS" if passes else REVIEW if review else REPEAT if repeats else LOW_SCORE
+        fields = _scored(next(iter(records.values())), records, callers, value, outcome)
+        fields[INFO] += f";{REPEATS}={repeats}" if repeats else ""
+        yield fields
 
 
 def _scored(
@@ -271,8 +297,12 @@ def _own_header(scoring: Scoring) -> list[str]:
         f"##CORDON=<ID=Model,{text}>",
         f"##FILTER=<ID={LOW_SCORE},Description={_quoted(filtered)}>",
         f"##FILTER=<ID={REVIEW},Description={_quoted(review)}>",
+        f"##FILTER=<ID={REPEAT},Description=\"Writes a haplotype once more that other records stand for; the "
+        f'better score of both spellings is theirs ({REPEATS})">',
         f'##INFO=<ID=CORDON,Number=1,Type=Float,Description="{odds} that the allele is real, {by}">',
         '##INFO=<ID=CORDON_CALLERS,Number=.,Type=String,Description="Callers that called the allele">',
+        f'##INFO=<ID={REPEATS},Number=.,Type=String,Description="The records that stand for this haplotype, '
+        'as contig:position:ref>alt">',
         "##INFO=<ID=CORDON_FILTERS,Number=.,Type=String,Description=\"The callers' own FILTER values, as "
         'caller:values">',
     ]

@@ -22,7 +22,9 @@ from cordon.genome.contigs import read_aliases
 from cordon.genome.reference import read_fai
 from cordon.genome.regions import Regions, read_regions
 from cordon.steps import Steps, Tick, silent
+from cordon.variants.haplotypes import REACH
 from cordon.variants.resources import allele_keys, read_contig
+from cordon.variants.spellings import Allele, repeats_of, respelled, whole_haplotypes
 from cordon.variants.table import (
     LABELLED,
     TRUTH_ALLELES_KEY,
@@ -47,17 +49,33 @@ TRUTH_SET, KNOWN_SITES = b"truth set", b"known sites"
 class TruthContig:
     """The truth alleles of one contig, sorted: 1-based ``starts``, ``ends`` past REF, and ``keys`` [n].
 
-    ``inside`` says which lie in a confident region, ``found`` which are candidates.
+    ``inside`` says which lie in a confident region, ``found`` which are candidates, as they are or, once
+    `respell` has looked, written otherwise. ``others`` are the candidates near them that are none of them;
+    of these ``real`` has those that write some otherwise, and ``unknown`` those of which that is not known.
     """
 
+    alleles: pa.Table
     starts: Ints
     ends: Ints
     keys: pa.Array
     inside: Bools
     found: Bools = field(init=False)
+    others: list[Allele] = field(default_factory=list)
+    real: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
+    unknown: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
 
     def __post_init__(self) -> None:
         self.found = np.zeros(len(self.starts), dtype=np.bool_)
+
+    def respell(self, sequence: str) -> None:
+        """Compare haplotypes of ``others`` and truth alleles over the contig's ``sequence``."""
+        truth = _allele_list(self.alleles)
+        result = respelled(self.others, truth, self.found, sequence)
+        self.found[list(result.found)] = True
+        self.real, self.unknown = (
+            allele_keys(*zip(*sorted(found), strict=True)) if found else pa.array([], pa.string())
+            for found in (result.real, result.unknown)
+        )
 
     def places(self, positions: Ints, keys: pa.Array) -> pa.Array:
         """The index [n] of each candidate among the truth alleles, null where it is none."""
@@ -86,11 +104,13 @@ def label_variants(
 ) -> None:
     """Write the variant table of one sample with ``label`` (1 real, 0 false, null unknown), by a truth set.
 
-    A candidate is real when the truth holds its allele, whatever the genotype; the truth is split and
+    A candidate is real when the truth holds its allele, whatever the genotype, or when candidates that it
+    is one of spell what truth alleles spell (`cordon.variants.spellings`); the truth is split and
     left-aligned as the candidates were. Null is outside the confident regions, or within 10 bp of a truth
-    allele without its candidate. The metadata hold the number of truth alleles inside the confident regions
-    and how many of them are candidates. ``sample`` is the name in the truth; ``aliases`` maps contig names
-    of truth and regions to the reference's. The table is read twice, a row group at a time.
+    allele without its candidate, or where spellings were not decided. The metadata hold the number of truth
+    alleles inside the confident regions, those that were found counted as candidates spell them and once,
+    and how many were found. ``sample`` is the name in the truth; ``aliases`` maps contig names of truth and
+    regions to the reference's. The table is read twice, a row group at a time.
     Raises UserError where table, truth, regions and reference do not belong together.
     """
     names = read_aliases(aliases)
@@ -101,17 +121,28 @@ def label_variants(
     with steps("comparing with the truth", rows_of(variants), "candidates") as tick:
         for batch in batches_of_one_sample(variants, tick):
             _find(batch, known)
-    found = sum(int((contig.inside & contig.found).sum()) for contig in known.values())
-    inside = sum(int(contig.inside.sum()) for contig in known.values())
-    metadata = {
-        TRUTH_ALLELES_KEY: str(inside).encode(),
-        TRUTH_FOUND_KEY: str(found).encode(),
-        SOURCE_KEY: TRUTH_SET,
-    }
-    with steps("labelling", rows_of(variants), "candidates") as tick:
-        batches = read_batches(variants, with_images_of(variants, VARIANTS), tick)
-        labelled = (with_labels(batch, _labels(batch, known, regions)) for batch in batches)
-        write_batches(output, with_images_of(variants, LABELLED), labelled, metadata=metadata)
+    missed = 0
+    metadata = {SOURCE_KEY: TRUTH_SET}
+    with pysam.FastaFile(os.fspath(reference)) as fasta:
+        for name, contig in known.items():
+            if contig.others:
+                contig.respell(fasta.fetch(name).upper())
+            missed += int((contig.inside & ~contig.found).sum())
+        with steps("labelling", rows_of(variants), "candidates") as tick:
+            batches = read_batches(variants, with_images_of(variants, VARIANTS), tick)
+
+            def labelled(found: int = 0) -> Iterator[pa.Table]:
+                for batch in whole_haplotypes(batches):
+                    labels = _labels(batch, known, regions)
+                    again = [row for _, rows in repeats_of(batch, fasta) for row in rows]
+                    real = pc.equal(labels, 1).fill_null(False).to_numpy(zero_copy_only=False)
+                    real[again] = False
+                    found += int(real.sum())
+                    yield with_labels(batch, labels)
+                metadata[TRUTH_ALLELES_KEY] = str(missed + found).encode()
+                metadata[TRUTH_FOUND_KEY] = str(found).encode()
+
+            write_batches(output, with_images_of(variants, LABELLED), labelled(), metadata=metadata)
 
 
 def read_truth(
@@ -183,15 +214,20 @@ def _truth_contig(alleles: pa.Table, contig: str, regions: Regions) -> TruthCont
     starts = alleles["position"].to_numpy()
     ends = starts + pc.binary_length(alleles["ref"]).to_numpy()
     keys = allele_keys(alleles["position"], alleles["ref"], alleles["alt"])
-    return TruthContig(starts, ends, keys, regions.hold(contig, starts - 1, ends - 1))
+    return TruthContig(alleles, starts, ends, keys, regions.hold(contig, starts - 1, ends - 1))
 
 
 def _find(batch: pa.Table, truth: Truth) -> None:
-    """Mark the truth alleles that are candidates of the batch."""
+    """Mark the truth alleles that are candidates of the batch, and note what else is near truth alleles."""
     for contig, _, part in by_contig(batch):
         if contig in truth:
-            places = truth[contig].places(part["position"].to_numpy(), _keys(part)).drop_null()
-            truth[contig].found[places.to_numpy()] = True
+            held, starts = truth[contig], part["position"].to_numpy()
+            places = held.places(starts, _keys(part))
+            held.found[places.drop_null().to_numpy()] = True
+            ends = starts + pc.binary_length(part["ref"]).to_numpy()
+            reach = np.maximum.accumulate(held.ends)
+            near = _near(held.starts, reach, starts, ends, within=REACH)
+            held.others += _allele_list(part.filter(pa.array(near & ~places.is_valid().to_numpy(False))))
 
 
 def _labels(batch: pa.Table, truth: Truth, regions: Regions) -> pa.Array:
@@ -203,19 +239,29 @@ def _labels(batch: pa.Table, truth: Truth, regions: Regions) -> pa.Array:
         ends = starts + pc.binary_length(part["ref"]).to_numpy()
         real = near = np.zeros(len(starts), dtype=np.bool_)
         if contig in truth:
-            real = truth[contig].places(starts, _keys(part)).is_valid().to_numpy(zero_copy_only=False)
-            near = _near(*truth[contig].missed(), starts, ends)
+            held, keys = truth[contig], _keys(part)
+            real = held.places(starts, keys).is_valid().to_numpy(zero_copy_only=False)
+            real = real | pc.is_in(keys, held.real).to_numpy(zero_copy_only=False)
+            near = _near(*held.missed(), starts, ends)
+            near = near | pc.is_in(keys, held.unknown).to_numpy(zero_copy_only=False)
         labels[rows] = real
         unknown[rows] = ~regions.hold(contig, starts - 1, ends - 1) | (near & ~real)
     return pa.array(labels, mask=unknown)
 
 
-def _near(missed: Ints, reach: Ints, starts: Ints, ends: Ints) -> Bools:
-    """Whether [n] a missed allele (sorted starts, running maximum of ends) is within AMBIGUOUS_WITHIN bp."""
-    before = np.searchsorted(missed, ends + AMBIGUOUS_WITHIN)
+def _near(
+    sought: Ints, reach: Ints, starts: Ints, ends: Ints, *, within: int = AMBIGUOUS_WITHIN
+) -> Bools:
+    """Whether [n] one of ``sought`` (sorted starts, running maximum of ends) is within so many bp."""
+    before = np.searchsorted(sought, ends + within)
     furthest = np.concatenate([[NOWHERE], reach])[before]
-    near: Bools = furthest > starts - AMBIGUOUS_WITHIN
+    near: Bools = furthest > starts - within
     return near
+
+
+def _allele_list(alleles: pa.Table) -> list[Allele]:
+    columns = [alleles["position"], pc.utf8_upper(alleles["ref"]), pc.utf8_upper(alleles["alt"])]
+    return list(zip(*(column.to_pylist() for column in columns), strict=True))
 
 
 def _keys(part: pa.Table) -> pa.Array:
