@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from attestation_lab import (
     serving,
     virtee,
 )
+from cordon.attestation.certificates import fingerprint
 from cordon.attestation.emulator import Emulator
 from cordon.attestation.policy import Policy
 from cordon.cli import main
@@ -65,7 +67,55 @@ def test_without_a_policy_it_says_what_that_means() -> None:
     assert run.exit_code == 0
     assert "measurement: 7a1e5c26" in run.stdout
     assert "nothing says that the guest is the one you want" in run.stdout
-    assert run.stdout.endswith("verified\n")
+    assert run.stdout.endswith("\ngenuine\n")
+    assert "verified" not in run.stdout
+    run = attest("verify", "--report", SNP / "report_milan.hex", "--vcek", SNP / "vcek_milan.der", "--json")
+    found = json.loads(run.stdout)
+    assert (found["genuine"], found["verified"]) == (True, False)
+
+
+@needs_real
+def test_a_real_quote_of_a_cloud_is_genuine_without_a_policy() -> None:
+    words = ("verify", "--quote", INTEL / "tdx_quote", "--collateral", INTEL / "tdx_quote_collateral.json",
+             "--at", "2025-06-20")  # fmt: skip
+    run = attest(*words)
+    assert run.exit_code == 0, run.output
+    assert "platform info: dynamic_platform, cached_keys, smt" in run.stdout
+    assert run.stdout.endswith("\ngenuine\n")
+
+
+def test_a_guest_that_may_be_debugged_is_not_called_genuine_unless_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = authority()
+    # The emulator's root stands in for AMD's: no real report of such a guest is at hand.
+    monkeypatch.setattr("cordon.attestation.verify.amd_roots", lambda: {fingerprint(root.ark): "test"})
+    evidence = Emulator(root, debug=True).collect(bytes(64))
+    report, chain = tmp_path / "report", [tmp_path / name for name in ("vcek", "ask", "ark")]
+    report.write_bytes(evidence.report)
+    for path, der in zip(chain, evidence.certificates, strict=True):
+        path.write_bytes(der)
+    words = ("verify", "--report", report, "--vcek", chain[0], "--chain", chain[1], "--chain", chain[2])
+    run = attest(*words, "--json")
+    assert run.exit_code == 7
+    assert json.loads(run.stdout)["verified"] is False
+    assert "the guest may be debugged" in run.stderr
+    run = attest(*words, "--allow_debug")
+    assert run.exit_code == 0
+    assert "note: the guest may be debugged" in run.stdout
+    assert run.stdout.endswith("\ngenuine\n")
+    policy = Emulator(root).write_policy(tmp_path / "policy.toml")
+    run = attest(*words, "--policy", policy, "--allow_debug")
+    assert run.exit_code == 2
+    assert "which says it itself" in run.stderr
+
+
+@needs_real
+def test_a_certificate_in_pem_brings_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    vcek = tmp_path / "vcek.pem"
+    vcek.write_text(ssl.DER_cert_to_PEM_cert((SNP / "vcek_milan.der").read_bytes()))
+    assert attest("verify", "--report", SNP / "report_milan.hex", "--vcek", vcek).exit_code == 0
+    assert [str(item.message) for item in recwarn] == []
 
 
 @needs_real

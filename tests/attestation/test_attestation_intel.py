@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -96,7 +97,7 @@ def test_collateral_of_another_platform_or_changed_is_refused(kind: str) -> None
 @pytest.mark.parametrize(
     ("kind", "changes", "reason"),
     [
-        ("sgx", {"tcb_statuses": ("UpToDate",)}, "ConfigurationAndSWHardeningNeeded is not acceptable"),
+        ("sgx", {"tcb_statuses": ("UpToDate",)}, "its TCB status ConfigurationAndSWHardeningNeeded"),
         ("sgx", {"mrenclave": frozenset([bytes(32)])}, "its MRENCLAVE 33d8736d"),
         ("sgx", {"mrenclave": frozenset()}, "neither MRENCLAVE nor MRSIGNER"),
         ("sgx", {"mrsigner": frozenset([bytes(32)])}, "its MRSIGNER 815f42f1"),
@@ -104,9 +105,9 @@ def test_collateral_of_another_platform_or_changed_is_refused(kind: str) -> None
         ("sgx", {"isv_prod_id": 1}, "its product id is 0, not 1"),
         ("tdx", {"mrtd": frozenset()}, "its MRTD 91eb2b44"),
         ("tdx", {"rtmrs": {"rtmr2": frozenset([bytes(48)])}}, "its RTMR2 d833feef"),
-        ("tdx", {"dynamic_platform": False}, "Dynamic platform is not allowed"),
-        ("tdx", {"smt": False}, "SMT"),
-        ("tdx", {"cached_keys": False}, "ached keys"),
+        ("tdx", {"dynamic_platform": False}, "its platform has dynamic_platform = true"),
+        ("tdx", {"smt": False}, "smt = true"),
+        ("tdx", {"cached_keys": False}, "cached_keys = true"),
     ],
 )
 def test_a_policy_refuses_what_it_does_not_allow(kind: str, changes: dict[str, Any], reason: str) -> None:
@@ -125,10 +126,37 @@ def test_a_quote_of_the_other_kind_is_refused() -> None:
         assert f"no {other} quote" in refused(replace(intel(kind), kind=other), intel_policy())
 
 
-def test_without_a_policy_the_strictest_holds() -> None:
-    for kind in ("sgx", "tdx"):
-        with pytest.raises(AttestationError, match="not a"):
-            genuine(intel(kind), report_data=None, now=INTEL_NOW)
+def test_without_a_policy_a_quote_of_a_cloud_is_genuine_and_says_what_its_platform_has() -> None:
+    found = genuine(intel("tdx"), report_data=None, now=INTEL_NOW)
+    assert found.platform_info == ("dynamic_platform", "cached_keys", "smt")
+    assert genuine(intel("sgx"), report_data=None, now=INTEL_NOW).tcb_status.endswith("SWHardeningNeeded")
+    with pytest.raises(AttestationError, match="The quote is genuine"):
+        verify(intel("tdx"), intel_policy(smt=False), report_data=None, now=INTEL_NOW)
+
+
+@pytest.mark.parametrize("status", ["OutOfDate", "OutOfDateConfigurationNeeded"])
+def test_a_platform_out_of_date_is_the_policys_to_allow(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No real quote of such a platform is at hand: what `dcap-qvl` claims is changed."""
+    changed_claims(monkeypatch, lambda claims: claims["tcb"].update(status=status))
+    assert f"its TCB status {status} is not one" in refused(intel("tdx"), intel_policy())
+    allowing = intel_policy(tcb_statuses=("UpToDate", status))
+    assert verify(intel("tdx"), allowing, report_data=None, now=INTEL_NOW).tcb_status == status
+
+
+def test_a_revoked_platform_is_refused_even_without_a_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed_claims(monkeypatch, lambda claims: claims["tcb"].update(status="Revoked"))
+    with pytest.raises(AttestationError, match="has revoked"):
+        genuine(intel("tdx"), report_data=None, now=INTEL_NOW)
+
+
+def changed_claims(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], object]) -> None:
+    facts = module._facts
+
+    def changed(kind: str, claims: dict[str, Any]) -> Verified:
+        change(claims)
+        return facts(kind, claims)
+
+    monkeypatch.setattr(module, "_facts", changed)
 
 
 def test_a_policy_without_intel_refuses_quotes() -> None:
@@ -138,14 +166,14 @@ def test_a_policy_without_intel_refuses_quotes() -> None:
 @KINDS
 def test_code_that_may_be_debugged_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No real quote of such code is at hand: what `dcap-qvl` claims is changed."""
-    facts = module._facts
 
-    def debugged(kind: str, claims: dict[str, Any]) -> Verified:
+    def debugged(claims: dict[str, Any]) -> None:
         ((_, body),) = claims["report"].items()
+        body = body.get("base", body)
         name = "attributes" if kind == "sgx" else "td_attributes"
         first = int(body[name][:2], 16) | (0x02 if kind == "sgx" else 0x01)
         body[name] = f"{first:02x}{body[name][2:]}"
-        return facts(kind, claims)
 
-    monkeypatch.setattr(module, "_facts", debugged)
+    changed_claims(monkeypatch, debugged)
     assert "may be debugged" in refused(intel(kind), intel_policy())
+    assert genuine(intel(kind), report_data=None, now=INTEL_NOW).debug

@@ -73,8 +73,8 @@ def test_the_fingerprints_of_amds_roots_are_the_published_keys() -> None:
         (GOOD.replace(DIGEST, SHORT), "sev_snp.measurements must be 96 hexadecimal digits"),
         (GOOD.replace(DIGEST, '"' + "ab " * 32 + '"'), "sev_snp.measurements must be 96 hexadecimal digits"),
         (GOOD.replace(DIGEST, "7"), "sev_snp.measurements must be a list of texts"),
-        (GOOD.replace(f"[{DIGEST}]", "[]"), "sev_snp.measurements is missing"),
-        (GOOD.replace('"amd-milan"', ""), "sev_snp.roots is missing"),
+        (GOOD.replace(f"[{DIGEST}]", "[]"), "sev_snp.measurements is an empty list"),
+        (GOOD.replace('"amd-milan"', ""), "sev_snp.roots is an empty list"),
         (GOOD.replace("amd-milan", "amd-rome"), "none of amd-milan, amd-genoa, amd-turin"),
         (GOOD.replace("amd-milan", "none.pem"), "sev_snp.roots"),
         (GOOD.replace("amd-milan", "sha256:12"), "sev_snp.roots must be 64 hexadecimal digits"),
@@ -90,7 +90,15 @@ def test_the_fingerprints_of_amds_roots_are_the_published_keys() -> None:
         (f"[intel]\nmrsigner = [{SHORT}]", "Give isv_prod_id"),
         (f"[intel]\nmrtd = [{DIGEST}]", "Give rtmr1 (kernel) and rtmr2"),
         (f"[intel]\nmrenclave = [{SHORT}]\ntcb_statuses = ['Revoked']", "must be some of UpToDate"),
-        (f"[intel]\nmrenclave = [{SHORT}]\ntcb_statuses = []", "must be some of UpToDate"),
+        (f"[intel]\nmrenclave = [{SHORT}]\ntcb_statuses = []", "tcb_statuses is an empty list"),
+        (GOOD.replace("minimum", "providers = []\nminimum"), "providers is an empty list"),
+        (GOOD.replace("minimum", "id_key_digests = []\nminimum"), "id_key_digests is an empty list"),
+        (GOOD.replace("minimum", "crls = []\nminimum"), "crls is an empty list"),
+        (GOOD.replace("minimum", "platform_info = []\nminimum"), "platform_info is an empty list"),
+        (GOOD.replace("minimum", 'platform_info = ["SMT"]\nminimum'), "'SMT', which is none of smt, tsme"),
+        (GOOD.replace("minimum", "mitigations = [64]\nminimum"), "must be a whole number from 0 to 63"),
+        (GOOD.replace("minimum", "mitigations = [true]\nminimum"), "must be a list of whole numbers"),
+        (f"[intel]\nmrenclave = [{SHORT}]\nmrsigner = []", "mrsigner is an empty list"),
     ],
 )
 def test_a_wrong_policy_is_refused(tmp_path: Path, text: str, reason: str) -> None:
@@ -128,7 +136,7 @@ def test_an_intel_policy_is_read(tmp_path: Path) -> None:
 
 
 def test_the_template_pins_nothing_until_it_is_filled_in(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"sev_snp\.measurements is missing"):
+    with pytest.raises(UserError, match=r"sev_snp\.measurements is an empty list"):
         read(tmp_path, template())
     held = read(tmp_path, template(MEASUREMENT.hex())).sev_snp
     assert held is not None

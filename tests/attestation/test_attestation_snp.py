@@ -15,11 +15,13 @@ from attestation_lab import (
     MILAN_TCB,
     NOW,
     REAL,
+    TURIN_TCB,
     flipped,
     needs_real,
     production,
     real_chain,
     trustee,
+    turin,
     virtee,
 )
 from cordon.attestation.binding import report_data
@@ -30,6 +32,7 @@ from cordon.attestation.verify import genuine, verify
 from cordon.errors import AttestationError
 
 pytestmark = needs_real
+EACH = pytest.mark.parametrize("real", [virtee, trustee, turin])
 BOTH = pytest.mark.parametrize("real", [virtee, trustee])
 
 
@@ -52,7 +55,24 @@ def test_a_real_report_verifies(real: Callable[[], Evidence]) -> None:
     assert genuine(evidence, report_data=carried, now=NOW) == found
 
 
-@BOTH
+def test_a_real_report_of_turin_verifies() -> None:
+    evidence = turin()
+    carried = evidence.report[0x50:0x90]
+
+    found = verify(evidence, production(evidence), report_data=carried, now=NOW)
+
+    assert (found.product, found.version, found.root, found.tcb) == ("turin", 5, "amd-turin", TURIN_TCB)
+    assert found.platform_info == ("smt", "ecc", "alias_check_complete", "iommu_write_safe")
+    assert found.launch_mitigations == found.current_mitigations == (0, 1, 2, 3, 4, 5)
+    assert found.unknown == ()
+    assert genuine(evidence, report_data=carried, now=NOW) == found
+    allowed = {"platform_info": frozenset(["smt", "ecc"])}
+    assert "'alias_check_complete', which the policy does not" in refused(
+        evidence, production(evidence, **allowed)
+    )
+
+
+@EACH
 @pytest.mark.parametrize("mask", MASKS)
 def test_a_report_with_any_byte_changed_is_refused(real: Callable[[], Evidence], mask: int) -> None:
     evidence = real()

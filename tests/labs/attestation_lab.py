@@ -38,6 +38,7 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 INTEL_NOW = datetime(2025, 6, 20, 12, tzinfo=UTC)
 REPORT_DATA = bytes(range(64))
 MILAN_TCB = {"bootloader": 3, "tee": 0, "snp": 8, "microcode": 115}
+TURIN_TCB = {"fmc": 1, "bootloader": 3, "tee": 2, "snp": 5, "microcode": 97}
 MRENCLAVE = bytes.fromhex("33d8736db756ed4997e04ba358d27833188f1932ff7b1d156904d3f560452fbb")
 MRTD = bytes.fromhex(
     "91eb2b44d141d4ece09f0c75c2c53d247a3c68edd7fafe8a3520c942a604a407de03ae6dc5f87f27428b2538873118b7"
@@ -62,11 +63,17 @@ def trustee() -> Evidence:
     return Evidence("sev-snp", report, ((folder / "trustee_milan_vcek.der").read_bytes(), *real_chain()))
 
 
+def turin() -> Evidence:
+    folder = REAL / "sev_snp"
+    report = (folder / "turin_report_v5.bin").read_bytes()
+    return Evidence("sev-snp", report, ((folder / "turin_vcek_v5.der").read_bytes(), *real_chain("turin")))
+
+
 def production(evidence: Evidence, **changes: Any) -> Policy:
     """AMD's roots, and the measurement that ``evidence`` has."""
     held: dict[str, Any] = {
         "roots": amd_roots(), "measurements": frozenset([evidence.report[0x90:0xC0]]),
-        "minimum_tcb": {"milan": MILAN_TCB},
+        "minimum_tcb": {"milan": MILAN_TCB, "turin": TURIN_TCB},
     }  # fmt: skip
     return Policy(sev_snp=SnpPolicy(**(held | changes)))
 

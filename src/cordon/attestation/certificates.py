@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -24,6 +24,7 @@ from cryptography.x509.oid import NameOID
 from cordon.attestation.snp_report import HARDWARE_ID_BYTES, PRODUCTS, TCB_LAYOUT, TCB_PARTS
 from cordon.errors import AttestationError
 
+T = TypeVar("T")
 TEST_ONLY = "TEST ONLY"
 OID = "1.3.6.1.4.1.3704.1"
 PRODUCT_NAME = f"{OID}.2"
@@ -56,7 +57,17 @@ class Endorsement:
 
 
 def load(der: bytes) -> x509.Certificate:
-    """Parse one DER certificate; AttestationError if it is none.
+    """Parse one DER certificate; AttestationError if it is none."""
+    return _parsed(x509.load_der_x509_certificate, der)
+
+
+def load_pem(content: bytes) -> list[x509.Certificate]:
+    """The certificates in PEM; AttestationError if there are none."""
+    return _parsed(x509.load_pem_x509_certificates, content)
+
+
+def _parsed(parse: Callable[[bytes], T], content: bytes) -> T:
+    """What ``parse`` makes of ``content``.
 
     AMD gives VCEKs the serial number 0, against RFC 5280; `cryptography` warns of just that, and says
     that it will refuse them some day. That one warning is silenced here, where such a certificate is
@@ -65,7 +76,7 @@ def load(der: bytes) -> x509.Certificate:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Parsed a serial number which wasn't positive")
         try:
-            return x509.load_der_x509_certificate(der)
+            return parse(content)
         except Exception as error:  # what `cryptography` raises on hostile bytes has no common base
             raise AttestationError(
                 f"A certificate is malformed: {str(error)[:200]}. Get the evidence and its certificates anew."

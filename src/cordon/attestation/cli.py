@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cordon.console.commands import EXISTING, OUTPUT, Facts, Group
-from cordon.errors import UserError
+from cordon.errors import AttestationError, UserError
 from cordon.transport.address import ADDRESS
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PRODUCTS = ("milan", "genoa", "turin")
 MOST_BYTES = 256 * 1024
 UNJUDGED = "no policy was given: the report is genuine, but nothing says that the guest is the one you want"
+DEBUGGED = "the guest may be debugged: its host can read all that it holds, whoever it is"
 
 
 @click.group(cls=Group, short_help="See whether an aggregator is the one agreed on.")
@@ -47,23 +48,36 @@ def attest() -> None:
     metavar="TIME",
     help="Verify as of this time, UTC, such as 2026-01-31T12:00:00.  [default: now]",
 )
+@click.option("--allow_debug", is_flag=True, help="Without a policy: show a guest that may be debugged too.")
 def verify(
     report: str | None, vcek: str | None, chain: Sequence[str], quote: str | None, collateral: str | None,
-    policy: str | None, report_data: str | None, at: datetime | None,
+    policy: str | None, report_data: str | None, at: datetime | None, allow_debug: bool,
 ) -> Facts:  # fmt: skip
-    """Verify a report or a quote offline: exit status 0, or 7 and the reason."""
+    """Verify a report or a quote offline: exit status 0, or 7 and the reason.
+
+    The last word is "verified" where a policy accepts it. Without a policy it is "genuine", which says who
+    made it and nothing of what runs there.
+    """
     from cordon.attestation import verify as verification
     from cordon.attestation.policy import Policy
 
     now = (at or datetime.now(UTC)).replace(tzinfo=UTC)
     wanted = None if report_data is None else _hexadecimal(report_data, 64)
     rules = None if policy is None else Policy.read(policy)
+    if rules is not None and allow_debug:
+        raise UserError("--allow_debug goes without a policy, which says it itself. Drop one of the two.")
     evidence = _evidence(report, vcek, chain, quote, collateral)
-    if rules is None:
-        found = verification.genuine(evidence, report_data=wanted, now=now)
-    else:
+    if rules is not None:
         found = verification.verify(evidence, rules, report_data=wanted, now=now)
-    return _shown(found, policy=policy, time=now.isoformat(), notes=[] if policy else [UNJUDGED])
+        return _shown(found, policy=policy, time=now.isoformat())
+    found = verification.genuine(evidence, report_data=wanted, now=now)
+    if found.debug and not allow_debug:
+        raise AttestationError(
+            f"The report is genuine, but {DEBUGGED}. Do not connect; to look at it all the same, give "
+            "--allow_debug."
+        )
+    notes = [UNJUDGED, *([DEBUGGED] if found.debug else [])]
+    return _shown(found, verdict="genuine", time=now.isoformat(), notes=notes)
 
 
 @attest.command()
@@ -114,14 +128,16 @@ def evidence(address: str, policy: str, timeout: float, certificate: str | None)
     return _shown(attested.found, address=address, policy=policy)
 
 
-def _shown(found: Verified, *, notes: Sequence[str] = (), **about: str | None) -> Facts:
+def _shown(
+    found: Verified, *, verdict: str = "verified", notes: Sequence[str] = (), **about: str | None
+) -> Facts:
     held: dict[str, Any] = {name: value for name, value in about.items() if value is not None}
     held |= found.to_dict()
     if found.test_only:
         notes = [*notes, "TEST ONLY: an emulator's root; nothing is proved about any hardware"]
     lines = [f"{name.replace('_', ' ')}: {_word(value)}" for name, value in held.items()]
-    lines += [*(f"note: {note}" for note in notes), "verified"]
-    return Facts(held | {"notes": list(notes)}, lines)
+    lines += [*(f"note: {note}" for note in notes), verdict]
+    return Facts({"genuine": True, "verified": verdict == "verified"} | held | {"notes": list(notes)}, lines)
 
 
 def _word(value: object) -> str:
@@ -153,18 +169,14 @@ def _evidence(
 
 def _certificates(path: str) -> list[bytes]:
     """DER of the certificates in a file, PEM or DER one after another."""
-    from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    from cordon.attestation.certificates import concatenated
+    from cordon.attestation.certificates import concatenated, load_pem
 
     content = _content(path)
     if b"-----BEGIN" not in content:
         return concatenated(content)
-    try:
-        return [item.public_bytes(Encoding.DER) for item in x509.load_pem_x509_certificates(content)]
-    except ValueError as error:
-        raise UserError(f"{path}: holds no certificates: {error}. Give DER or PEM.") from None
+    return [item.public_bytes(Encoding.DER) for item in load_pem(content)]
 
 
 def _root_last(chain: Sequence[bytes]) -> list[bytes]:

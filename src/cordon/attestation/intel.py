@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from cryptography import x509
@@ -29,17 +29,24 @@ SIGNATURE_AND_KEY, QE_REPORT_AND_SIGNATURE = 128, 448
 NESTED_CERTIFICATION, PCK_CHAIN = 6, 5
 GENUINE = "Do not connect: the quote is forged, damaged, or its collateral is of another time or platform."
 OTHER_GUEST = "Compare with the operator what runs there and what the policy allows; change neither in haste."
+PLATFORM = (
+    "The quote is genuine. Choose another platform, or let the policy allow this one if the consortium does."
+)
 SGX_DEBUG = 0x02
+REVOKED = "Revoked"
+# What a policy calls a platform's properties, and `dcap-qvl`.
+FLAGS = {"dynamic_platform": "dynamic_platform", "cached_keys": "cached_keys", "smt": "smt_enabled"}
 COLLATERAL = {
     "pck_crl_issuer_chain", "root_ca_crl", "pck_crl", "tcb_info_issuer_chain", "tcb_info",
     "tcb_info_signature", "qe_identity_issuer_chain", "qe_identity", "qe_identity_signature",
 }  # fmt: skip
 
 
-def authenticate(evidence: Evidence, policy: IntelPolicy, now: datetime) -> Verified:
-    """Verify the quote at ``now`` with the strict policy of `dcap-qvl`, loosened as ``policy`` says.
+def authenticate(evidence: Evidence, now: datetime) -> Verified:
+    """Who made the quote: chain, collateral and signatures at ``now``; nothing about what runs there.
 
-    Raises AttestationError, also where the code may be debugged.
+    What the platform is like (TCB status, dynamic, cached keys, SMT) and whether its code may be debugged is
+    told and not judged, but for a revoked TCB, whose keys may be anybody's. Raises AttestationError.
     """
     import dcap_qvl  # type: ignore[import-untyped]
 
@@ -47,22 +54,32 @@ def authenticate(evidence: Evidence, policy: IntelPolicy, now: datetime) -> Veri
     try:
         held = _collateral(evidence.collateral, chain)
         seconds = int(now.timestamp())
-        rules = dcap_qvl.QuotePolicy.strict(seconds)
-        for status in policy.tcb_statuses:
-            rules = rules.allow_status(status)
-        rules = rules.allow_dynamic_platform(policy.dynamic_platform)
-        rules = rules.allow_cached_keys(policy.cached_keys).allow_smt(policy.smt)
         collateral = dcap_qvl.QuoteCollateralV3.from_json(json.dumps(held))
+        rules = dcap_qvl.QuotePolicy.claims_only(seconds)
         claims = dcap_qvl.QuoteVerifier().verify_with_policy(evidence.report, collateral, seconds, rules)
-        return _facts(evidence.kind, json.loads(claims.to_json()))
+        found = json.loads(claims.to_json())
+        ends = min(found["earliest_expiration_date"], found["qe_iden_earliest_expiration_date"])
+        facts = _facts(evidence.kind, found)
     except (KeyboardInterrupt, SystemExit, AttestationError):
         raise
     except BaseException as error:  # a panic of the Rust library is no Exception
         _refuse(str(error).split("\n")[0][:200], GENUINE)
+    if ends < seconds:
+        _refuse(f"its collateral was good until {datetime.fromtimestamp(ends, UTC):%Y-%m-%d}", GENUINE)
+    if facts.tcb_status == REVOKED:
+        _refuse("Intel has revoked its platform's TCB, so its keys may be anybody's", GENUINE)
+    return facts
 
 
 def enforce(found: Verified, policy: IntelPolicy) -> None:
-    """Whether ``policy`` accepts the code of this genuine quote; AttestationError if not."""
+    """Whether ``policy`` accepts the platform and code of this genuine quote; AttestationError if not."""
+    if found.debug:
+        _refuse("its code may be debugged, so its host can read its memory", OTHER_GUEST)
+    if found.tcb_status not in policy.tcb_statuses:
+        _refuse(f"its TCB status {found.tcb_status} is not one that the policy allows", PLATFORM)
+    for name in found.platform_info:
+        if not getattr(policy, name):
+            _refuse(f"its platform has {name} = true, and the policy does not allow it", PLATFORM)
     held = found.registers
     if found.kind == "tdx":
         _pinned("MRTD", found.measurement, policy.mrtd)
@@ -101,21 +118,21 @@ def _facts(kind: str, claims: dict[str, Any]) -> Verified:
         "kind": kind, "product": kind, "version": claims["header"]["version"], "root": "intel",
         "test_only": False, "chip_id": bytes(claims["platform"]["pck"]["ppid"]).hex(),
         "tcb_status": claims["tcb"]["status"], "advisories": tuple(claims["tcb"]["advisory_ids"]),
-        "report_data": body["report_data"], "signer": "PCK", "debug": False,
+        "report_data": body["report_data"], "signer": "PCK",
+        "platform_info": tuple(x for x, said in FLAGS.items() if claims["platform"]["pck"][said] == "True"),
     }  # fmt: skip
     if (form == "SgxEnclave") != (kind == "sgx"):
         _refuse(f"it is a quote of {form}, not of {kind}", GENUINE)
     if form == "SgxEnclave":
-        if bytes.fromhex(body["attributes"])[0] & SGX_DEBUG:
-            _refuse("the enclave may be debugged", OTHER_GUEST)
         registers = {"mrsigner": body["mr_signer"], "isv_prod_id": str(body["isv_prod_id"])}
         return Verified(
-            measurement=body["mr_enclave"], guest_svn=body["isv_svn"], registers=registers, **common
-        )
-    if bytes.fromhex(body["td_attributes"])[0]:
-        _refuse("the trust domain may be debugged", OTHER_GUEST)
+            measurement=body["mr_enclave"], guest_svn=body["isv_svn"], registers=registers,
+            debug=bool(bytes.fromhex(body["attributes"])[0] & SGX_DEBUG), **common,
+        )  # fmt: skip
     registers = {f"rtmr{place}": body[f"rt_mr{place}"] for place in range(4)}
-    return Verified(measurement=body["mr_td"], registers=registers, **common)
+    # The first byte is TUD, "TD under debug": each of its bits lets the host look in or profile.
+    debug = bytes.fromhex(body["td_attributes"])[0] != 0
+    return Verified(measurement=body["mr_td"], registers=registers, debug=debug, **common)
 
 
 def _chain(evidence: Evidence) -> list[x509.Certificate]:

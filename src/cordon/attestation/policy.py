@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from cordon.attestation.certificates import amd_roots, fingerprint, is_test
-from cordon.attestation.snp_report import PRODUCTS, TCB_LAYOUT
+from cordon.attestation.snp_report import PLATFORM_INFO, PRODUCTS, TCB_LAYOUT
 from cordon.errors import AttestationError, UserError
 
 T = TypeVar("T")
@@ -27,7 +27,12 @@ RTMRS = ("rtmr0", "rtmr1", "rtmr2", "rtmr3")
 
 @dataclass(frozen=True)
 class SnpPolicy:
-    """What an SEV-SNP report must say; ``roots`` maps SHA-256 of the ARK's public key to a name."""
+    """What an SEV-SNP report must say; ``roots`` maps SHA-256 of the ARK's public key to a name.
+
+    ``platform_info`` names the bits that may be set, None those that AMD documents for the report's version;
+    ``mitigations`` the numbers that both mitigation vectors must have; ``unknown`` what may be there although
+    this version of Cordon cannot judge it, in the words of a refusal.
+    """
 
     roots: Mapping[str, str]
     measurements: frozenset[bytes]
@@ -42,6 +47,10 @@ class SnpPolicy:
     image_id: bytes | None = None
     host_data: bytes | None = None
     providers: frozenset[str] = frozenset()
+    platform_info: frozenset[str] | None = None
+    platform_info_required: frozenset[str] = frozenset()
+    mitigations: frozenset[int] = frozenset()
+    unknown: frozenset[str] = frozenset()
     revocations: tuple[x509.CertificateRevocationList, ...] = field(default=(), repr=False)
 
 
@@ -152,7 +161,11 @@ def _snp(table: _Table) -> SnpPolicy:
         family_id=table.take("family_id", _one_digest(16), None),
         image_id=table.take("image_id", _one_digest(16), None),
         host_data=table.take("host_data", _one_digest(32), None),
-        providers=table.take("providers", lambda held: frozenset(_list(held, str)), frozenset()),
+        providers=table.take("providers", _texts, frozenset()),
+        platform_info=table.take("platform_info", _platform, None),
+        platform_info_required=table.take("platform_info_required", _platform, frozenset()),
+        mitigations=table.take("mitigations", _mitigations, frozenset()),
+        unknown=table.take("unknown", _texts, frozenset()),
         revocations=table.take("crls", lambda held: tuple(_crl(folder / x) for x in _list(held, str)), ()),
     )
     table.ends()
@@ -226,9 +239,28 @@ def _statuses(held: Any) -> tuple[str, ...]:
 
 
 def _list(held: Any, kind: type[T]) -> list[T]:
+    """A list with something in it: an empty one reads like "none", and "any" is said by leaving it out."""
     if not isinstance(held, list) or not all(type(item) is kind for item in held):
-        raise ValueError("must be a list of texts")
+        raise ValueError(f"must be a list of {'texts' if kind is str else 'whole numbers'}")
+    if not held:
+        raise ValueError("is an empty list, which could mean none or any. Fill it, or leave the key out")
     return held
+
+
+def _texts(held: Any) -> frozenset[str]:
+    return frozenset(_list(held, str))
+
+
+def _platform(held: Any) -> frozenset[str]:
+    names = [name for name, _ in PLATFORM_INFO.values()]
+    numbered = [f"bit{bit}" for bit in range(64) if bit not in PLATFORM_INFO]
+    if wrong := [item for item in _list(held, str) if item not in (*names, *numbered)]:
+        raise ValueError(f"has {wrong[0]!r}, which is none of {', '.join(names)}, {numbered[0]} to bit63")
+    return frozenset(held)
+
+
+def _mitigations(held: Any) -> frozenset[int]:
+    return frozenset(_whole(63)(item) for item in _list(held, int))
 
 
 def _digests(size: int) -> Callable[[Any], frozenset[bytes]]:

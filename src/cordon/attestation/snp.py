@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import NoReturn
 
@@ -15,12 +15,20 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cordon.attestation.certificates import Endorsement, endorsement
 from cordon.attestation.evidence import Evidence
 from cordon.attestation.policy import SnpPolicy
-from cordon.attestation.snp_report import SIGNED_BYTES, Report, tcb_parts
+from cordon.attestation.snp_report import SIGNED_BYTES, Report, documented, tcb_parts, tcb_unknown
 from cordon.attestation.verified import Verified
 from cordon.errors import AttestationError
 
 GENUINE = "Do not connect: the evidence is forged, damaged, or of another machine; tell the operator."
 OTHER_GUEST = "Compare with the operator what runs there and what the policy allows; change neither in haste."
+ALLOW_PLATFORM = (
+    "The report is genuine. Read in AMD's firmware ABI specification (56860) what that means, and list it in "
+    "sev_snp.platform_info if the consortium accepts it."
+)
+ALLOW_UNKNOWN = (
+    "The report is genuine; its firmware is newer. Use a newer Cordon, or list it in sev_snp.unknown if the "
+    "consortium accepts it."
+)
 OLD = "The operator must update the host's firmware, or move the aggregator to another host."
 
 
@@ -44,8 +52,6 @@ def authenticate(
     if report.product not in (None, product):
         _refuse(f"the report is of a {report.product} processor, its key of a {product}", GENUINE)
     reported = tcb_parts(report.reported_tcb, product)
-    for other in (report.current_tcb, report.committed_tcb, report.launch_tcb):
-        tcb_parts(other, product)
     if reported != dict(chain.tcb):
         _refuse(f"the report's TCB {reported} is not its key's {dict(chain.tcb)}", GENUINE)
     if chain.signer == "VCEK" and report.chip_id != chain.hardware_id.ljust(64, b"\0"):
@@ -59,7 +65,9 @@ def authenticate(
         guest_svn=report.guest_svn, report_data=report.report_data.hex(),
         id_key_digest=report.id_key_digest.hex(), author_key_digest=report.author_key_digest.hex(),
         family_id=report.family_id.hex(), image_id=report.image_id.hex(),
-        host_data=report.host_data.hex(),
+        host_data=report.host_data.hex(), platform_info=report.platform_info,
+        launch_mitigations=report.launch_mitigations, current_mitigations=report.current_mitigations,
+        unknown=(*report.unknown, *_unknown_tcbs(report, product)),
     )  # fmt: skip
 
 
@@ -87,7 +95,33 @@ def enforce(report: Report, found: Verified, policy: SnpPolicy) -> None:
         _refuse("no author key signed its ID key", OTHER_GUEST)
     if policy.providers and found.provider and found.provider not in policy.providers:
         _refuse(f"its key was leased to the provider {found.provider!r}", OTHER_GUEST)
+    _check_platform(report, found, policy)
     _check_tcb(report, found.product, policy)
+
+
+def _check_platform(report: Report, found: Verified, policy: SnpPolicy) -> None:
+    """What the host's hardware and firmware have switched on, and what this version does not know of them."""
+    allowed = documented(report.version) if policy.platform_info is None else policy.platform_info
+    for name in report.platform_info:
+        if name not in allowed:
+            _refuse(f"its platform info has {name!r}, which the policy does not allow", ALLOW_PLATFORM)
+    if lacking := sorted(policy.platform_info_required - set(report.platform_info)):
+        _refuse(f"its platform info lacks {', '.join(lacking)}, which the policy requires", OLD)
+    for when in ("launch", "current"):
+        held = getattr(report, f"{when}_mitigations")
+        lacked = sorted(policy.mitigations - set(held or ()))
+        if lacked:
+            told = "lacks" if held is not None else f"(version {report.version}) does not tell"
+            _refuse(f"its {when} mitigation vector {told} {', '.join(map(str, lacked))}", OLD)
+    for what in found.unknown:
+        if what not in policy.unknown:
+            _refuse(f"it has {what}, of which this version of Cordon knows nothing", ALLOW_UNKNOWN)
+
+
+def _unknown_tcbs(report: Report, product: str) -> Iterator[str]:
+    for when in ("current", "reported", "committed", "launch"):
+        if tcb_unknown(getattr(report, f"{when}_tcb"), product):
+            yield f"{when}_tcb"
 
 
 def _check_tcb(report: Report, product: str, policy: SnpPolicy) -> None:

@@ -13,7 +13,7 @@ UNKNOWN_TCB = dict.fromkeys(("fmc", "bootloader", "tee", "snp", "microcode"), 0)
 
 TEMPLATE = """\
 # Which confidential VMs may be the aggregator of this consortium. Every site keeps its own copy.
-# A key that Cordon does not know is an error, and so is a digest of the wrong length.
+# A key that Cordon does not know is an error, and so are an empty list and a digest of the wrong length.
 
 # When this policy holds; leave out for always.
 # not_before = 2026-01-01T00:00:00Z
@@ -46,6 +46,16 @@ minimum_guest_svn = 0
 # family_id = "32 digits"
 # image_id = "32 digits"
 # host_data = "64 digits"
+
+# What the host's hardware may have switched on: AMD's names, and bit8 to bit63 for what has none yet. Leave
+# out to accept what AMD documents for the report's version.
+# platform_info = ["smt", "tsme", "ecc", "rapl_disabled", "ciphertext_hiding_dram", "alias_check_complete",
+#                  "iommu_write_safe", "tio"]
+# What it must have switched on, and the numbers of mitigations that its firmware must have (from version 5).
+# platform_info_required = ["alias_check_complete"]
+# mitigations = [0, 1]
+# What newer firmware reports and this version of Cordon cannot judge, in the words of the refusal.
+# unknown = ["guest_policy bit 26"]
 
 # Providers to which AMD leased a key (VLEK); leave out to accept any.
 # providers = ["..."]
