@@ -51,10 +51,18 @@ def write_durably(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What JSON says, which may be anybody's; ValueError where it is none, however deep it is nested."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def read_json(path: StrPath) -> dict[str, Any]:
     """A JSON object from a file. Raises UserError naming the file and the place where it is none."""
     try:
-        content = json.loads(Path(path).read_text())
+        content = parse_json(Path(path).read_text())
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: not a readable JSON file ({error}). Mend it, or write it anew.") from error
     if not isinstance(content, dict):

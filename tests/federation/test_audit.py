@@ -12,11 +12,12 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from consortium import random_updates
 from cordon.errors import UserError
-from cordon.federation.aggregator.judge import LONGEST_REASON, Auditor
+from cordon.federation.aggregator.judge import Auditor
 from cordon.federation.aggregator.noise_checks import reference
 from cordon.federation.averaging import average
 from cordon.federation.messages import Reply, ReplyStatus
 from cordon.federation.plan import Plan, Site, identity
+from cordon.foreign import LONGEST
 from cordon.ledger.log import ChainedLog
 from cordon.ledger.rows import Judgement
 from cordon.ledger.spending import accounts
@@ -307,7 +308,7 @@ def test_every_decision_is_one_row_that_still_verifies(log):
 
 def test_a_reason_that_quotes_a_site_is_short_and_on_one_line(log):
     decision = auditor(log).judge(SITE, 1, reply(run="x\n\x1b[31m" * 10_000))
-    assert len(decision.reason) == LONGEST_REASON
+    assert len(decision.reason) == LONGEST
     assert decision.reason.isprintable()
 
 

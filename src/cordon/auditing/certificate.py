@@ -20,7 +20,7 @@ from cordon.auditing.reviewer_questions import answers, law
 from cordon.auditing.training import TrainedBy
 from cordon.errors import NotReleased, UserError
 from cordon.federation.plan import Plan
-from cordon.files import write_durably
+from cordon.files import parse_json, write_durably
 from cordon.ledger.hash_chain import BROKEN, hexadecimal, opened, public_key, sealed
 from cordon.ledger.log import Tip
 from cordon.ledger.provenance import Verdict, software
@@ -134,7 +134,7 @@ def refuse_failed(checks: Sequence[Check]) -> None:
 def read(path: Path) -> dict[str, Any]:
     """The content of the certificate at ``path``; UserError where it is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if content["kind"] != KIND:
             raise ValueError(f"of kind {content['kind']!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -142,9 +142,10 @@ def audit(
 
 def _record(path: Path) -> dict[str, Any]:
     from cordon.errors import UserError
+    from cordon.files import parse_json
 
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(held["plan"], dict):
             raise TypeError("its plan is none")
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -53,7 +53,8 @@ def header_lines(path: StrPath) -> Iterator[str]:
     """
     with opened(path) as lines:
         for raw in lines:
-            line = raw.decode(errors="surrogateescape").rstrip("\r\n")
+            # A carriage return within a line would begin another one for many readers.
+            line = raw.decode(errors="surrogateescape").rstrip("\r\n").replace("\r", "\\x0d")
             if not line.startswith("##"):
                 return
             if not line.startswith(("##fileformat=", "##contig=")):

@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from cordon import foreign
 from cordon.console.private_errors import kept_back
 from cordon.errors import CordonError, InputProblems, KeptBack, UserError
 from cordon.files import read_json
@@ -175,7 +176,7 @@ class Command(click.Command):
                 _print(given | found.values)
             else:
                 for line in found.lines:
-                    click.echo(line)
+                    click.echo(foreign.lines(line))
         except click.ClickException as error:
             if wanted:
                 self._refuse(error.format_message(), error.exit_code)
@@ -184,6 +185,7 @@ class Command(click.Command):
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise
             message, status = _told(error)
+            message = foreign.lines(message)
             click.echo(f"error: {message}", err=True)
             if wanted:
                 self._refuse(message, status, error)

@@ -5,6 +5,7 @@ Commands give the package's functions `shown` as their `Steps`, or what `telling
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cordon import foreign
 from cordon.steps import Steps, Tick, duration, rate
 
 if TYPE_CHECKING:
@@ -67,8 +69,15 @@ def say(line: str) -> None:
     click.echo(_stamped(line), err=True)
 
 
+class Plain(logging.Formatter):
+    """Log lines as `cordon.foreign.lines` has them: whoever asks something of us chooses words of them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return foreign.lines(super().format(record))
+
+
 def _stamped(line: str) -> str:
-    return f"{time.strftime('%H:%M:%S')} {line}"
+    return f"{time.strftime('%H:%M:%S')} {foreign.lines(line)}"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cordon import foreign
 from cordon.console.commands import EXISTING, Facts, GivenPath, as_json, command
 from cordon.doctor.finding import Finding, Health
 
@@ -75,7 +76,7 @@ def _line(finding: Finding) -> Text:
     from rich.text import Text
 
     mark, colour = MARKS[finding.status]
-    text = Text.assemble((mark, colour), f" {finding.what}: {finding.found}")
+    text = Text.assemble((mark, colour), f" {finding.what}: {foreign.lines(finding.found)}")
     if finding.remedy:
         text.append(f"\n    {finding.remedy}")
     return text

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 
+from cordon import foreign
 from cordon.doctor.finding import Finding, failed, ok, warning
 from cordon.errors import AttestationError, Unreachable, UserError
 from cordon.transport.address import split_address
@@ -80,7 +81,7 @@ def _healthy(address: str, certificate: str, proxy: Proxy | None) -> Iterator[Fi
         remedy = (
             "Check the address, that its port is open outwards, HTTPS_PROXY, and whose certificate this is."
         )
-        yield failed("aggregator", f"{address}: {error}", remedy)
+        yield failed("aggregator", f"{address}: {foreign.words(error)}", remedy)
         return
     yield ok("aggregator", f"{address}: answers")
     said = answer.headers.get("date")

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cordon import foreign
 from cordon.errors import FederationError, UserError
 from cordon.federation.plan import Plan
 from cordon.ledger.log import Tip
 from cordon.ledger.provenance import Provenance, installed
 from cordon.model.architectures import Parameters
-from cordon.privacy.events import Event
+from cordon.privacy.events import MECHANISMS, Event
 
 if TYPE_CHECKING:
     from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -85,7 +86,7 @@ class Task:
     @classmethod
     def from_records(cls, content: RecordDict) -> Task:
         known = {"plan", "round", "model", "ledger"}
-        _require(set(content) == known, f"a task with records {sorted(content)}")
+        _require(set(content) == known, f"a task with records {foreign.names(content)}")
         round_ = _config(content, "round")
         _require(
             set(round_) == {"round", "declared_patients"} and all(type(v) is int for v in round_.values()),
@@ -129,7 +130,7 @@ class Outcome:
     @classmethod
     def from_records(cls, content: RecordDict) -> Outcome:
         known = {"outcome", "plan", "model", "ledger"}
-        _require(set(content) == known, f"an outcome with records {sorted(content)}")
+        _require(set(content) == known, f"an outcome with records {foreign.names(content)}")
         words = _config(content, "outcome")
         _require(
             set(words) == {"run", "status", "reason", "privacy", "architecture"}
@@ -174,12 +175,12 @@ class Reply:
         status = declared.get("status")
         _require(
             isinstance(status, str) and set(declared) == DECLARATION.get(status),
-            f"a declaration with {sorted(declared)}",
+            f"a declaration with {foreign.names(declared)}",
         )
         trained = status == ReplyStatus.TRAINED
         _require(
             set(content) == (UPDATE_KEYS if trained else {"declaration"}),
-            f"a reply with records {sorted(content)}",
+            f"a reply with records {foreign.names(content)}",
         )
         _require(
             type(declared["run"]) is str and type(declared["round"]) is int, "a declaration of other types"
@@ -208,10 +209,12 @@ def _event(declared: dict[str, Any]) -> Event:
         and all(type(declared[name]) is int for name in ("steps", "sites")),
         "an event of other types",
     )
+    told = foreign.name(declared["mechanism"])
+    _require(declared["mechanism"] in MECHANISMS, f"an event of another mechanism, {told}")
     try:
         return Event(**numbers, **{name: declared[name] for name in ("steps", "mechanism", "sites")})
     except UserError as error:
-        raise MalformedMessage(str(error)) from error
+        raise MalformedMessage(foreign.words(error)) from error
 
 
 def _provenance(declared: dict[str, Any]) -> Provenance:
@@ -219,7 +222,7 @@ def _provenance(declared: dict[str, Any]) -> Provenance:
     try:
         return Provenance.from_text(declared["provenance"])
     except UserError as error:
-        raise MalformedMessage(f"refused: {error}") from error
+        raise MalformedMessage(f"refused: {foreign.words(error)}") from error
 
 
 def _arrays(parameters: Parameters) -> ArrayRecord:

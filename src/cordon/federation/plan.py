@@ -17,6 +17,7 @@ from typing import Any
 
 from cordon.errors import InputProblems, Problem, UserError
 from cordon.federation.averaging import MEAN, RULES
+from cordon.files import parse_json
 from cordon.model.architectures import ARCHITECTURES, MOST_NUMBERS, width
 from cordon.privacy.accountants import ACCOUNTANTS, epsilon_by
 from cordon.privacy.events import (
@@ -362,7 +363,7 @@ def declared_site(name: str, declared_patients: int, weight: float, public_key: 
 def read_plan(path: Path) -> Plan:
     """The plan in a JSON file; UserError where it is none."""
     try:
-        return Plan.from_dict(json.loads(path.read_text()))
+        return Plan.from_dict(parse_json(path.read_text()))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: not a plan ({error}). Make one with plan_run.") from error
 
@@ -382,6 +383,6 @@ def write_enrolment(sites: list[Site], path: Path) -> None:
 def read_enrolment(path: Path) -> list[Site]:
     """The enrolled sites, as `write_enrolment` wrote them."""
     try:
-        return [Site(**entry) for entry in json.loads(path.read_text())]
+        return [Site(**entry) for entry in parse_json(path.read_text())]
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: not an enrolment ({error}). Enrol the sites again.") from error

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cordon import foreign
 from cordon.calls.head import read_head
 from cordon.errors import InputProblems, Problem, UserError
 from cordon.files import StrPath, written_beside
@@ -164,4 +165,4 @@ def _write(rows: list[dict[str, str]], output: StrPath) -> None:
     with written_beside(output) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: foreign.csv_cell(cell) for name, cell in row.items()} for row in rows)

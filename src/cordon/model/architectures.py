@@ -5,12 +5,13 @@ A score is the natural-log odds that an allele is real. torch is imported only t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cordon import foreign
 from cordon.errors import UserError
 from cordon.variants.pileup_images import SIZE, WITH_IMAGES
 
@@ -126,7 +127,7 @@ def check_parameters(
 ) -> None:
     """ValueError where names, shapes or dtype differ from ``expected``, or a value is not finite."""
     if set(parameters) != set(expected):
-        raise ValueError(f"parameters {_names(parameters)} instead of {_names(expected)}")
+        raise ValueError(f"parameters {foreign.names(parameters)} instead of {', '.join(sorted(expected))}")
     for name, value in parameters.items():
         if value.dtype != np.float32:
             raise ValueError(f"{name} is {value.dtype} instead of float32")
@@ -134,7 +135,3 @@ def check_parameters(
             raise ValueError(f"{name} has shape {value.shape} instead of {expected[name].shape}")
         if not np.isfinite(value).all():
             raise ValueError(f"{name} holds NaN or infinity")
-
-
-def _names(parameters: Mapping[str, Any]) -> Sequence[str]:
-    return sorted(parameters)

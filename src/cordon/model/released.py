@@ -11,12 +11,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cordon import foreign
 from cordon.errors import UserError
+from cordon.files import parse_json
 from cordon.model.architectures import (
     Parameters,
     build,
@@ -27,10 +29,11 @@ from cordon.model.architectures import (
 )
 from cordon.model.devices import device
 from cordon.model.initial_weights import initial_parameters
+from cordon.model.statement import stated
 from cordon.variants.pileup_images import WITH_IMAGES
 
-if TYPE_CHECKING:
-    pass
+# A model says some kilobytes about itself (characters of JSON).
+MOST_DESCRIBED = 2**20
 
 
 @dataclass(frozen=True)
@@ -118,16 +121,16 @@ def load(path: Path) -> Model:
 
     try:
         with safe_open(path, framework="numpy") as handle:
-            described = json.loads((handle.metadata() or {})["cordon"])
-            if not isinstance(described["privacy"], dict):
-                raise TypeError("its privacy is no statement")
+            described = parse_json((handle.metadata() or {})["cordon"][:MOST_DESCRIBED])
+            privacy = stated(described["privacy"])
+            names = (described["architecture"], *tuple(described["features"]))
+            if not all(isinstance(name, str) for name in names):
+                raise TypeError("its architecture and features are no names")
             parameters = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-        model = Model(
-            described["architecture"], tuple(described["features"]), parameters, described["privacy"]
-        )
+        model = Model(described["architecture"], tuple(described["features"]), parameters, privacy)
         check_parameters(parameters, expected=initial_parameters(model.architecture, len(model.features)))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(
-            f"{path}: not a model written by Cordon ({error}). Give a model.safetensors."
+            f"{path}: not a model written by Cordon ({foreign.words(error)}). Give a model.safetensors."
         ) from error
     return model

@@ -14,6 +14,7 @@ from decimal import ROUND_CEILING
 from pathlib import Path
 from typing import Any
 
+from cordon import foreign
 from cordon.errors import UserError
 from cordon.privacy.guarantee import LIFETIME, three_digits
 from cordon.report.facts import decisions
@@ -51,18 +52,27 @@ class Section:
     settings: Mapping[str, Any]
 
     def content(self) -> dict[str, Any]:
-        """The file's content."""
+        """The file's content. MultiQC puts words into its page as they are, and descriptions by Markdown."""
+        shown: dict[str, Any] = _as_html(
+            {"section_name": self.title, "plot_type": self.plot, "data": self.data, **self.settings}
+        )
         return {
             "id": f"cordon_{self.name}",
             "parent_id": f"cordon_{self.chapter}",
             "parent_name": self.chapter.capitalize(),
             "parent_description": CHAPTERS[self.chapter],
-            "section_name": self.title,
-            "description": self.description,
-            "plot_type": self.plot,
-            "data": self.data,
-            **self.settings,
+            "description": foreign.markdown(self.description),
+            **shown,
         }
+
+
+def _as_html(content: Any) -> Any:
+    """``content`` with every text in it, keys as well, as `foreign.html` has it."""
+    if isinstance(content, str):
+        return foreign.html(content)
+    if isinstance(content, Mapping):
+        return {foreign.html(str(name)): _as_html(value) for name, value in content.items()}
+    return [_as_html(item) for item in content] if isinstance(content, list | tuple) else content
 
 
 def write_sections(sources: Sources, summaries: Sequence[Path], folder: Path) -> list[Path]:
@@ -80,7 +90,8 @@ def write_versions(rows: Iterable[tuple[str, str, str]], folder: Path) -> Path:
     """Write (process, tool, version) as the file that MultiQC reads; a process by its own name."""
     versions: dict[str, dict[str, str]] = {}
     for process, tool, version in rows:
-        versions.setdefault(process.rpartition(":")[2], {})[tool] = version
+        of_process = versions.setdefault(foreign.html(process.rpartition(":")[2]), {})
+        of_process[foreign.html(tool)] = foreign.html(version)
     path = folder / "cordon_mqc_versions.yml"
     path.write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")  # JSON is YAML
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, replace
@@ -13,6 +12,7 @@ import yaml
 
 from cordon.auditing import certificate
 from cordon.errors import UserError
+from cordon.files import parse_json
 from cordon.ledger.rows import Row
 from cordon.ledger.spending import charged
 from cordon.privacy.events import Event, all_mechanisms
@@ -135,7 +135,7 @@ def read_ledger(path: Path) -> Ledger:
     rows: list[Any] = []
     for number, line in enumerate(text_of(path).splitlines(), start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             _ = row["hash"], _events([row])  # where a row cannot be read, it is named
         except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
             raise UserError(
@@ -160,7 +160,7 @@ def read_certificate(path: Path) -> dict[str, Any]:
 def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds one object; UserError says why it is not one."""
     try:
-        value = json.loads(text_of(path))
+        value = parse_json(text_of(path))
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}). Make the file again.") from error
     if not isinstance(value, dict):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cordon.arrays import Bools, Floats
 from cordon.errors import UserError
-from cordon.files import StrPath, written_beside
+from cordon.files import StrPath, parse_json, written_beside
 from cordon.privacy.guarantee import LIFETIME, Guarantee
 from cordon.variants.caller_scores import SILENT, caller_scores
 from cordon.variants.features import FEATURES
@@ -300,7 +300,7 @@ def write_calibration(calibration: Calibration, path: StrPath) -> None:
 def read_calibration(path: StrPath) -> Calibration:
     """Read a calibration. Raises UserError naming the file where it is none."""
     try:
-        read = json.loads(Path(path).read_text())
+        read = parse_json(Path(path).read_text())
         curves = {kind: Curve(**read["curves"][kind]) for kind in KINDS}
         return Calibration(**read | {"curves": curves})
     except (ValueError, TypeError, KeyError) as error:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pysam
 
+from cordon import foreign
 from cordon.calls.callers import PREFERENCE
 from cordon.calls.headers import merged_header
 from cordon.calls.own import (
@@ -309,5 +310,4 @@ def _own_header(scoring: Scoring) -> list[str]:
 
 
 def _quoted(value: object) -> str:
-    text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
-    return text if isinstance(value, int | float) else f'"{text}"'
+    return str(value) if isinstance(value, int | float) else f'"{foreign.vcf(value)}"'

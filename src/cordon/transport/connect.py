@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from cordon.console.commands import command
+from cordon.console.progress import Plain
 from cordon.errors import Unreachable
 from cordon.transport.link import Connection, Link
 from cordon.transport.mailbox import TO_RELAY, TO_SITE, BadMailbox, Inbox, Outbox, Session, shared_folder
@@ -140,7 +141,9 @@ async def _head(reader: asyncio.StreamReader) -> bytes:
 )
 def main(folder: Path, address: str, name: str, port_file: str) -> None:
     """Carry connections through FOLDER until a signal ends it."""
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(Plain("%(asctime)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     shared_folder(folder)
 
     async def run() -> None:

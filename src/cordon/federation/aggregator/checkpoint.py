@@ -15,7 +15,7 @@ from pathlib import Path
 from cordon.errors import UserError
 from cordon.federation.aggregator.record import RoundRecord
 from cordon.federation.plan import Plan
-from cordon.files import write_durably
+from cordon.files import parse_json, write_durably
 from cordon.ledger.log import ChainedLog
 from cordon.ledger.rows import DecisionFields, Kind
 from cordon.model.architectures import Parameters
@@ -61,7 +61,7 @@ class Checkpoint:
         except SafetensorError as error:
             raise ValueError(str(error)) from error
         size = int.from_bytes(content[:8], "little")
-        about = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["checkpoint"])
+        about = parse_json(parse_json(content[8 : 8 + size])["__metadata__"]["checkpoint"])
         models: dict[str, Parameters] = {}
         for key, value in arrays.items():
             where, _, name = key.partition("/")

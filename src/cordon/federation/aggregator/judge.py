@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from cordon import foreign
 from cordon.errors import UserError
 from cordon.federation.aggregator.history import IdentityRows
 from cordon.federation.aggregator.noise_checks import ceiling, most_small, small_coordinates, without_noise
@@ -38,8 +39,6 @@ from cordon.privacy.guarantee import LIFETIME
 
 # What came of a site in a round: its reply, or the fault for which there is none (neither: silence).
 Answer = tuple[Reply | None, str]
-# A reason may quote what a site sent, and a site may send anything.
-LONGEST_REASON = 400
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ class Auditor:
             decision = self._measured(decision, site, update)
             if reason := self._noise_fault(decision, site):
                 decision = replace(decision, decision=Judgement.QUARANTINED, reason=reason)
-        return replace(decision, reason=decision.reason[:LONGEST_REASON])
+        return replace(decision, reason=foreign.words(decision.reason))
 
     def _charge(self, site: Site, round_number: int, reply: Reply | None, fault: str) -> list[Event]:
         """What the round costs the site: what it was asked for, once, and what else it declares.
@@ -254,10 +253,8 @@ class Auditor:
                 silence += ": the site was not connected when the round began, and was sent nothing"
             return (Judgement.QUARANTINED, fault) if fault else (Judgement.MISSING, silence)
         if (reply.run, reply.round) != (plan.run, round_number):
-            return (
-                Judgement.QUARANTINED,
-                f"a reply to round {reply.round} of run {reply.run!r}: stale or replayed",
-            )
+            of = f"round {reply.round} of run {foreign.name(reply.run)}"
+            return Judgement.QUARANTINED, f"a reply to {of}: stale or replayed"
         if self._accepted(site, round_number):
             return (
                 Judgement.QUARANTINED,

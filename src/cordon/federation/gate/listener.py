@@ -21,6 +21,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from cordon.console.progress import Plain
 from cordon.errors import Unreachable, UserError
 from cordon.federation.credentials import self_signed
 from cordon.federation.gate.limits import Bounds, client_of
@@ -213,7 +214,8 @@ def log_sparingly() -> None:
     """Log to standard error, so few lines a minute that no flood of requests fills the disk."""
     handler = logging.StreamHandler()
     handler.addFilter(Sparse(LINES_PER_MINUTE))
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING, handlers=[handler])
+    handler.setFormatter(Plain("%(asctime)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 class Sparse(logging.Filter):
