@@ -28,23 +28,23 @@ from flwr.proto.node_pb2 import Node
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from cordon.federation.credentials import enrol
 from cordon.federation.flower import processes
+from cordon.federation.flower.bound_auth import BoundAuth
 from cordon.federation.gate.start import gated_superlink
 from cordon.federation.plan import Site, read_enrolment
 
 OBJECT = 5 * 2**20
 
 
-def supernode(address: str, certificate: bytes, key: ec.EllipticCurvePrivateKey) -> FleetHttpClient:
+def supernode(address: str, certificate: Path, key: ec.EllipticCurvePrivateKey) -> FleetHttpClient:
     """A SuperNode's client, as flower-supernode makes it."""
     return FleetHttpClient.from_server_address(
-        address, False, certificate,
+        address, False, certificate.read_bytes(),
         interceptors=[
             RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-            NodeAuthHttpInterceptor(key, key.public_key()),
+            BoundAuth(key, key.public_key(), roots=str(certificate)),
         ],
     )  # fmt: skip
 
@@ -91,10 +91,9 @@ def main(calls: int, clients: int, as_json: bool) -> None:
         ) as link:
             key = load_ssh_private_key((folder / "sites" / "north" / "site.key").read_bytes(), None)
             assert isinstance(key, ec.EllipticCurvePrivateKey)
-            assert link.certificate is not None
             ways = {
-                "SuperLink": (link.address, link.certificate),
-                "gate": (f"127.0.0.1:{port}", (folder / "gate.crt").read_bytes()),
+                "SuperLink": (link.address, folder / "superlink.crt"),
+                "gate": (f"127.0.0.1:{port}", folder / "gate.crt"),
             }
             result = measured(ways, key, calls, clients)
     if as_json:
@@ -105,7 +104,7 @@ def main(calls: int, clients: int, as_json: bool) -> None:
 
 
 def measured(
-    ways: dict[str, tuple[str, bytes]], key: ec.EllipticCurvePrivateKey, calls: int, clients: int
+    ways: dict[str, tuple[str, Path]], key: ec.EllipticCurvePrivateKey, calls: int, clients: int
 ) -> dict[str, dict[str, float]]:
     """The figures of every way, measured in turns so that both meet the same machine."""
     open_clients = {way: [supernode(*there, key) for _ in range(clients)] for way, there in ways.items()}

@@ -154,6 +154,14 @@ def test_a_slow_server_is_cut_off(held: Identity, policy: Policy, start: bytes) 
     assert 0.7 < time.monotonic() - began < 3
 
 
+@pytest.mark.parametrize("status", [503, 429, 504, 502])
+def test_a_server_that_has_too_much_to_do_is_asked_again(held: Identity, policy: Policy, status: int) -> None:
+    """Whoever floods the aggregator must not make sites take it for another one, and give up."""
+    later = pytest.raises(Unreachable, match=f"HTTP status {status}.*Try again")
+    with serving(held, lambda handler, _: send(handler, b"{}", status)) as address, later:
+        client.fetch(address, policy)
+
+
 def test_no_server_is_unreachable(policy: Policy) -> None:
     with pytest.raises(Unreachable, match="no aggregator there by TLS"):
         client.fetch("127.0.0.1:9", policy, timeout=2)

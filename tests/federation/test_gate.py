@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -437,6 +438,47 @@ def test_evidence_is_for_the_nonce_and_its_cost_is_bounded():
         assert len(good) == 29
         assert [a.status_code for a in answers.values()].count(503) == 11
         assert most[0] == 2
+
+
+def test_who_asks_for_evidence_without_end_keeps_no_other_out():
+    """One address asks as often as it can; another, once, is answered before what that one waits for."""
+    answered: list[bytes] = []
+
+    def evidence(nonce: bytes) -> str:
+        time.sleep(0.01)
+        answered.append(nonce)
+        return "{}"
+
+    bounds = Bounds(evidence_burst=150, evidence_rate=0.1, evidence_at_once=1)
+    with ServedGate(bounds, evidence=evidence) as served:
+
+        def ask(first: int, source: str) -> int:
+            nonce = (bytes([first]) * 32).hex().encode()
+            request = b"GET /attestation?nonce=%s HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n"
+            return status(served.raw(request % nonce, source=source))
+
+        with ThreadPoolExecutor(100) as flood:
+            told = [flood.submit(ask, 1, "127.0.0.2") for _ in range(200)]
+            served.reached(lambda: len(answered) > 5)
+            assert ask(2, "127.0.0.3") == 200
+            assert answered.count(bytes([1]) * 32) < 150
+        statuses = [future.result() for future in told]
+        assert statuses.count(200) == 150
+        assert statuses.count(503) == 50
+
+
+@pytest.mark.stress
+def test_five_hundred_sites_that_start_together_all_get_in(tmp_path):
+    """They share an address, as behind a hospital network's, and ask at once."""
+    identity = listener.TLSIdentity.made("127.0.0.1", ())
+    machine = Emulator.at(tmp_path)
+    served = ServedGate(Bounds(), evidence=app.evidence_source(f"emulator:{tmp_path}", identity.spki))
+    served.identity = identity
+    policy = Policy.read(machine.write_policy(tmp_path / "policy.toml"))
+    with served, ThreadPoolExecutor(40) as sites:
+        address = f"127.0.0.1:{served.port}"
+        found = [sites.submit(fetch, address, policy) for _ in range(500)]
+        assert {future.result().certificate for future in found} == {identity.certificate}
 
 
 @pytest.mark.stress

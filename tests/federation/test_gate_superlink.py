@@ -41,13 +41,14 @@ class Behind:
     def fleet(self, key):
         from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
         from flwr.supernode.fleet_http_client import FleetHttpClient
-        from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+        from cordon.federation.flower.bound_auth import BoundAuth
 
         return FleetHttpClient.from_server_address(
             f"127.0.0.1:{self.port}", False, (self.folder / "gate.crt").read_bytes(),
             interceptors=[
                 RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-                NodeAuthHttpInterceptor(key, key.public_key()),
+                BoundAuth(key, key.public_key(), roots=str(self.folder / "gate.crt")),
             ],
         )  # fmt: skip
 

@@ -18,6 +18,7 @@ from secrets import token_bytes
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from cordon import foreign
 from cordon.attestation.binding import NONCE_BYTES, report_data
 from cordon.attestation.certificates import load
 from cordon.attestation.evidence import JSON_BYTES, Evidence
@@ -31,6 +32,12 @@ from cordon.transport.proxy import Proxy
 TIMEOUT = 30.0
 PATH = "/attestation"
 SAID_BYTES = 300
+# What a server says that has too much to do, or whose upstream has; and that took too long.
+LATER = frozenset({408, 429, 502, 503, 504})
+
+
+class BrokenOff(AttestationError):
+    """The exchange did not come to its end, so nothing was judged; the same may be asked again."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,8 @@ def fetch(address: str, policy: Policy, *, timeout: float = TIMEOUT, proxy: Prox
 
     ``address`` is HOST:PORT; ``timeout`` (seconds) bounds the whole exchange; ``proxy`` stands in for the
     environment's. Raises AttestationError when the evidence is not good enough for ``policy`` or not of this
-    connection, Unreachable when there is no TLS server.
+    connection (BrokenOff where it did not come to its end), Unreachable when there is no TLS server, or one
+    that has too much to do.
     """
     host, port = split_address(address)
     proxy = proxy or Proxy.of_environment(host)
@@ -59,7 +67,7 @@ def fetch(address: str, policy: Policy, *, timeout: float = TIMEOUT, proxy: Prox
             if time.monotonic() < deadline:
                 raise
         if time.monotonic() >= deadline:  # what is cut off by then may look like the end of an answer
-            raise AttestationError(f"{address}: gave no evidence within {timeout:g} seconds. Try again.")
+            raise BrokenOff(f"{address}: gave no evidence within {timeout:g} seconds. Try again.")
     key = load(peer).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     found = verify(Evidence.from_json(body), policy, report_data=report_data(key, nonce))
     return Attested(ssl.DER_cert_to_PEM_cert(peer).encode(), found)
@@ -73,17 +81,19 @@ def _answer(connection: http.client.HTTPSConnection, nonce: bytes, address: str)
         # A reader that is cut short ends like one at the end of a body without a length.
         complete = response.isclosed() or len(body) > JSON_BYTES
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise AttestationError(
-            f"{address}: gave no evidence, but broke off: {_said(error)}. Try again."
-        ) from None
+        raise BrokenOff(f"{address}: gave no evidence, but broke off: {_said(error)}. Try again.") from None
+    if response.status in LATER:
+        raise Unreachable(
+            f"{address}: has no evidence at the moment (HTTP status {response.status}). Try again."
+        )
     if response.status != http.client.OK:
-        said = body[:SAID_BYTES].decode("utf-8", "replace")
+        said = foreign.words(body[:SAID_BYTES].decode("utf-8", "replace"))
         raise AttestationError(
-            f"{address}: gave no evidence but HTTP status {response.status}: {said!r}. "
+            f"{address}: gave no evidence but HTTP status {response.status}: '{said}'. "
             "Check the address; its operator must give --evidence."
         )
     if not complete:
-        raise AttestationError(f"{address}: broke off in the middle of its evidence. Try again.")
+        raise BrokenOff(f"{address}: broke off in the middle of its evidence. Try again.")
     return body
 
 
@@ -130,4 +140,4 @@ def _cut(connection: http.client.HTTPSConnection) -> None:
 
 
 def _said(error: BaseException) -> str:
-    return str(error)[:SAID_BYTES] or type(error).__name__
+    return foreign.words(error, SAID_BYTES) or type(error).__name__

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cordon.federation.aggregator.judge import Answer
+from cordon.federation.flower.collecting import MALFORMED, malformed
 from cordon.federation.flower.tasks import LOST, LinkLost, noticing_loss, raised_at_site
 from cordon.federation.messages import MalformedMessage, Reply
 from cordon.federation.pace import brisk
@@ -80,7 +81,8 @@ class Exchange:
             open_ids = [key for key, node in ids.items() if node not in replies]
             for message in self._grid.pull_messages(open_ids):
                 # An error made by the SuperLink names another sender: what it answers is what counts.
-                replies[ids[message.metadata.reply_to_message_id]] = message
+                if (node := ids.get(message.metadata.reply_to_message_id)) is not None:
+                    replies[node] = message
             self.check()
             pace.wait()
         return replies
@@ -90,6 +92,8 @@ def read(message: Message | None) -> Answer:
     """A message as a reply, or the fault for which it is none; missing and unreachable are no fault."""
     if message is None:
         return None, ""
+    if message.has_error() and malformed(message):
+        return None, MALFORMED
     if message.has_error():
         failed = raised_at_site(message)
         return None, "the site refused the task or failed at it; its own log says why" if failed else ""

@@ -16,6 +16,7 @@ from cordon.federation.aggregator.record import Record
 from cordon.federation.aggregator.registry import Registry
 from cordon.federation.aggregator.run import Aggregation, RoundLimits
 from cordon.federation.flower import processes, tasks
+from cordon.federation.flower.bounds import Bound
 from cordon.federation.flower.tasks import LinkLost
 from cordon.federation.gate.start import gated_superlink
 from cordon.federation.plan import Plan, Site, write_enrolment
@@ -63,13 +64,13 @@ def serve(
             plan, list(sites), features, ledger=ledger, checkpoints=checkpoints, limits=limits, say=say,
             start=start,
         )  # fmt: skip
-        model = None
+        model, answers = None, Bound.of(array.nbytes for array in aggregation.parameters.values())
         before = len(aggregation.record.rounds)
         try:
             with (
                 gated_superlink(
                     credentials, host, port, workdir, enrolment=enrolment, evidence=evidence, names=names,
-                    keys=[site.public_key for site in sites],
+                    keys=[site.public_key for site in sites], answers=answers,
                 ) as link,
                 processes.relay(transport, host, port, link, workdir),
                 tasks.noticing_loss(link.alive, httpx.HTTPError),
@@ -78,7 +79,7 @@ def serve(
                 tasks.start_run(link)
                 with tasks.server_task(link) as grid:
                     exchange = Exchange(grid, sites, link.alive)
-                    tasks.await_replies(grid, exchange.late)
+                    tasks.await_replies(grid, exchange.late, answers)
                     model = aggregation.run(exchange)
                     save(model, aggregation.record)
                     checkpoints.discard()

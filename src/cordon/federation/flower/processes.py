@@ -18,6 +18,7 @@ from typing import Self
 
 from cordon.errors import Unreachable
 from cordon.federation.credentials import self_signed, write_private
+from cordon.federation.flower.bounds import ANY, Bound
 from cordon.federation.flower.tasks import Tasks, until
 from cordon.transport.address import split_address
 from cordon.transport.mailbox import shared_folder
@@ -125,8 +126,10 @@ def make_secret(path: Path) -> Path:
 
 
 @contextmanager
-def superlink(workdir: Path) -> Iterator[tuple[Tasks, Path, Process]]:
+def superlink(workdir: Path, answers: Bound = ANY) -> Iterator[tuple[Tasks, Path, Process]]:
     """A SuperLink on a free loopback port for this user alone, its certificate, and its process.
+
+    It takes no SuperNode's answer larger than ``answers``.
 
     Its TLS keeps another user, who might take the port first, from passing for it.
     """
@@ -137,7 +140,8 @@ def superlink(workdir: Path) -> Iterator[tuple[Tasks, Path, Process]]:
     certificate.write_bytes(public)
     write_private(key, private)
     command = [
-        PYTHON, "-m", "cordon.federation.flower.superlink", "--host", "127.0.0.1", "--port", str(port),
+        PYTHON, "-m", "cordon.federation.flower.superlink", str(answers.objects), str(answers.bytes),
+        "--host", "127.0.0.1", "--port", str(port),
         "--isolation", "process", "--ssl-ca-certfile", str(certificate), "--ssl-certfile", str(certificate),
         "--ssl-keyfile", str(key), "--enable-supernode-auth",
         "--disable-runtime-dependency-installation", "--superexec-auth-secret-file", str(secret),

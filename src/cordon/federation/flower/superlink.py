@@ -1,18 +1,22 @@
 """Flower's SuperLink for the user who started it: ``python -m cordon.federation.flower.superlink OPTIONS``.
 
-The options are flower-superlink's. Its Control API has no authentication: on loopback every user of the
-machine could run Python at every site. Here a request counts only if its sender has our own user id, and a
-run is started with Cordon's own bundle alone.
+The options are flower-superlink's, and before them the objects and bytes that an answer may come to. Its
+Control API has no authentication: on loopback every user of the machine could run Python at every site.
+Here a request counts only if its sender has our own user id, and a run is started with Cordon's own bundle
+alone. What SuperNodes send is taken as `cordon.federation.flower.admission` says.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cordon.console.commands import collect_seldom
 from cordon.errors import FederationError
+from cordon.federation.flower.admission import Admission
+from cordon.federation.flower.bounds import Bound
 from cordon.transport.socket_owner import sender
 
 if TYPE_CHECKING:
@@ -60,9 +64,11 @@ def with_own_bundle(start_run: Callable[..., Any]) -> Callable[..., Any]:
 def main() -> None:
     """Run flower-superlink, its application behind `OwnUser`."""
     collect_seldom()
+    objects, size, *sys.argv[1:] = sys.argv[1:]
     import uvicorn
     from flwr.superlink.cli import flower_superlink
     from flwr.superlink.servicer.control import control_handlers
+    from flwr.superlink.servicer.fleet import fleet_handlers
 
     run = uvicorn.run
 
@@ -73,6 +79,7 @@ def main() -> None:
     # Flower gives no way to wrap the application that it serves.
     uvicorn.run = guarded
     control_handlers.start_run = with_own_bundle(control_handlers.start_run)
+    Admission(Bound(int(objects), int(size))).install(fleet_handlers)
     flower_superlink()
 
 

@@ -2,14 +2,19 @@
 
 The options are flower-supernode's. Flower's own asks every 3 s whether there is something to do, and most of
 a small model's round would be that. Here what follows soon is found soon, and who waits long asks as seldom.
+A task that is larger than any model of Cordon's is not taken.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from cordon.console.commands import collect_seldom
+from cordon.federation.flower.bounds import ANY
+from cordon.federation.flower.collecting import Pulls
 from cordon.federation.flower.object_pull import awaiting
 from cordon.federation.pace import Pace
 
@@ -17,6 +22,7 @@ from cordon.federation.pace import Pace
 IDLE = 3.0
 SOONEST = 0.25
 POLL = 0.1
+ROOTS = "--root-certificates"
 
 
 class Paced:
@@ -44,13 +50,25 @@ class Paced:
 def main() -> None:
     """Run flower-supernode at this pace."""
     collect_seldom()
-    from flwr.supernode import start_client_internal
+    from flwr.supernode import fleet_http_connection, start_client_internal
     from flwr.supernode.cli import flower_supernode
     from flwr.supernode.fleet_http_client import FleetHttpClient
 
+    from cordon.federation.flower.bound_auth import BoundAuth
+
     # Flower has no options for it.
     start_client_internal.time = Paced()  # type: ignore[assignment, attr-defined]
-    FleetHttpClient.PullObject = awaiting(FleetHttpClient.PullObject)  # type: ignore[method-assign]
+    if ROOTS in sys.argv:
+        fleet_http_connection.NodeAuthHttpInterceptor = partial(  # type: ignore[attr-defined, assignment]
+            BoundAuth, roots=sys.argv[sys.argv.index(ROOTS) + 1]
+        )
+    bounded = Pulls(ANY)
+    FleetHttpClient.PullMessages = bounded.announcing(  # type: ignore[method-assign]
+        FleetHttpClient.PullMessages
+    )
+    FleetHttpClient.PullObject = bounded.counting(  # type: ignore[method-assign]
+        awaiting(FleetHttpClient.PullObject)
+    )
     flower_supernode()
 
 

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from cordon.errors import FederationError
 from cordon.federation.flower import app_bundle
+from cordon.federation.flower.bounds import Bound
+from cordon.federation.flower.collecting import collecting
 from cordon.federation.flower.object_pull import awaiting
 from cordon.transport.proxy import VARIABLES
 
@@ -219,13 +221,12 @@ def server_task(tasks: Tasks) -> Iterator[Grid]:
         grid.close()
 
 
-def await_replies(grid: Grid, late: Callable[[], bool]) -> None:
-    """Let ``grid`` have a reply's arrays as soon as they are there, and give them up once it is ``late``."""
+def await_replies(grid: Grid, late: Callable[[], bool], bound: Bound) -> None:
+    """Let ``grid`` take replies as `collecting` does: each of at most ``bound``, and none once it is late."""
     from flwr.superlink.grid import HttpGrid
 
     assert isinstance(grid, HttpGrid)
-    client = grid._runtime_client
-    client.PullObject = awaiting(client.PullObject, late)  # type: ignore[method-assign]
+    grid.pull_messages = collecting(grid, late, bound)  # type: ignore[method-assign, assignment]
 
 
 def answer(tasks: Tasks, handle: Callable[[Message], RecordDict], *, refused: str) -> bool:

@@ -27,7 +27,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from cordon.console.commands import EXISTING, command
 from cordon.errors import UserError
 from cordon.federation.flower.signatures import authentic, enrolled_keys
-from cordon.federation.gate.limits import Bounds, TokenBucket, client_of
+from cordon.federation.gate.limits import Bounds, TokenBucket, Turns, client_of
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -66,24 +66,28 @@ class RequestRefused(Exception):
 class Gate:
     """An ASGI application that passes a SuperNode's calls on to ``upstream`` and refuses all others.
 
-    ``enrolled`` holds the public keys by their PEM: other keys are refused before their body is read;
-    with None the SuperLink alone decides. ``evidence`` makes the answer (JSON) for a nonce of 32 bytes;
+    ``enrolled`` holds the public keys by their PEM: other keys are refused before their body is read, and
+    so is what was not signed for the gate's own TLS key ``spki`` (DER), if one is given; with None the
+    SuperLink alone decides. ``evidence`` makes the answer (JSON) for a nonce of 32 bytes;
     ``clock``, in seconds, is what clients' rates are counted by.
     """
 
     def __init__(
         self, upstream: httpx.AsyncClient, bounds: Bounds, *,
-        enrolled: Enrolled | None = None, evidence: Callable[[bytes], str] | None = None,
+        enrolled: Enrolled | None = None, spki: bytes = b"",
+        evidence: Callable[[bytes], str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._upstream = upstream
         self._bounds = bounds
         self._enrolled = enrolled
+        self._spki = spki
         self._evidence = evidence
         self._clients = TokenBucket(bounds.rate, bounds.burst, clock)
         self._evidence_calls = TokenBucket(bounds.evidence_rate, bounds.evidence_burst, clock)
-        # Each piece of evidence is a call of the firmware, which answers one at a time.
+        # Each piece of evidence is a call of the firmware, which answers some at a time.
         self._firmware = ThreadPoolExecutor(bounds.evidence_at_once)
+        self._turns = Turns(bounds.evidence_at_once, bounds.evidence_waiting)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, whatever it is."""
@@ -125,24 +129,25 @@ class Gate:
                 told = {"date": formatdate(usegmt=True)}
                 await request.answer(JSONResponse({"status": "ok"}, headers=told))
             elif path == b"/attestation":
-                await request.answer(await self._attest(query))
+                await request.answer(await self._attest(query, client_of(request.scope["client"])))
             else:
                 raise RequestRefused(403, "not for the world")
         else:
             raise RequestRefused(403, "not for the world")
 
-    async def _attest(self, query: bytes) -> Response:
+    async def _attest(self, query: bytes, client: str) -> Response:
         if self._evidence is None:
             raise RequestRefused(404, "this aggregator runs without attestation: it has no evidence to show")
         if not (nonce := NONCE.fullmatch(query)):
             raise RequestRefused(400, "ask with ?nonce= and 32 bytes in hex")
-        if not self._evidence_calls.take("everyone"):
+        if not self._evidence_calls.take(client) or self._turns.full:
             raise RequestRefused(503, "too many ask for evidence; try again later")
         running = asyncio.get_running_loop()
         try:
-            text = await running.run_in_executor(
-                self._firmware, self._evidence, bytes.fromhex(nonce[1].decode())
-            )
+            async with self._turns.turn(client):
+                text = await running.run_in_executor(
+                    self._firmware, self._evidence, bytes.fromhex(nonce[1].decode())
+                )
         except Exception as error:
             log.error("no evidence: %s: %a", type(error).__name__, str(error))
             raise RequestRefused(503, "no evidence at the moment; the aggregator's log says why") from error
@@ -157,8 +162,11 @@ class Gate:
         sent = {name: request.headers.getlist(name) for name in SENT if name in request.headers}
         if any(len(values) > 1 for values in sent.values()):
             raise RequestRefused(403, "a header stands twice")
-        if self._enrolled is not None and not authentic(request.headers, self._enrolled):
-            raise RequestRefused(401, "this SuperNode is not enrolled here, or its clock is wrong")
+        if self._enrolled is not None and not authentic(
+            request.headers, self._enrolled, spki=self._spki, path=path
+        ):
+            wrong = "not enrolled here, or its clock is wrong, or it signed for another aggregator"
+            raise RequestRefused(401, f"this SuperNode is {wrong}")
         passed = self._upstream.build_request(
             "POST", path, content=self._body(request),
             headers={name: values[0] for name, values in sent.items()} | {"content-length": lengths[0]},
@@ -273,6 +281,7 @@ def main(address: str, upstream: str, upstream_certificate: str, certificate: st
     bounds = Bounds(body=max_body)
     options: dict[str, Any] = {
         "enrolled": enrolled_keys(Path(enrolment)) if enrolment else None,
+        "spki": identity.spki,
         "evidence": evidence_source(evidence, identity.spki),
     }
     listener.log_sparingly()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 REMEMBERED = 10_000
@@ -25,9 +27,12 @@ class Bounds:
     head: int = 16 * 2**10
     rate: float = 1000.0
     burst: float = 5000.0
+    # Evidence is the firmware's to make, some at a time. A site asks once for each SuperNode that it starts:
+    # a whole consortium behind one address may do so at once, and waits in turn with other addresses.
     evidence_rate: float = 20.0
-    evidence_burst: float = 200.0
+    evidence_burst: float = 1000.0
     evidence_at_once: int = 2
+    evidence_waiting: int = 4000
     connections: int = 2048
     connections_per_client: int = 512
     upstream_connections: int = 256
@@ -60,6 +65,55 @@ class TokenBucket:
         if len(self._levels) > REMEMBERED:
             self._levels.popitem(last=False)
         return level >= 1
+
+
+class Turns:
+    """So many at a time of what many clients wait for, each client in its turn: none waits for a crowd.
+
+    A client with a thousand requests and one with a single one have the same share.
+    """
+
+    def __init__(self, at_once: int, waiting: int) -> None:
+        self._free = at_once
+        self._most = waiting
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @property
+    def full(self) -> bool:
+        """Whether as many wait as may."""
+        return sum(map(len, self._waiting.values())) >= self._most
+
+    @asynccontextmanager
+    async def turn(self, client: str) -> AsyncIterator[None]:
+        """Wait for a turn of ``client``'s, and give it on at the end of the block."""
+        if self._free and not self._waiting:
+            self._free -= 1
+        else:
+            mine = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(client, deque()).append(mine)
+            try:
+                await mine
+            except BaseException:
+                if mine.done() and not mine.cancelled():
+                    self._give_on()
+                raise
+        try:
+            yield
+        finally:
+            self._give_on()
+
+    def _give_on(self) -> None:
+        while self._waiting:
+            client, queue = self._waiting.popitem(last=False)
+            while queue and queue[0].done():
+                queue.popleft()
+            if queue:
+                next_ = queue.popleft()
+                if queue:
+                    self._waiting[client] = queue
+                next_.set_result(None)
+                return
+        self._free += 1
 
 
 def client_of(peer: tuple[str, int] | None) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cordon import foreign
 from cordon.console.progress import Say
 from cordon.errors import BudgetExceeded, FederationError, Leaving, Quarantined, Unreachable
 from cordon.federation.flower.processes import DEALT_WITH, Process, supernode, way_out
@@ -19,11 +20,13 @@ from cordon.federation.messages import Outcome, Reply, ReplyStatus, SiteStatus, 
 from cordon.federation.pace import brisk
 from cordon.federation.plan import Plan
 from cordon.federation.site.walltime import Stay
+from cordon.files import parse_json
 from cordon.ledger.provenance import Provenance, installed
 from cordon.ledger.site import SiteLedger
 from cordon.model.architectures import build, check_parameters, width
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
+from cordon.model.statement import stated
 from cordon.privacy.grouping import Grouping, check_delta
 from cordon.privacy.guarantee import LIFETIME, composed_statement
 from cordon.steps import duration
@@ -263,7 +266,7 @@ class Participant:
         try:
             expected = initial_parameters(words.architecture, len(self._features))
             check_parameters(words.parameters, expected=expected)
-            privacy = dict(json.loads(words.privacy))
+            privacy = stated(parse_json(words.privacy))
         except (ValueError, TypeError) as error:
             raise FederationError(
                 f"the aggregator's final model cannot be used: {error}. Ask its operator for the model."
@@ -367,17 +370,18 @@ class _Visit:
 
     def attested(self, policy: Path) -> Path | None:
         """The certificate of the attested aggregator, once it is there; None where the stay is over."""
-        from cordon.attestation.client import fetch
+        from cordon.attestation.client import BrokenOff, fetch
         from cordon.attestation.policy import Policy
 
         required = Policy.read(policy)
         while not self.stay.over:
             try:
                 attested = fetch(self.address, required, proxy=self.proxy)
-            except Unreachable:
+            except (Unreachable, BrokenOff):
                 if self._late:
                     raise
-                time.sleep(RESTART_PAUSE)
+                # At random, so that a whole consortium that was turned away does not come back at once.
+                time.sleep(random.uniform(0.5, 1.5) * RESTART_PAUSE)
                 continue
             found = attested.found
             warning = ", TEST ONLY" if found.test_only else ""
@@ -413,11 +417,12 @@ def _result(participant: Participant) -> Model:
     words = participant.outcome
     if words.status == SiteStatus.QUARANTINED:
         raise Quarantined(
-            f"the aggregator quarantined this site: {words.reason}. "
+            f"the aggregator quarantined this site: {foreign.words(words.reason)}. "
             "Ask its operator, who can read why in the ledger."
         )
     if words.status != SiteStatus.FINISHED:
         raise FederationError(
-            f"the run failed at the aggregator: {words.reason}. Ask its operator to start it again."
+            f"the run failed at the aggregator: {foreign.words(words.reason)}. Ask its operator to start it "
+            "again."
         )
     return participant.model()
