@@ -222,9 +222,7 @@ def _sample_faults(path: StrPath, header: pysam.AlignmentHeader, sample: str) ->
         yield what, "Write the BAM's sample name in the row, or give this sample's BAM."
 
 
-def _order_faults(
-    path: StrPath, file: pysam.AlignmentFile, header: pysam.AlignmentHeader
-) -> Iterator[Fault]:
+def _order_faults(path: StrPath, file: pysam.AlignmentFile, header: pysam.AlignmentHeader) -> Iterator[Fault]:
     if not sorted_by_coordinate(header):
         return
     records = islice(file.fetch(until_eof=True), LOOKED_AT)

@@ -298,7 +298,7 @@ def _own_header(scoring: Scoring) -> list[str]:
         f"##CORDON=<ID=Model,{text}>",
         f"##FILTER=<ID={LOW_SCORE},Description={_quoted(filtered)}>",
         f"##FILTER=<ID={REVIEW},Description={_quoted(review)}>",
-        f"##FILTER=<ID={REPEAT},Description=\"Writes a haplotype once more that other records stand for; the "
+        f'##FILTER=<ID={REPEAT},Description="Writes a haplotype once more that other records stand for; the '
         f'better score of both spellings is theirs ({REPEATS})">',
         f'##INFO=<ID=CORDON,Number=1,Type=Float,Description="{odds} that the allele is real, {by}">',
         '##INFO=<ID=CORDON_CALLERS,Number=.,Type=String,Description="Callers that called the allele">',

@@ -249,9 +249,7 @@ def _labels(batch: pa.Table, truth: Truth, regions: Regions) -> pa.Array:
     return pa.array(labels, mask=unknown)
 
 
-def _near(
-    sought: Ints, reach: Ints, starts: Ints, ends: Ints, *, within: int = AMBIGUOUS_WITHIN
-) -> Bools:
+def _near(sought: Ints, reach: Ints, starts: Ints, ends: Ints, *, within: int = AMBIGUOUS_WITHIN) -> Bools:
     """Whether [n] one of ``sought`` (sorted starts, running maximum of ends) is within so many bp."""
     before = np.searchsorted(sought, ends + within)
     furthest = np.concatenate([[NOWHERE], reach])[before]
