@@ -35,7 +35,7 @@ NEXTFLOW = {
 }  # fmt: skip
 # What a reader has, or needs for a step, beside what is here.
 PROGRAMS = {
-    "aws", "cd", "chown", "cp", "docker", "export", "gcloud", "git", "grep", "ls", "python3", "sbatch",
+    "aws", "cat", "cd", "chown", "cp", "docker", "export", "gcloud", "git", "grep", "ls", "python3", "sbatch",
     "sha256sum", "ssh-keygen", "tar", "truncate", "umask", "vault-client",
 }  # fmt: skip
 # A place for what the reader fills in, or leaves out.

@@ -14,7 +14,7 @@ folder_argument = click.argument("folder", type=EXISTING_FOLDER)
 
 @click.group(cls=Group)
 def consortium() -> None:
-    """Begin a consortium, take sites in, and give them what they need (operator).
+    """Begin a consortium, and take sites in (operator).
 
     All is in one folder: study.toml, the operator's key, the plan, and the aggregator's state.
     """
@@ -101,7 +101,7 @@ def make_kit(folder: str, address: str, policy: str | None) -> Facts:
 
 @click.group(cls=Group)
 def site() -> None:
-    """Ask to take part in a consortium, and join it (hospital).
+    """Ask to take part, and join (hospital).
 
     All is in one folder: the site's key, which never leaves it, and what the kit says.
     """

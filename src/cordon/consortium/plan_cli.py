@@ -45,12 +45,13 @@ def plan(
     What was spent before counts. Beside the plan stands what half its epsilon would bring, and all that the
     study allows a run.
     """
+    from cordon.errors import UserError
+
     if how_many_patients:
         return _how_many()
     if folder is None:
-        raise click.UsageError("Give the consortium's FOLDER, or --how_many_patients.")
+        raise UserError("no consortium was named. Give its FOLDER, or --how_many_patients.")
     from cordon.consortium.operator import Operator
-    from cordon.errors import UserError
     from cordon.federation.planning import make_plan, runs_left
     from cordon.federation.remaining import accounts
 

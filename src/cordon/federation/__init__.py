@@ -1,5 +1,5 @@
 """Training across sites: what is agreed, what crosses the wire, who checks it, and Flower under it.
 
-Public: ``averaging``, ``credentials``, ``defaults``, ``expected``, ``messages``, ``pace``, ``plan``,
+Public: ``averaging``, ``credentials``, ``expected``, ``messages``, ``pace``, ``plan``,
 ``planning``, ``remaining``.
 """

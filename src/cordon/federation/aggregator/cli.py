@@ -18,7 +18,7 @@ reason_option = click.option("--reason", required=True, help="Why; it stands in 
 
 @click.group(cls=Group)
 def aggregator() -> None:
-    """Enrol sites at an aggregator, ban and release them.
+    """Run an aggregator; enrol, ban and release sites.
 
     Every change is a signed row of the ledger in the state folder. Bans and releases hold from the next round
     on, enrolments from the next run on.
