@@ -28,7 +28,7 @@ from cordon.federation.aggregator.checkpoint import Checkpoints
 from cordon.federation.aggregator.exchange import Exchange, read
 from cordon.federation.aggregator.judge import Answer, Auditor, Decision
 from cordon.federation.aggregator.noise_checks import reference
-from cordon.federation.aggregator.run import Aggregation, RoundLimits
+from cordon.federation.aggregator.run import Aggregation, RoundLimits, RunSetup
 from cordon.federation.messages import Reply, ReplyStatus
 from cordon.federation.plan import Plan, Site
 from cordon.ledger.log import ChainedLog
@@ -101,10 +101,9 @@ def timed(way: str, count: int, rounds: int, answer_after: float) -> tuple[float
     sites = [Site(f"site{n}", PATIENTS, 1.0, f"key {n}") for n in range(count)]
     with tempfile.TemporaryDirectory() as folder:
         log = ChainedLog(Path(folder) / "ledger.sqlite")
-        run = Aggregation(
-            plan, sites, FEATURES, ledger=log, checkpoints=Checkpoints(Path(folder), log),
-            limits=RoundLimits(1, 1.0, 1.0), say=lambda line: None,
-        )  # fmt: skip
+        setup = RunSetup(plan, sites, FEATURES, RoundLimits(1, 1.0, 1.0))
+        checkpoints = Checkpoints(Path(folder), log)
+        run = Aggregation(setup, ledger=log, checkpoints=checkpoints, say=lambda line: None)
         if way == "plain":
             run._auditor = Plain(plan, log, expected=run.parameters)
         exchange = Simulated(run.plan, sites, answer_after)

@@ -39,6 +39,7 @@ from cordon.federation.aggregator.judge import Auditor
 from cordon.federation.messages import Reply, ReplyStatus, Task
 from cordon.federation.plan import Plan, Site
 from cordon.federation.site.participate import Participant
+from cordon.federation.site.terms import Terms
 from cordon.ledger.log import ChainedLog, Tip
 from cordon.ledger.site import SiteLedger
 from cordon.model.architectures import Parameters
@@ -91,8 +92,7 @@ def _two_runs(paths: Sequence[Path], rounds: int) -> Iterator[dict[str, Any]]:
         for run in ("first", "second"):
             ledger = SiteLedger(Path(folder) / "site.sqlite", epsilon=EPSILON, delta=DELTA)
             site = Participant(
-                "site", lambda _: units, FEATURES, declared_patients=len(paths), ledger=ledger,
-                say=lambda line: None,
+                Terms("site", len(paths)), lambda _: units, FEATURES, ledger=ledger, say=lambda line: None
             )  # fmt: skip
             answers = []
             for number in range(1, rounds + 1):

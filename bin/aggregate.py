@@ -61,8 +61,8 @@ def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...],
          progress_file: str | None, output: str, record: str) -> Facts:  # fmt: skip
     """Wait for the enrolled sites, train the model with them and write it."""
     from cordon.federation.aggregator.record import Record
-    from cordon.federation.aggregator.run import RoundLimits
-    from cordon.federation.aggregator.service import serve
+    from cordon.federation.aggregator.run import RoundLimits, RunSetup
+    from cordon.federation.aggregator.service import Endpoint, serve
     from cordon.federation.plan import read_enrolment, read_plan
     from cordon.model.released import Model
     from cordon.privacy.guarantee import LIFETIME, RUN, Guarantee
@@ -84,19 +84,16 @@ def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...],
     rows = public_rows([Path(path) for path in public_variants], plan.model) if public_variants else None
     start = PublicStart(read_public(Path(pretrained)), rows) if pretrained else None
     host, _, port = address.rpartition(":")
+    endpoint = Endpoint(host, int(port), Path(credentials), names, evidence, transport_dir)
+    limits = RoundLimits(min_sites, join_deadline, round_deadline, ban_after)
+    setup = RunSetup(plan, sites, FEATURES, limits, start)
 
     def save(model: Model, happened: Record) -> None:
         model.save(Path(output))
         Path(record).write_text(json.dumps(happened.to_dict(), indent=2) + "\n")
 
     with telling(progress_file) as tell:
-        model, _ = serve(
-            plan, sites, FEATURES, credentials=Path(credentials),
-            host=host, port=int(port), state=Path(state), workdir=Path("flower"),
-            limits=RoundLimits(min_sites, join_deadline, round_deadline, ban_after),
-            say=tell.say, start=start,
-            save=save, evidence=evidence, names=names, transport=transport_dir,
-        )  # fmt: skip
+        model, _ = serve(setup, endpoint, state=Path(state), workdir=Path("flower"), say=tell.say, save=save)
         tell.say(f"model {model.hash[:12]} after {model.privacy['rounds']} rounds")
     said = model.privacy
     told = f"{output}: model {model.hash}, " + "; ".join(

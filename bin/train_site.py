@@ -69,10 +69,11 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
          progress_file: str | None, output: str, status: str) -> Facts:  # fmt: skip
     """Train on this site's variants under its own ledger, and write the model that comes of it."""
     from cordon.auditing.self_test import SelfTest
-    from cordon.errors import UserError
     from cordon.federation.aggregator.record import spent_by
     from cordon.federation.plan import find_site, read_plan
-    from cordon.federation.site.participate import Participant, join, reading
+    from cordon.federation.site.participate import Participant, reading
+    from cordon.federation.site.terms import Terms
+    from cordon.federation.site.visit import Connection, join
     from cordon.federation.site.walltime import Stay
     from cordon.ledger.site import SiteLedger
     from cordon.privacy.guarantee import LIFETIME, RUN, Guarantee
@@ -80,11 +81,8 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
     from cordon.variants.features import FEATURES
     from cordon.variants.same_person import MERGE, same_people
 
-    if (certificate is None) == (policy is None):
-        raise UserError(
-            "nothing, or two things, say whom to trust. Give --policy, or --certificate of an aggregator "
-            "without attestation."
-        )
+    trusted, required = (Path(given) if given else None for given in (certificate, policy))
+    connection = Connection(address, Path(key), trusted, required, transport_dir)
     stay = Stay(walltime)
     workdir, tables = Path("flower"), [Path(path) for path in variants]
     ledger = SiteLedger(Path(state) / f"{site}.sqlite", epsilon=epsilon, delta=delta)
@@ -94,20 +92,22 @@ def main(site: str, sites: str, variants: tuple[str, ...], address: str, certifi
         if privacy_unit == "patient":
             ids = same_people(tables, merge=same_person == MERGE, say=tell.say, steps=tell.steps)
 
-        participant = Participant(
-            site, reading(tables, ids), FEATURES,
-            declared_patients=find_site(Path(sites), site).declared_patients, ledger=ledger, say=tell.say,
-            agreed=read_plan(Path(plan_file)) if plan_file else None, unit=privacy_unit,
+        terms = Terms(
+            site,
+            find_site(Path(sites), site).declared_patients,
+            unit=privacy_unit,
+            accountant=accountant,
             run_epsilon=run_epsilon,
             sites_per_patient=sites_per_patient,
-            accountant=accountant,
-            test=SelfTest(ledger, tell.say),
-        )  # fmt: skip
+            agreed=read_plan(Path(plan_file)) if plan_file else None,
+        )
+        test = SelfTest(ledger, tell.say)
+        participant = Participant(
+            terms, reading(tables, ids), FEATURES, ledger=ledger, say=tell.say, test=test
+        )
         model = join(
-            participant, address=address, certificate=Path(certificate) if certificate else None,
-            policy=Path(policy) if policy else None, key=Path(key), workdir=workdir,
-            join_deadline=join_deadline, say=tell.say, transport=transport_dir, stay=stay,
-        )  # fmt: skip
+            participant, connection, workdir=workdir, join_deadline=join_deadline, say=tell.say, stay=stay
+        )
     model.save(Path(output))
     assert participant.outcome is not None
     plan = participant.outcome.plan

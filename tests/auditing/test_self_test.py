@@ -20,6 +20,7 @@ from cordon.auditing.training import check_training, trained_by
 from cordon.errors import Unsound, UserError
 from cordon.federation.messages import Task
 from cordon.federation.site.participate import Participant
+from cordon.federation.site.terms import Terms
 from cordon.ledger.hash_chain import Chain
 from cordon.ledger.log import ChainedLog, Tip
 from cordon.ledger.provenance import Provenance, Verdict, code_digest, installed
@@ -97,9 +98,10 @@ def test_a_site_whose_code_is_broken_ends_before_it_reserves_anything(tmp_path, 
     monkeypatch.setattr(*BUGS[bug])
     test, _, rows = new_test(tmp_path)
     ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8.0, delta=1e-5)
+    monkeypatch.setattr(Participant, "answer_grid", 0.0)
     site = Participant(
-        "north", lambda plan: units_of([table_of(plan, ROWS)], plan), FEATURES, declared_patients=PATIENTS,
-        ledger=ledger, say=print, test=test, answer_grid=0.0,
+        Terms("north", PATIENTS), lambda plan: units_of([table_of(plan, ROWS)], plan), FEATURES,
+        ledger=ledger, say=print, test=test,
     )  # fmt: skip
     start = initial_parameters("logistic", len(FEATURES))
     task = Task(CERTIFIED, 1, PATIENTS, start, Tip("ab" * 32, 1, "cd" * 32))
@@ -148,8 +150,8 @@ def test_an_agreed_plan_is_tested_before_the_site_connects(tmp_path):
         asked.append(plan)
         return installed()
 
-    known = {"declared_patients": PATIENTS, "ledger": ledger, "say": print, "test": test}
-    Participant("north", lambda plan: None, FEATURES, agreed=PLAN, **known).warm_up()
+    terms = Terms("north", PATIENTS, agreed=PLAN)
+    Participant(terms, lambda plan: None, FEATURES, ledger=ledger, say=print, test=test).warm_up()
     assert asked == [PLAN]
 
 

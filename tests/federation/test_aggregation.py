@@ -28,16 +28,15 @@ def quick(monkeypatch):
 
     for name in ("_run_id", "_node_id", "_task_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)
-    monkeypatch.setattr(participate, "ANSWER_GRID", 0.001)
+    monkeypatch.setattr(participate.Participant, "answer_grid", 0.001)
 
 
 def aggregation(folder, plan=None):
     ledger = ChainedLog(folder / "ledger.sqlite")
-    return aggregator.Aggregation(
-        plan or room.AGREED.started(), room.SITES, room.FEATURES, ledger=ledger,
-        checkpoints=Checkpoints(folder, ledger), limits=aggregator.RoundLimits(1, 1.0, 1.0),
-        say=lambda line: None,
-    )  # fmt: skip
+    limits = aggregator.RoundLimits(1, 1.0, 1.0)
+    setup = aggregator.RunSetup(plan or room.AGREED.started(), room.SITES, room.FEATURES, limits)
+    checkpoints = Checkpoints(folder, ledger)
+    return aggregator.Aggregation(setup, ledger=ledger, checkpoints=checkpoints, say=lambda line: None)
 
 
 def own_events(folder, one):

@@ -73,8 +73,8 @@ def test_epsilon_composes_over_the_rounds_of_a_run(log):
     decisions = [judge.judge(SITE, number, reply(number)) for number in (1, 2, 3)]
     assert [d.decision for d in decisions] == [Judgement.ACCEPTED] * 3
     assert decisions[-1].epsilon_rdp == epsilon_rdp([Event(2.0, 0.3, 6)], 1e-5)
-    assert judge.spent(SITE) == (decisions[-1].epsilon_rdp, decisions[-1].epsilon_pld)
-    assert judge.spent(OTHER) == (0.0, 0.0)
+    assert judge.charges.spent(SITE) == (decisions[-1].epsilon_rdp, decisions[-1].epsilon_pld)
+    assert judge.charges.spent(OTHER) == (0.0, 0.0)
 
 
 def budget_for(rounds):
@@ -117,7 +117,7 @@ def test_a_declaration_over_budget_is_quarantined_and_stays_in_the_account(log, 
     decision = judge.judge(SITE, 1, reply(event=event))
     assert decision.decision == Judgement.QUARANTINED
     assert "over budget" in decision.reason
-    assert judge.spent(SITE)[0] == epsilon_rdp([PLAN.event, event], 1e-5) > PLAN.epsilon
+    assert judge.charges.spent(SITE)[0] == epsilon_rdp([PLAN.event, event], 1e-5) > PLAN.epsilon
     assert "over budget" in auditor(log).judge(SITE, 2, reply(2)).reason
 
 
@@ -138,11 +138,11 @@ def test_another_declaration_than_the_plans_is_quarantined_too(log, event):
 @pytest.mark.parametrize("event", [Event(1e6, 1e-6, 1), Event(3.0, 0.3, 2)])
 def test_a_site_that_was_asked_is_charged_what_it_was_asked_for_whatever_it_declares(log, event, changes):
     judge = auditor(log)
-    judge.ask(1, [SITE])
+    judge.charges.ask(1, [SITE])
     decision = judge.judge(SITE, 1, reply(event=event, **changes))
     assert decision.decision != Judgement.ACCEPTED
     asked = epsilon_rdp([PLAN.event, event], 1e-5)
-    assert judge.spent(SITE)[0] == decision.epsilon_rdp == asked >= epsilon_rdp([PLAN.event], 1e-5)
+    assert judge.charges.spent(SITE)[0] == decision.epsilon_rdp == asked >= epsilon_rdp([PLAN.event], 1e-5)
     (account,) = accounts(log)
     assert account.rounds[-1].epsilon_rdp == asked
 
@@ -150,7 +150,7 @@ def test_a_site_that_was_asked_is_charged_what_it_was_asked_for_whatever_it_decl
 @pytest.mark.parametrize("changes", [{"run": "run-0"}, {"round": 7}], ids=str)
 def test_a_reply_to_another_round_at_the_plans_cost_is_one_release(log, changes):
     judge = auditor(log)
-    judge.ask(1, [SITE])
+    judge.charges.ask(1, [SITE])
     assert judge.judge(SITE, 1, reply(**changes)).epsilon_rdp == epsilon_rdp([PLAN.event], 1e-5)
 
 
@@ -192,7 +192,7 @@ def test_an_update_of_another_model_is_quarantined_and_its_cost_counts(log, upda
     assert decision.decision == Judgement.QUARANTINED
     assert decision.reason.startswith("not an update of this model: ")
     assert reason in decision.reason
-    assert judge.spent(SITE)[0] == epsilon_rdp([PLAN.event], 1e-5)
+    assert judge.charges.spent(SITE)[0] == epsilon_rdp([PLAN.event], 1e-5)
 
 
 def test_silence_is_missing_a_fault_is_quarantined_and_a_site_may_stop_by_itself(log):
@@ -213,7 +213,7 @@ def test_silence_is_missing_a_fault_is_quarantined_and_a_site_may_stop_by_itself
     received = judge.judge(SITE, 1, Reply(ReplyStatus.RECEIVED, "run-1", 1))
     assert received.decision == Judgement.QUARANTINED
     # What cannot be read may have held the round's release.
-    assert judge.spent(SITE)[0] == epsilon_rdp([PLAN.event], 1e-5)
+    assert judge.charges.spent(SITE)[0] == epsilon_rdp([PLAN.event], 1e-5)
 
 
 def test_an_answer_that_was_lost_is_missing_and_counts_as_spent(log):
@@ -221,7 +221,7 @@ def test_an_answer_that_was_lost_is_missing_and_counts_as_spent(log):
     lost = judge.judge(SITE, 1, Reply(ReplyStatus.ANSWERED, "run-1", 1))
     assert lost.decision == Judgement.MISSING
     assert "lost on its way" in lost.reason
-    assert judge.spent(SITE)[0] == epsilon_rdp([PLAN.event], 1e-5)
+    assert judge.charges.spent(SITE)[0] == epsilon_rdp([PLAN.event], 1e-5)
 
 
 @pytest.mark.parametrize("lost", [None, Reply(ReplyStatus.ANSWERED, "run-1", 2), "fault"], ids=str)
@@ -229,7 +229,7 @@ def test_a_site_that_was_asked_is_charged_once_also_where_nothing_arrived(log, l
     """Whether its reply is late or lost: it may have trained, and its update may be anywhere."""
     judge = auditor(log)
     for number in (1, 2, 3):
-        judge.ask(number, [SITE])
+        judge.charges.ask(number, [SITE])
         given = lost if number == 2 else reply(number)
         decision = judge.judge(SITE, number, *((None, "broken") if given == "fault" else (given,)))
         assert decision.epsilon_rdp == epsilon_rdp([PLAN.event] * number, 1e-5)
@@ -240,7 +240,9 @@ def test_a_site_that_was_asked_is_charged_once_also_where_nothing_arrived(log, l
             if lost == "fault"
             else Judgement.MISSING
         )
-    assert judge.spent(SITE)[0] == judge.of_model()[0][0] == epsilon_rdp([PLAN.event] * 3, 1e-5)
+    assert (
+        judge.charges.spent(SITE)[0] == judge.charges.of_model()[0][0] == epsilon_rdp([PLAN.event] * 3, 1e-5)
+    )
     (account,) = accounts(log)
     assert account.rounds[-1].epsilon_rdp == epsilon_rdp([PLAN.event] * 3, 1e-5)
     assert [row.round for row in account.rounds] == [1, 2, 3]
@@ -249,42 +251,47 @@ def test_a_site_that_was_asked_is_charged_once_also_where_nothing_arrived(log, l
 def test_a_site_that_was_missing_is_not_over_budget_in_the_rounds_that_were_planned(log):
     judge = auditor(log, replace(PLAN, epsilon=budget_for(3)))
     for number in (1, 2, 3):
-        assert judge.has_room(SITE)
-        judge.ask(number, [SITE])
+        assert judge.charges.has_room(SITE)
+        judge.charges.ask(number, [SITE])
         decision = judge.judge(SITE, number, None if number == 1 else reply(number))
         assert decision.decision == (Judgement.MISSING if number == 1 else Judgement.ACCEPTED)
-    assert not judge.has_room(SITE)
+    assert not judge.charges.has_room(SITE)
 
 
 def test_a_site_that_was_sent_nothing_or_says_that_it_stopped_is_charged_nothing(log):
     judge = auditor(log)
-    judge.ask(1, [SITE])
+    judge.charges.ask(1, [SITE])
     assert judge.judge(OTHER, 1, None).decision == Judgement.MISSING
     assert judge.judge(SITE, 1, Reply(ReplyStatus.STOPPED, "run-1", 1)).decision == Judgement.MISSING
-    assert judge.spent(SITE) == judge.spent(OTHER) == (0.0, 0.0)
+    assert judge.charges.spent(SITE) == judge.charges.spent(OTHER) == (0.0, 0.0)
     # It says so of another round: of this one it says nothing.
-    judge.ask(2, [SITE])
+    judge.charges.ask(2, [SITE])
     assert judge.judge(SITE, 2, Reply(ReplyStatus.STOPPED, "run-1", 1)).decision == Judgement.QUARANTINED
-    assert judge.spent(SITE)[0] == epsilon_rdp([PLAN.event], 1e-5)
+    assert judge.charges.spent(SITE)[0] == epsilon_rdp([PLAN.event], 1e-5)
 
 
 def test_what_was_asked_is_charged_once_whatever_became_of_the_aggregator(log):
     """It asks, ends, asks again when it is back, and finds the site answered or gone."""
-    auditor(log).ask(1, [SITE, OTHER])
+    auditor(log).charges.ask(1, [SITE, OTHER])
     again = auditor(ChainedLog(log.path))
     once = epsilon_rdp([PLAN.event], 1e-5)
     # Even if nobody ever judges it.
-    assert again.spent(SITE)[0] == again.spent(OTHER)[0] == again.of_model()[0][0] == once
+    assert (
+        again.charges.spent(SITE)[0]
+        == again.charges.spent(OTHER)[0]
+        == again.charges.of_model()[0][0]
+        == once
+    )
     assert {a.rounds[-1].state: a.rounds[-1].epsilon_rdp for a in accounts(again._ledger)} == {"asked": once}
-    again.ask(1, [SITE])
+    again.charges.ask(1, [SITE])
     assert again.judge(SITE, 1, reply()).epsilon_rdp == once
     assert again.judge(OTHER, 1, None).epsilon_rdp == once
-    assert again.spent(SITE)[0] == again.spent(OTHER)[0] == once
+    assert again.charges.spent(SITE)[0] == again.charges.spent(OTHER)[0] == once
     assert [row["kind"] for row in ChainedLog(log.path)] == ["asked", "asked", "decision", "decision"]
 
 
 def test_spending_for_one_unit_is_refused_for_another_from_the_first_task_on(log):
-    auditor(log).ask(1, [SITE])
+    auditor(log).charges.ask(1, [SITE])
     with pytest.raises(UserError, match="accounts for one patient, the plan for one variant"):
         auditor(ChainedLog(log.path), replace(PLAN, unit="variant"))
 
@@ -325,7 +332,7 @@ def test_the_account_goes_on_beyond_the_most_steps_of_one_event(log):
         decision = judge.judge(SITE, number, reply(number, event=Event(1000.0, 0.01, MOST_STEPS)))
         assert decision.decision == Judgement.QUARANTINED
     declared = [PLAN.event, Event(1000.0, 0.01, MOST_STEPS)]
-    assert judge.spent(SITE)[0] == epsilon_rdp(declared * 3, 1e-5)
+    assert judge.charges.spent(SITE)[0] == epsilon_rdp(declared * 3, 1e-5)
 
 
 EVENTS = st.builds(

@@ -20,10 +20,11 @@ from cordon.auditing.claims import check_claims
 from cordon.errors import FederationError, Unreachable
 from cordon.federation.aggregator.checkpoint import Checkpoints
 from cordon.federation.aggregator.registry import Registry
-from cordon.federation.aggregator.run import Aggregation, RoundLimits
+from cordon.federation.aggregator.run import Aggregation, RoundLimits, RunSetup
 from cordon.federation.messages import Reply
 from cordon.federation.plan import Plan, read_enrolment, read_plan
 from cordon.federation.site import participate
+from cordon.federation.site.terms import Terms
 from cordon.ledger.hash_chain import read_private_key
 from cordon.ledger.log import ChainedLog, key_path, read_log
 from cordon.ledger.site import SiteLedger
@@ -41,7 +42,7 @@ def _quick(monkeypatch):
     from flwr.supercore.task_identity import TaskIdentity
 
     TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id = 1, 2, 3
-    monkeypatch.setattr(participate, "ANSWER_GRID", 0.001)
+    monkeypatch.setattr(participate.Participant, "answer_grid", 0.001)
 
 
 class House:
@@ -76,9 +77,8 @@ class House:
         Registry(ledger).enrol(*sites)
         room = Room(self, sites, epsilon, run_epsilon)
         aggregation = Aggregation(
-            plan.started(), sites, FEATURES, ledger=ledger, say=self.said.append,
-            checkpoints=Checkpoints(self.state / "aggregator", ledger),
-            limits=RoundLimits(len(sites), 1.0, 1.0),
+            RunSetup(plan.started(), sites, FEATURES, RoundLimits(len(sites), 1.0, 1.0)),
+            ledger=ledger, checkpoints=Checkpoints(self.state / "aggregator", ledger), say=self.said.append,
         )  # fmt: skip
         model = aggregation.run(room)
         aggregation._checkpoints.discard()
@@ -99,8 +99,8 @@ class Room:
         self._sites = sites
         self._participants = {
             one: participate.Participant(
-                one.name, units_of(house.patients[one.name]), FEATURES,
-                declared_patients=one.declared_patients, say=house.said.append, run_epsilon=run_epsilon,
+                Terms(one.name, one.declared_patients, run_epsilon=run_epsilon),
+                units_of(house.patients[one.name]), FEATURES, say=house.said.append,
                 ledger=SiteLedger(house.state / "sites" / f"{one.name}.sqlite", epsilon=epsilon, delta=DELTA),
             )
             for one in sites

@@ -23,6 +23,7 @@ from cordon.federation.messages import MalformedMessage, Outcome, Reply, ReplySt
 from cordon.federation.plan import Plan
 from cordon.federation.site import participate
 from cordon.federation.site.participate import Participant
+from cordon.federation.site.terms import Terms
 from cordon.ledger.log import ChainedLog, Tip
 from cordon.ledger.provenance import LONGEST, Provenance, installed
 from cordon.ledger.site import SiteLedger
@@ -36,6 +37,7 @@ PLAN = Plan(
 )  # fmt: skip
 UPDATE = {"0.weight": np.array([[0.5, -0.25, 1e-30]], np.float32), "0.bias": np.array([3.0], np.float32)}
 TIP = Tip("ab" * 32, 12, "cd" * 32)
+TERMS = Terms("s", 4)
 TRAINED_REPLY = Reply(ReplyStatus.TRAINED, "run-7", 3, PLAN.event, UPDATE)
 
 # The egress rule: all that a site ever sends. Whoever lengthens this list says why in the privacy statement.
@@ -115,7 +117,7 @@ def test_a_real_reply_holds_what_the_egress_rule_names_and_nothing_else(tmp_path
     )  # fmt: skip
     ledger = SiteLedger(tmp_path / "secret-site.sqlite", epsilon=8, delta=1e-5)
     participant = Participant(
-        "secret-site", lambda plan: units, ("f_a", "f_b", "f_c"), declared_patients=4, ledger=ledger,
+        Terms("secret-site", 4), lambda plan: units, ("f_a", "f_b", "f_c"), ledger=ledger,
         say=lambda words: None,
     )  # fmt: skip
     sent, content = on_the_wire(participant.handle(task_message), task_message)
@@ -303,9 +305,7 @@ def test_a_task_from_a_model_that_is_not_finite_is_refused_before_anything_is_re
     with pytest.raises(MalformedMessage, match="NaN or infinity"):
         Task.from_records(task_message.content)
     ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5)
-    participant = Participant(
-        "s", lambda plan: pytest.fail("loaded"), (), declared_patients=4, ledger=ledger, say=print
-    )
+    participant = Participant(TERMS, lambda plan: pytest.fail("loaded"), (), ledger=ledger, say=print)
     with pytest.raises(MalformedMessage):
         participant.handle(task_message)
     assert ledger.events() == []
@@ -395,14 +395,14 @@ def test_before_the_first_task_a_site_imports_what_its_plan_takes_and_no_more(tm
     assert done.stdout.splitlines() == ["mlp ['torch']", "pileup_cnn ['opacus', 'torch']"]
 
 
-def participant_of(tmp_path, **changes):
+def participant_of(tmp_path, ledger=None, **changes):
     source = np.random.default_rng(0)
     units = Units.group(
         source.normal(size=(40, 3)).astype(np.float32), np.ones(40, np.float32), ["p"] * 40, unit="patient"
     )
-    ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5)
-    known = {"declared_patients": 4, "ledger": ledger, "say": print} | changes
-    return Participant("s", lambda plan: units, ("a", "b", "c"), **known)
+    ledger = ledger or SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5)
+    terms = replace(TERMS, **changes)
+    return Participant(terms, lambda plan: units, ("a", "b", "c"), ledger=ledger, say=print)
 
 
 def asked(participant, task_message, number, tip, plan=PLAN):
@@ -468,14 +468,7 @@ def test_an_extreme_plan_is_refused_before_rows_are_read_or_anything_is_written(
 ):
     task_message.content["plan"] = ConfigRecord(PLAN.to_dict() | extreme)
     ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5)
-    one = Participant(
-        "s",
-        lambda plan: pytest.fail("loaded"),
-        ("a", "b", "c"),
-        declared_patients=4,
-        ledger=ledger,
-        say=print,
-    )
+    one = Participant(TERMS, lambda plan: pytest.fail("loaded"), ("a", "b", "c"), ledger=ledger, say=print)
     with pytest.raises(UserError, match="the plan cannot be run"):
         one.handle(task_message)
     assert list(ChainedLog(tmp_path / "site.sqlite")) == []
@@ -497,7 +490,7 @@ def test_units_that_were_grouped_by_another_unit_are_refused_before_anything_is_
     """Whoever loads them may be wrong: their own type says what they are."""
     rows = Units.group(np.ones((4, 3), np.float32), np.ones(4, np.float32), ["p"] * 4, unit="variant")
     ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5)
-    one = Participant("s", lambda plan: rows, ("a", "b", "c"), declared_patients=4, ledger=ledger, say=print)
+    one = Participant(TERMS, lambda plan: rows, ("a", "b", "c"), ledger=ledger, say=print)
     with pytest.raises(UserError, match="grouped by variant, and one patient is to be protected"):
         asked(one, task_message, 1, TIP)
     assert ledger.events() == []
@@ -530,7 +523,7 @@ def test_units_are_those_of_each_tasks_own_plan(tmp_path, task_message, monkeypa
         return Units.group(rows, np.ones(40, np.float32), patients, unit=plan.unit)
 
     ledger = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5)
-    one = Participant("s", load, ("a", "b", "c"), declared_patients=4, ledger=ledger, say=print)
+    one = Participant(TERMS, load, ("a", "b", "c"), ledger=ledger, say=print)
 
     def status(number, **changes):
         plan = replace(PLAN, **changes)

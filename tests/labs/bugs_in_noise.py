@@ -23,7 +23,7 @@ from cordon.variants.features import FEATURES
 
 TAKE, DRAW = "cordon.privacy.clipping.NoiseStream.take", "cordon.privacy.clipping.draw_noise"
 MOVE, SCALE = "cordon.privacy.clipping.AdaptiveClip.move", "cordon.privacy.clipping.PrivateMean.noise_scale"
-SETTINGS = "settings = plan.settings_for(self._declared_patients)"
+SETTINGS = "settings = plan.settings_for(self._terms.declared_patients)"
 ADDED = "(parameters) * scale + total"
 WIDTH, STEP = "    width = units.features.shape[1]", "moved += steps.change(*release)"
 # Of a mlp's parameters: where its last layer begins.

@@ -53,7 +53,7 @@ def scores(what: str, **plan: Any) -> Bug:
 
 def settings(what: str, said: str = AWAY, **plan: Any) -> Bug:
     """A round is trained by other settings."""
-    made = "settings = plan.settings_for(self._declared_patients)"
+    made = "settings = plan.settings_for(self._terms.declared_patients)"
     return told(TRAIN, (made, f"{made}\n    settings = replace(settings, {what})"), said=said, **plan)
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from cordon.federation.aggregator import run as aggregator
-from cordon.federation.aggregator.service import serve
+from cordon.federation.aggregator.service import Endpoint, serve
 from cordon.federation.credentials import enrol
 from cordon.federation.flower import processes
 from cordon.federation.flower.processes import free_port
@@ -152,11 +152,11 @@ class Consortium:
         with pytest.MonkeyPatch.context() as patch:
             if "aggregator" not in self._cold:
                 patch.setattr(processes, "Process", as_the_product_starts_it())
+            credentials, names = self.folder / "run" / "aggregator", [self.address.rpartition(":")[0]]
             return serve(
-                plan, self.sites, FEATURES, credentials=self.folder / "run" / "aggregator", host=self.host,
-                port=self.port, state=self.folder / "aggregator", workdir=self.folder / "work",
-                limits=aggregator.RoundLimits(**wait), say=listen, evidence=evidence, transport=transport,
-                names=[self.address.rpartition(":")[0]],
+                aggregator.RunSetup(plan, self.sites, FEATURES, aggregator.RoundLimits(**wait)),
+                Endpoint(self.host, self.port, credentials, names, evidence, transport),
+                state=self.folder / "aggregator", workdir=self.folder / "work", say=listen,
             )  # fmt: skip
 
     def start_aggregator(

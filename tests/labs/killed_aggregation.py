@@ -21,6 +21,7 @@ from cordon.federation.aggregator.judge import Answer
 from cordon.federation.messages import Reply, ReplyStatus
 from cordon.federation.plan import Plan, Site
 from cordon.federation.site import participate
+from cordon.federation.site.terms import Terms
 from cordon.ledger.log import ChainedLog
 from cordon.ledger.site import SiteLedger
 from cordon.privacy import accountants
@@ -39,8 +40,8 @@ AGREED = Plan(
 )  # fmt: skip
 # Where the aggregator, or a site that writes to its ledger, can die.
 MORTAL = (
-    "aggregator/run.py", "aggregator/checkpoint.py", "aggregator/judge.py", "ledger/log.py", "ledger/site.py",
-    "ledger/hash_chain.py", "ledger/database.py", __file__,
+    "aggregator/run.py", "aggregator/checkpoint.py", "aggregator/judge.py", "aggregator/charges.py",
+    "ledger/log.py", "ledger/site.py", "ledger/hash_chain.py", "ledger/database.py", __file__,
 )  # fmt: skip
 KILLED = 137
 Trace = Callable[[FrameType, str, Any], Any]
@@ -54,7 +55,7 @@ class Room:
         self._sent.mkdir(exist_ok=True)
         self._participants = {
             one: participate.Participant(
-                one.name, _units, FEATURES, declared_patients=PATIENTS, say=lambda words: None,
+                Terms(one.name, PATIENTS), _units, FEATURES, say=lambda words: None,
                 ledger=SiteLedger(folder / "sites" / f"{one.name}.sqlite", epsilon=50.0, delta=1e-5),
             )
             for one in SITES
@@ -93,7 +94,7 @@ def attempt(folder: Path, die_at: int | None, lines: Path | None = None) -> None
     from flwr.supercore.task_identity import TaskIdentity
 
     TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id = 1, 2, 3
-    participate.ANSWER_GRID = 0.001
+    participate.Participant.answer_grid = 0.001
     accountants.MOST_FOR_PLD = 0.0  # it decides nothing here, and takes long where every call is traced
     folder.mkdir(exist_ok=True)
     seen: list[str] = []
@@ -101,10 +102,10 @@ def attempt(folder: Path, die_at: int | None, lines: Path | None = None) -> None
     sys.settrace(_trace(seen, die_at))
     ledger = ChainedLog(folder / "ledger.sqlite")
     checkpoints = Checkpoints(folder, ledger)
+    setup = aggregator.RunSetup(plan, SITES, FEATURES, aggregator.RoundLimits(2, 5.0, 5.0))
     aggregation = aggregator.Aggregation(
-        plan, SITES, FEATURES, ledger=ledger, checkpoints=checkpoints,
-        limits=aggregator.RoundLimits(2, 5.0, 5.0), say=lambda words: None,
-    )  # fmt: skip
+        setup, ledger=ledger, checkpoints=checkpoints, say=lambda words: None
+    )
     model = aggregation.run(Room(folder))  # type: ignore[arg-type]
     model.save(folder / "model.safetensors")
     (folder / "record.json").write_text(json.dumps(aggregation.record.to_dict()))

@@ -43,7 +43,7 @@ CLONE_NEWNET = 0x40000000
 # What a site, a SuperNode, a SuperLink and a gate take.
 TAKEN = (
     "cordon.auditing.self_test", "cordon.federation.gate.app", "cordon.federation.aggregator.service",
-    "cordon.federation.site.participate", "cordon.privacy.gradients", "dp_accounting", "flwr.supernode.cli",
+    "cordon.federation.site.visit", "cordon.privacy.gradients", "dp_accounting", "flwr.supernode.cli",
     "flwr.supernode.runtime.run_clientapp", "flwr.superlink.cli", "flwr.superlink.grid",
     "flwr.superlink.servicer.control.control_handlers", "opacus", "pandas", "pyarrow.parquet", "torch",
     "uvicorn",

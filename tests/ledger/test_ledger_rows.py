@@ -53,7 +53,7 @@ def of_an_aggregator(path):
     start = initial_parameters("logistic", 3)
     judge = Auditor(PLAN, log, expected=start)
     for number in (1, 2):
-        judge.ask(number, [NORTH])
+        judge.charges.ask(number, [NORTH])
         update = {name: np.full_like(value, 0.1 * number) for name, value in start.items()}
         trained = Reply(ReplyStatus.TRAINED, "run", number, PLAN.event, update)
         judge.judge(number, {NORTH: (trained, "")})

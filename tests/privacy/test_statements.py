@@ -40,17 +40,17 @@ def quick(monkeypatch):
 
     for name in ("_run_id", "_node_id", "_task_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)
-    monkeypatch.setattr(participate, "ANSWER_GRID", 0.001)
+    monkeypatch.setattr(participate.Participant, "answer_grid", 0.001)
 
 
 def play(folder, plan, *, delta=DELTA, **lost):
     """A run of three sites whose budgets are at ``delta``: the aggregation, its model, and what was said."""
     said = []
     ledger = ChainedLog(folder / "ledger.sqlite")
-    run = aggregator.Aggregation(
-        plan.started(), room.SITES, room.FEATURES, ledger=ledger, say=said.append,
-        checkpoints=Checkpoints(folder, ledger), limits=aggregator.RoundLimits(1, 1.0, 1.0),
-    )  # fmt: skip
+    limits = aggregator.RoundLimits(1, 1.0, 1.0)
+    setup = aggregator.RunSetup(plan.started(), room.SITES, room.FEATURES, limits)
+    checkpoints = Checkpoints(folder, ledger)
+    run = aggregator.Aggregation(setup, ledger=ledger, checkpoints=checkpoints, say=said.append)
     exchange = Room(folder, **lost)
     for one, participant in exchange._participants.items():
         participant._say = said.append
@@ -144,7 +144,7 @@ def test_what_is_over_budget_is_told_by_the_mechanisms_that_were_charged(tmp_pat
     plan = replace(room.AGREED, run="later", epsilon=0.5)
     expected = initial_parameters(plan.model, len(room.FEATURES))
     judge = Auditor(plan, ChainedLog(tmp_path / "ledger.sqlite"), expected=expected)
-    judge.ask(1, [NORTH])
+    judge.charges.ask(1, [NORTH])
     reply = Reply(ReplyStatus.TRAINED, "later", 1, plan.event, expected, installed())
     (decision,) = judge.judge(1, {NORTH: (reply, "")})
     assert decision.mechanism == BOTH

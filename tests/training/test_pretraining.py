@@ -14,7 +14,7 @@ from conftest import table_row
 from cordon.cli import main
 from cordon.errors import UserError
 from cordon.federation.aggregator.checkpoint import Checkpoints
-from cordon.federation.aggregator.run import Aggregation, RoundLimits
+from cordon.federation.aggregator.run import Aggregation, RoundLimits, RunSetup
 from cordon.federation.plan import Plan, Site
 from cordon.ledger.log import ChainedLog
 from cordon.model.initial_weights import initial_parameters
@@ -118,10 +118,8 @@ PLAN = Plan(
 
 def aggregation(tmp_path, plan, start):
     log = ChainedLog(tmp_path / "ledger.sqlite")
-    return Aggregation(
-        plan, [SITE], FEATURES, ledger=log, checkpoints=Checkpoints(tmp_path, log),
-        limits=RoundLimits(1, 1.0, 1.0), say=lambda _: None, start=start,
-    )  # fmt: skip
+    setup = RunSetup(plan, [SITE], FEATURES, RoundLimits(1, 1.0, 1.0), start)
+    return Aggregation(setup, ledger=log, checkpoints=Checkpoints(tmp_path, log), say=lambda _: None)
 
 
 def test_the_aggregator_starts_from_the_plans_public_model_and_from_no_other(tmp_path):

@@ -26,6 +26,7 @@ from cordon.federation.flower.processes import end_with_parent
 from cordon.federation.messages import Reply, Task
 from cordon.federation.plan import Plan
 from cordon.federation.site.participate import Participant
+from cordon.federation.site.terms import Terms
 from cordon.ledger.log import Tip
 from cordon.ledger.site import SiteLedger
 from cordon.model.architectures import Parameters, width
@@ -52,13 +53,14 @@ MOST_PLAYED = 5
 class Played(Participant):
     """A site whose words nobody reads: what it spent is not computed for them, which takes a second."""
 
+    answer_grid = 0.0  # an audit answers nobody
+
     def __init__(
         self, load: Callable[[Plan], Units], ledger: SiteLedger, declared_patients: int = PATIENTS
     ) -> None:
         super().__init__(
-            "site", load, FEATURES, declared_patients=declared_patients, ledger=ledger,
-            say=lambda line: None, answer_grid=0.0,
-        )  # fmt: skip
+            Terms("site", declared_patients), load, FEATURES, ledger=ledger, say=lambda line: None
+        )
 
     def _spent(self, plan: Plan) -> str:
         return ""

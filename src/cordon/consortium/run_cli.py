@@ -44,8 +44,8 @@ def run_aggregator(
     run: sites have no other.
     """
     from cordon.consortium.operator import SERVER, STATE, Operator
-    from cordon.federation.aggregator.run import RoundLimits
-    from cordon.federation.aggregator.service import serve
+    from cordon.federation.aggregator.run import RoundLimits, RunSetup
+    from cordon.federation.aggregator.service import Endpoint, serve
     from cordon.variants.features import FEATURES
 
     operator = Operator(Path(folder))
@@ -61,13 +61,12 @@ def run_aggregator(
 
     with telling(None) as tell:
         tell.say(f"{len(kit.roster)} sites may take part: {', '.join(site.name for site, _ in kit.roster)}")
-        model, _ = serve(
-            plan, [], FEATURES, credentials=operator.folder / SERVER, host=host, port=port,
-            state=operator.folder / STATE, workdir=out / "log",
-            limits=RoundLimits(min_sites, join_deadline, round_deadline), say=tell.say,
-            start=_start(plan, pretrained), save=save, evidence=evidence,
-            names=[split_address(kit.address)[0]], transport=transport_dir,
-        )  # fmt: skip
+        limits = RoundLimits(min_sites, join_deadline, round_deadline)
+        setup = RunSetup(plan, [], FEATURES, limits, _start(plan, pretrained))
+        names = [split_address(kit.address)[0]]
+        endpoint = Endpoint(host, port, operator.folder / SERVER, names, evidence, transport_dir)
+        state, log = operator.folder / STATE, out / "log"
+        model, _ = serve(setup, endpoint, state=state, workdir=log, say=tell.say, save=save)
     return Facts(
         {"model": str(files[0]), "record": str(files[1]), "model_hash": model.hash, "run": plan.run},
         [

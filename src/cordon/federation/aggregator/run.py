@@ -51,18 +51,30 @@ class RoundLimits:
     ban_after: int = BAN_AFTER
 
 
+@dataclass(frozen=True)
+class RunSetup:
+    """What a run is made of.
+
+    That is its public ``plan``, the ``sites`` that are asked, the names of the ``features`` that a row has,
+    when to stop waiting (``limits``), and the public model that the plan starts from (``start``), if any.
+    """
+
+    plan: Plan
+    sites: Sequence[Site]
+    features: tuple[str, ...]
+    limits: RoundLimits
+    start: PublicStart | None = None
+
+
 class Aggregation:
     """One run, as far as it is; ``record`` and ``parameters`` hold what came of it.
 
-    It begins where ``checkpoints`` has an unfinished run of ``plan``, else anew. UserError where the plan,
-    the sites and the start do not go together, or where the checkpoint is an older copy.
+    It begins where ``checkpoints`` has an unfinished run of the setup's plan, else anew. UserError where
+    the plan, the sites and the start do not go together, or where the checkpoint is an older copy.
     """
 
-    def __init__(
-        self, plan: Plan, sites: list[Site], features: tuple[str, ...], *,
-        ledger: ChainedLog, checkpoints: Checkpoints, limits: RoundLimits, say: Say,
-        start: PublicStart | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, setup: RunSetup, *, ledger: ChainedLog, checkpoints: Checkpoints, say: Say) -> None:
+        plan, sites, features, start = setup.plan, setup.sites, setup.features, setup.start
         if plan.start != (start.model.hash if start else ""):
             raise UserError(
                 "the plan starts from another model than the one that the aggregator was given. Give it the "
@@ -72,7 +84,8 @@ class Aggregation:
             raise UserError("two sites are enrolled with one key. Enrol each site with a key of its own.")
         check_rule(plan.aggregation, plan.malicious_sites, len(sites))
         self._start, self._sites, self._features = start, sites, features
-        self._ledger, self._checkpoints, self._limits, self._say = ledger, checkpoints, limits, say
+        self._ledger, self._checkpoints, self._say = ledger, checkpoints, say
+        self._limits = setup.limits
         self._registry = Registry(ledger)
         fresh = start.model.parameters if start else initial_parameters(plan.model, len(features))
         held = checkpoints.resume(plan) or Checkpoint(plan, 0, fresh)
@@ -81,6 +94,7 @@ class Aggregation:
         self._ended = {site: Decision.from_dict(decision) for site, decision in held.ended.items()}
         self.record = Record(held.plan, rounds=held.rounds)
         self._auditor = Auditor(held.plan, ledger, expected=fresh)
+        self._charges = self._auditor.charges
         if held.head:
             say(f"run {held.plan.run} goes on after round {held.round}")
         else:
@@ -191,10 +205,10 @@ class Aggregation:
         online = exchange.online()
         answers: dict[Site, Answer] = dict.fromkeys(active, (None, ""))
         for site in active:
-            if not self._auditor.has_room(site):
+            if not self._charges.has_room(site):
                 answers[site] = (Reply(ReplyStatus.STOPPED, self.plan.run, number), "")
         asked = [site for site in active if site in online and answers[site][0] is None]
-        self._auditor.ask(number, asked)
+        self._charges.ask(number, asked)
         tip = self._ledger.tip
         tasks = {
             site: Task(self.plan, number, site.declared_patients, self.parameters, tip).to_records()
@@ -228,8 +242,8 @@ class Aggregation:
         for site, reason in self._registry.bans(active).items():
             words = f"banned ({reason}). Ask the operator, who can release the site with a reason."
             self._ended[site.name] = Decision(
-                site.name, Judgement.QUARANTINED, words, *self._auditor.spent(site),
-                mechanism=self._auditor.mechanism(site),
+                site.name, Judgement.QUARANTINED, words, *self._charges.spent(site),
+                mechanism=self._charges.mechanism(site),
             )  # fmt: skip
             self._say(f"{site.name} takes no part: {words}")
 
@@ -328,14 +342,14 @@ class Aggregation:
             else:
                 status = SiteStatus.MISSING
                 reason = last[site.name]["reason"] if site.name in last else "it never joined"
-            rdp, pld = self._auditor.spent(site)
-            in_run = self._auditor.spent_in_run(site)
+            rdp, pld = self._charges.spent(site)
+            in_run = self._charges.spent_in_run(site)
             self.record.sites.append(
                 {
                     "site": site.name, "weight": site.weight, "declared_patients": site.declared_patients,
                     "status": status, "reason": reason, "epsilon_rdp": rdp, "epsilon_pld": pld,
                     "run_epsilon_rdp": in_run[0], "run_epsilon_pld": in_run[1], "delta": self.plan.delta,
-                    "mechanism": self._auditor.mechanism(site),
+                    "mechanism": self._charges.mechanism(site),
                 }
             )  # fmt: skip
         self._farewell(exchange, SiteStatus.FINISHED, "", model)
@@ -370,7 +384,7 @@ class Aggregation:
     def _privacy(self) -> dict[str, Any]:
         """What every copy of the model says of its privacy: over all runs, and of this one (``run_``)."""
         plan, tip = self.plan, self._ledger.tip
-        lifetime, in_run = self._auditor.of_model()
+        lifetime, in_run = self._charges.of_model()
         keys = behind(self._ledger, plan.run)
         mechanism = mechanism_of(
             event for row, events in charged(self._ledger) if row["identity"] in keys for event in events

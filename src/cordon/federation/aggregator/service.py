@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx
 
@@ -14,65 +14,79 @@ from cordon.federation.aggregator.checkpoint import Checkpoints
 from cordon.federation.aggregator.exchange import Exchange
 from cordon.federation.aggregator.record import Record
 from cordon.federation.aggregator.registry import Registry
-from cordon.federation.aggregator.run import Aggregation, RoundLimits
+from cordon.federation.aggregator.run import Aggregation, RunSetup
 from cordon.federation.flower import processes, tasks
 from cordon.federation.flower.bounds import Bound
 from cordon.federation.flower.tasks import LinkLost
 from cordon.federation.gate.start import gated_superlink
-from cordon.federation.plan import Plan, Site, write_enrolment
+from cordon.federation.plan import write_enrolment
 from cordon.ledger.log import ChainedLog
 from cordon.model.released import Model
-
-if TYPE_CHECKING:
-    from cordon.training.pretrain import PublicStart
 
 # So often are the SuperLink and the gate started again without a round in between.
 MOST_RESTARTS = 3
 
 
-def serve(
-    plan: Plan, sites: Sequence[Site], features: tuple[str, ...], *,
-    credentials: Path, host: str, port: int, state: Path, workdir: Path, limits: RoundLimits, say: Say,
-    start: PublicStart | None = None, evidence: str = "", names: Sequence[str] = (),
-    transport: Path | None = None,
-    save: Callable[[Model, Record], None] = lambda model, record: None,
-) -> tuple[Model, Record]:  # fmt: skip
-    """Run a gate at ``host:port``, a SuperLink behind it, and one aggregation on it, from start to end.
+@dataclass(frozen=True)
+class Endpoint:
+    """Where sites reach the aggregator: its gate listens at ``host:port``.
 
-    ``sites`` are enrolled, where they are not yet; none: those that are enrolled take part.
+    ``credentials`` is the folder of what it shows (``server.crt``, ``server.key``); without them it makes its
+    own, which ``evidence`` attests, for ``names`` or else the host (`cordon.federation.gate.start`). With
+    ``transport``, a relay serves the sites that connect through that folder.
+    """
+
+    host: str
+    port: int
+    credentials: Path
+    names: Sequence[str] = ()
+    evidence: str = ""
+    transport: Path | None = None
+
+
+def serve(
+    setup: RunSetup,
+    endpoint: Endpoint,
+    *,
+    state: Path,
+    workdir: Path,
+    say: Say,
+    save: Callable[[Model, Record], None] = lambda model, record: None,
+) -> tuple[Model, Record]:
+    """Run a gate at ``endpoint``, a SuperLink behind it, and one aggregation on it, from start to end.
+
+    The setup's sites are enrolled, where they are not yet; none: those that are enrolled take part.
     ``state`` outlives runs and holds the aggregator's ledger and an unfinished run, which goes on;
     ``workdir`` holds this run's logs. ``save`` puts the result where it shall be: whoever dies before that
-    is done finds the run as it was before its end. ``evidence`` and ``names`` are the gate's, see
-    `processes.superlink`. With ``transport``, a relay serves the sites that connect through that folder.
+    is done finds the run as it was before its end.
     """
-    plan.check_expiry()
+    setup.plan.check_expiry()
     workdir.mkdir(parents=True, exist_ok=True)
     ledger = ChainedLog(state / "ledger.sqlite")
     registry = Registry(ledger)
-    registry.enrol(*sites)
-    sites = list(sites) or [member.site for member in registry.members() if member.current]
+    registry.enrol(*setup.sites)
+    sites = list(setup.sites) or [member.site for member in registry.members() if member.current]
     if not sites:
         raise UserError(f"no site is enrolled in {ledger.path}. Enrol each with cordon aggregator enrol.")
     for site in sites:
-        if warning := plan.check_delta(site.name, site.declared_patients):
+        if warning := setup.plan.check_delta(site.name, site.declared_patients):
             say(warning)
+    setup, host, port = replace(setup, sites=sites), endpoint.host, endpoint.port
     write_enrolment(sites, enrolment := workdir / "enrolment.json")
     checkpoints = Checkpoints(state, ledger)
     restarts = 0
     while True:
-        aggregation = Aggregation(
-            plan, list(sites), features, ledger=ledger, checkpoints=checkpoints, limits=limits, say=say,
-            start=start,
-        )  # fmt: skip
+        aggregation = Aggregation(setup, ledger=ledger, checkpoints=checkpoints, say=say)
         model, answers = None, Bound.of(array.nbytes for array in aggregation.parameters.values())
         before = len(aggregation.record.rounds)
         try:
             with (
                 gated_superlink(
-                    credentials, host, port, workdir, enrolment=enrolment, evidence=evidence, names=names,
+                    endpoint.credentials, host, port, workdir, enrolment=enrolment,
+                    evidence=endpoint.evidence, names=endpoint.names,
                     keys=[site.public_key for site in sites], answers=answers,
                 ) as link,
-                processes.relay(transport, host, port, link, workdir),
+                processes.relay(endpoint.transport, host, port, link, workdir),
                 tasks.noticing_loss(link.alive, httpx.HTTPError),
             ):  # fmt: skip
                 say(f"the aggregator listens on {host}:{port}")

@@ -1,4 +1,4 @@
 """A site's part of a federation.
 
-Public: ``participate``, ``walltime``.
+Public: ``participate``, ``terms``, ``visit``, ``walltime``.
 """
