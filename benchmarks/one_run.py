@@ -19,7 +19,7 @@ import click
 import numpy as np
 from scipy.optimize import brentq
 
-from cordon.auditing.canaries import VIEWS, audit_one_run
+from cordon.auditing.canaries import RUN_VIEWS, audit_one_run
 from cordon.auditing.one_run import APPROXIMATE, GAUSSIAN_CURVE, epsilon_of, lower_bound
 from cordon.auditing.step_bound import audit_step
 from cordon.federation.plan import Plan
@@ -100,7 +100,7 @@ def runs(epsilon: float, canaries: int, repeats: int) -> Iterator[Row]:
     for unit in ("patient", "variant"):
         plan = demo_plan(epsilon, unit, GAUSSIAN)
         units, start = made_units(unit), initial_parameters(plan.model, FEATURES)
-        for view in VIEWS:
+        for view in RUN_VIEWS:
             estimators = (APPROXIMATE, GAUSSIAN_CURVE) if view == "white-box" else (APPROXIMATE,)
             for estimator in estimators:
                 found = [

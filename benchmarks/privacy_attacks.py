@@ -32,7 +32,7 @@ from cordon.auditing.shadows import VIEWS, declared_for, unprotected
 from cordon.auditing.step_bound import audit_step
 from cordon.calls.read import parse_calls
 from cordon.federation.plan import Plan
-from cordon.model.devices import THREADS, thread_count
+from cordon.model.devices import THREADS_VARIABLE, thread_count
 from cordon.model.initial_weights import initial_parameters
 from cordon.privacy.guarantee import Guarantee
 from cordon.training.pretrain import fit
@@ -179,7 +179,7 @@ def main(
         caller, vcf = next(iter(parse_calls([calls]).items()))
         data = read(caller, vcf, truth, confident, sample, reference, Path(scratch), [vcf, truth])
     wanted = [float(epsilon) for epsilon in epsilons.split(",")]
-    threads = int(os.environ.get(THREADS) or 1)
+    threads = int(os.environ.get(THREADS_VARIABLE) or 1)
     table: list[dict[str, Any]] = []
     for unit in units.split(","):
         how = {"shadows": shadows, "views": VIEWS, "seed": seed, "threads": threads, "rare": rare}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cordon.ledger.hash_chain import Chain
     from cordon.ledger.spending import Account, Cohort, RoundSpending
 
-COLUMNS = ("run", "round", "state", "mechanism", "noise", "rate", "steps", "epsilon RDP", "epsilon PLD")
+SPENT_COLUMNS = ("run", "round", "state", "mechanism", "noise", "rate", "steps", "epsilon RDP", "epsilon PLD")
 ledger_file = click.argument("ledger_file", metavar="LEDGER", type=EXISTING)
 key_option = click.option(
     "--key",
@@ -198,12 +198,12 @@ def _table(account: Account) -> Iterator[str]:
     last = account.rounds[-1]
     means = Guarantee(account.unit, account.delta, last.mechanism)
     yield f"{account.holder}. Each epsilon composes all events up to its round, over all runs ({means}):"
-    table = [COLUMNS, *(_cells(item) for item in account.rounds)]
+    table = [SPENT_COLUMNS, *(_cells(item) for item in account.rounds)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells in table:
         words = [
             cell.ljust(width) if name in ("run", "state", "mechanism") else cell.rjust(width)
-            for name, cell, width in zip(COLUMNS, cells, widths, strict=True)
+            for name, cell, width in zip(SPENT_COLUMNS, cells, widths, strict=True)
         ]
         yield "  " + "  ".join(words).rstrip()
     for epsilon, accountant in ((last.epsilon_rdp, "RDP"), (last.epsilon_pld, "PLD")):

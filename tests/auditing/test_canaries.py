@@ -9,8 +9,16 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from cordon.auditing import canaries
-from cordon.auditing.canaries import SITE, VIEWS, Canaries, audit_one_run, black_box, make_canaries, updates
-from cordon.auditing.gradient_canaries import NONE, CanaryGradients, SpareInputs, layer_sizes
+from cordon.auditing.canaries import (
+    AUDITED_SITE,
+    RUN_VIEWS,
+    Canaries,
+    audit_one_run,
+    black_box,
+    make_canaries,
+    updates,
+)
+from cordon.auditing.gradient_canaries import NO_PLACE, CanaryGradients, SpareInputs, layer_sizes
 from cordon.auditing.replay import replay
 from cordon.errors import UserError
 from cordon.federation.plan import Plan
@@ -100,7 +108,7 @@ def test_a_planted_gradient_is_as_if_it_were_the_units_own(kind, rows, order):
         module = torch.nn.Sequential(torch.nn.Identity(), *module)
     sizes = layer_sizes(module)
     # Canary 0 has a part in both layers, canary 1 in the first one alone.
-    places = np.array([[5, 17], [3, NONE]])
+    places = np.array([[5, 17], [3, NO_PLACE]])
     features = torch.randn(4, rows, F)
     features[..., -1] = torch.tensor([0.0, 1.0, 2.0, 0.0])[:, None]
     block = Block(features, torch.ones(4, rows), torch.full((4, rows), 1 / rows), 4)
@@ -164,7 +172,7 @@ def test_a_canary_that_is_in_moves_its_weight_by_the_clip_and_no_other(monkeypat
     step = audited.learning_rate * audited.clip_norm / settings.expected_batch
     assert scores[included] == pytest.approx(15 * step, rel=1e-3)
     assert scores[~included] == pytest.approx(0.0, abs=1e-3 * step)
-    alone = replay(audited, {SITE: units}, {SITE: PATIENTS}, start)
+    alone = replay(audited, {AUDITED_SITE: units}, {AUDITED_SITE: PATIENTS}, start)
     name = SpareInputs.of(model, F, 50).name
     for key, value in alone.model.items():
         wide = seen[0].model[key]
@@ -175,7 +183,7 @@ def test_black_box_scores_are_the_fall_of_the_loss():
     audited, start = plan(), initial_parameters("mlp", F)
     units = made()
     points = make_canaries(audited, units, 20, 2, np.random.default_rng(4))
-    run = replay(audited, {SITE: units}, {SITE: PATIENTS}, start)
+    run = replay(audited, {AUDITED_SITE: units}, {AUDITED_SITE: PATIENTS}, start)
     losses = []
     for parameters in (start, run.model):
         module = build("mlp", F)
@@ -194,7 +202,7 @@ def test_update_scores_are_inner_products_with_unit_gradients(model):
     audited, start = plan(model=model, rounds=2, local_steps=1), initial_parameters(model, F)
     units = made(images=images)
     points = make_canaries(audited, units, 4, 2, np.random.default_rng(5))
-    run = replay(audited, {SITE: units}, {SITE: PATIENTS}, start)
+    run = replay(audited, {AUDITED_SITE: units}, {AUDITED_SITE: PATIENTS}, start)
     expected = np.zeros(4)
     inputs, labels = torch.from_numpy(points.points[np.arange(4)]), torch.from_numpy(points.labels)
     for begun, sent in zip(run.models, run.updates, strict=False):
@@ -204,7 +212,9 @@ def test_update_scores_are_inner_products_with_unit_gradients(model):
             score = module(inputs[canary, None])
             torch.nn.functional.binary_cross_entropy_with_logits(score, labels[canary, None]).backward()
             own = torch.cat([parameter.grad.flatten() for parameter in module.parameters()]).numpy()
-            moved = np.concatenate([sent[SITE][name].ravel() for name, _ in module.named_parameters()])
+            moved = np.concatenate(
+                [sent[AUDITED_SITE][name].ravel() for name, _ in module.named_parameters()]
+            )
             expected[canary] -= own @ moved / np.linalg.norm(own)
     assert np.allclose(updates(audited, points, run), expected, rtol=1e-3, atol=1e-5)
 
@@ -217,7 +227,7 @@ def test_with_little_noise_canaries_that_are_in_score_higher(scored):
     source = np.random.default_rng(6)
     included = source.random(300) < 0.5
     points = make_canaries(audited, units, 300, 8, source)
-    run = replay(audited, {SITE: points.beside(units, included)}, {SITE: PATIENTS}, start)
+    run = replay(audited, {AUDITED_SITE: points.beside(units, included)}, {AUDITED_SITE: PATIENTS}, start)
     assert roc_auc_score(included, scored(audited, points, run)) > 0.6
 
 
@@ -228,7 +238,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=lambda changes: "-".join(map(str, changes.values())))
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", RUN_VIEWS)
 def test_right_code_keeps_to_its_claim(view, changes):
     audited = plan(epsilon=1.0, **changes)
     bounds = [audit(audited, view=view, seed=seed, confidence=0.99) for seed in range(3)]
@@ -242,16 +252,16 @@ def test_chosen_gradients_show_a_good_part_of_epsilon():
     assert audit(plan(), count=1000, estimator="gaussian").epsilon_lower > 1.0
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", RUN_VIEWS)
 def test_only_the_run_tells_who_was_in(monkeypatch, view):
     """Runs without their canaries: a score that saw the coins by another way would show something."""
 
     def without(audited, sites, declared, start, **more):
         kept = len(made())
-        units = sites[SITE]
+        units = sites[AUDITED_SITE]
         rows = int(units.offsets[kept])
         units = Units(units.features[:rows], units.labels[:rows], units.offsets[: kept + 1], units.unit)
-        return replay(audited, {SITE: units}, declared, start, **more)
+        return replay(audited, {AUDITED_SITE: units}, declared, start, **more)
 
     monkeypatch.setattr(canaries, "replay", without)
     audited = plan(rounds=1, local_steps=2, epsilon=100.0)
@@ -285,7 +295,7 @@ def test_planted_bugs_are_found_in_one_run(monkeypatch, bug, mechanism):
     assert bound.epsilon_lower > 2.0
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", RUN_VIEWS)
 def test_models_of_images_are_audited_too(view):
     audited = plan(model="pileup_cnn", rounds=1, local_steps=2, max_variants_per_patient=2)
     bound = audit(audited, view=view, count=20, images=True)
@@ -297,7 +307,7 @@ def test_a_seed_fixes_coins_and_canaries_but_not_the_noise(monkeypatch):
     seen, runs = [], []
 
     def watched(audited, sites, declared, start, **more):
-        seen.append(sites[SITE])
+        seen.append(sites[AUDITED_SITE])
         runs.append(replay(audited, sites, declared, start, **more))
         return runs[-1]
 

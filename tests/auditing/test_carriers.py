@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from cordon.auditing.carriers import ATTACKS, CarrierResult, probe, rarest
+from cordon.auditing.carriers import CARRIER_ATTACKS, CarrierResult, probe, rarest
 from cordon.auditing.shadows import VIEWS, Trace, unprotected
 from cordon.errors import UserError
 from cordon.federation.plan import Plan
@@ -84,7 +84,9 @@ def test_without_dp_a_carrier_is_found(unit):
     units = site(unit)
     trainer = unprotected(bare, len(units), START)
     results = probe(bare, units, rarest(units, RARE), None, START, shadows=24, trainer=trainer)
-    assert [(result.view, result.attack) for result in results] == [(v, a) for v in VIEWS for a in ATTACKS]
+    assert [(result.view, result.attack) for result in results] == [
+        (v, a) for v in VIEWS for a in CARRIER_ATTACKS
+    ]
     for view in VIEWS:
         online = found(results, "lira_online", view)
         assert online.score.auc.value > 0.9

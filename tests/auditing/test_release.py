@@ -106,7 +106,7 @@ def test_attacks_on_so_few_units_that_perfect_ones_would_pass_are_no_pass(eviden
 
 
 def test_attacks_look_at_some_units_and_some_rows_of_each(units, monkeypatch):
-    monkeypatch.setattr(release, "MOST_ROWS", 7)
+    monkeypatch.setattr(release, "MOST_ROWS_ATTACKED", 7)
     chosen = release.some(units, 5, np.random.default_rng(0))
     assert len(chosen) == 5
     assert np.diff(chosen.offsets).tolist() == [7] * 5

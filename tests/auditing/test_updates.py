@@ -16,9 +16,9 @@ from bugs_in_noise import NOISE
 from bugs_in_training import EGRESS, NEIGHBOURS, SAMPLING, STEP_BOUND
 from bugs_told_by_reference import TOLD_BY_REFERENCE
 from cordon.auditing import updates
-from cordon.auditing.additions import IMAGE_STEPS, RATE, check_neighbours, coupled
+from cordon.auditing.additions import ADDITION_IMAGE_STEPS, RATE, check_neighbours, coupled
 from cordon.auditing.made_up_rows import LONG_ROWS, ROWS
-from cordon.auditing.made_up_site import MOST_STEPS, repeated
+from cordon.auditing.made_up_site import MOST_PLAYED_STEPS, repeated
 from cordon.auditing.sampling import check_sampling
 from cordon.auditing.self_test import CHECKS
 from cordon.auditing.updates import check_noise
@@ -167,9 +167,9 @@ def test_half_of_the_noise_is_told_by_how_much_is_left(monkeypatch):
 
 
 def test_what_goes_wrong_later_in_a_round_than_is_played_is_said(monkeypatch):
-    """A plan of 200 steps is played for MOST_STEPS of them."""
+    """A plan of 200 steps is played for MOST_PLAYED_STEPS of them."""
     releases = check_noise(plan(local_steps=200)).figures["releases"]
-    assert releases in [rounds * MOST_STEPS for rounds in (12, 13, 14, 15)]
+    assert releases in [rounds * MOST_PLAYED_STEPS for rounds in (12, 13, 14, 15)]
 
 
 def test_the_repeated_source_gives_a_longer_answers_beginning_to_a_shorter_question():
@@ -183,8 +183,8 @@ def test_the_last_unit_is_in_some_of_the_steps_that_are_played_and_not_in_all():
     """Of the fewest that there are, with every table: so right code always shows what the checks must see."""
     for units in (len(ROWS) + 1, sum(ROWS.values()) + 1, sum(ROWS.values()) + LONG_ROWS):
         random = coupled([])
-        last = [units - 1 in random.poisson_sample(units, RATE) for _ in range(IMAGE_STEPS)]
-        assert 0 < sum(last) < IMAGE_STEPS
+        last = [units - 1 in random.poisson_sample(units, RATE) for _ in range(ADDITION_IMAGE_STEPS)]
+        assert 0 < sum(last) < ADDITION_IMAGE_STEPS
 
 
 def test_one_more_unit_shifts_no_other_draw():

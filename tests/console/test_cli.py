@@ -127,7 +127,7 @@ def test_beside_every_epsilon_stand_unit_delta_mechanism_and_adjacency(site, agg
 def test_the_table_has_a_line_a_round_and_what_is_left(site):
     lines = cordon("ledger", "show", site).stdout.splitlines()
     head, *rows = lines[3:9]
-    assert re.split(r"  +", head.strip()) == list(cli.COLUMNS)
+    assert re.split(r"  +", head.strip()) == list(cli.SPENT_COLUMNS)
     cells = [re.split(r"  +", row.strip()) for row in rows]
     assert cells[0][:7] == ["a", "1", "sent", "Poisson-sampled Gaussian", "2", "0.1", "10"]
     for row, count in zip(cells, range(1, 6), strict=True):

@@ -16,9 +16,9 @@ from cordon.federation.gate.start import gated_superlink
 
 def changed_bundle(tmp_path, monkeypatch):
     """A copy of the bundle with code in it, in place of Cordon's."""
-    folder = shutil.copytree(app_bundle.FOLDER, tmp_path / "bundle")
+    folder = shutil.copytree(app_bundle.BUNDLE_FOLDER, tmp_path / "bundle")
     (folder / "cordon_bundle" / "__init__.py").write_text("import os\nos.system('id')\napp = None\n")
-    monkeypatch.setattr(app_bundle, "FOLDER", folder)
+    monkeypatch.setattr(app_bundle, "BUNDLE_FOLDER", folder)
     app_bundle.bundle.cache_clear()
 
 
@@ -73,7 +73,7 @@ def test_a_real_superlink_starts_no_run_of_another_bundle(tmp_path):
     from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
     enrol([], "127.0.0.1", state=tmp_path / "keys", outdir=tmp_path)
-    folder = shutil.copytree(app_bundle.FOLDER, tmp_path / "bundle")
+    folder = shutil.copytree(app_bundle.BUNDLE_FOLDER, tmp_path / "bundle")
     (folder / "cordon_bundle" / "__init__.py").write_text("app = None\n")
     other = build_fab_from_disk(folder)
     protobuf = {"content-type": PROTOBUF_MEDIA_TYPE, "accept": PROTOBUF_MEDIA_TYPE}

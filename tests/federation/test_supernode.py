@@ -11,8 +11,8 @@ from flwr.supernode import cli, start_client_internal
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from cordon.federation.flower import supernode
-from cordon.federation.flower.object_pull import FIRST, LAST, awaiting
-from cordon.federation.flower.supernode import IDLE, POLL, SOONEST, Paced
+from cordon.federation.flower.object_pull import FIRST_PAUSE, LONGEST_PAUSE, awaiting
+from cordon.federation.flower.supernode import LONGEST_IDLE, POLL, SOONEST, Paced
 
 
 class Clock:
@@ -35,14 +35,22 @@ def test_an_idle_supernode_waits_as_long_again_as_it_has_waited():
     clock = Clock()
     pace = Paced(clock.sleep, clock)
     for _ in range(7):
-        pace.sleep(IDLE)
-    assert clock.slept == [SOONEST, SOONEST, 2 * SOONEST, 4 * SOONEST, 8 * SOONEST, IDLE, IDLE]
+        pace.sleep(LONGEST_IDLE)
+    assert clock.slept == [
+        SOONEST,
+        SOONEST,
+        2 * SOONEST,
+        4 * SOONEST,
+        8 * SOONEST,
+        LONGEST_IDLE,
+        LONGEST_IDLE,
+    ]
 
 
 def test_what_it_waits_for_its_own_answer_is_short_and_then_it_asks_soon_again():
     clock = Clock()
     pace = Paced(clock.sleep, clock)
-    for seconds in (IDLE, IDLE, IDLE, 0.5, 0.01, IDLE):
+    for seconds in (LONGEST_IDLE, LONGEST_IDLE, LONGEST_IDLE, 0.5, 0.01, LONGEST_IDLE):
         pace.sleep(seconds)
     assert clock.slept[3:] == [POLL, 0.01, SOONEST]
 
@@ -51,14 +59,14 @@ def test_a_slow_superlink_is_asked_less():
     clock = Clock(slow=1.0)
     pace = Paced(clock.sleep, clock)
     for _ in range(3):
-        pace.sleep(IDLE)
-    assert clock.slept == [SOONEST, 1 + SOONEST, IDLE]
+        pace.sleep(LONGEST_IDLE)
+    assert clock.slept == [SOONEST, 1 + SOONEST, LONGEST_IDLE]
 
 
 def test_flowers_loop_sleeps_where_the_pace_expects_it():
     """A Flower that waits otherwise needs another pace."""
     source = inspect.getsource(start_client_internal)
-    assert sorted(map(float, re.findall(r"time\.sleep\((.+?)\)", source))) == [0.5, 0.5, IDLE]
+    assert sorted(map(float, re.findall(r"time\.sleep\((.+?)\)", source))) == [0.5, 0.5, LONGEST_IDLE]
     assert set(re.findall(r"\btime\.(\w+)", source)) == {"sleep"}
 
 
@@ -96,14 +104,14 @@ def test_what_was_announced_is_there_as_soon_as_it_comes():
     thing = Object(3)
     answer = awaiting(thing, sleep=slept.append)("what is asked for")
     assert answer.object_available
-    assert (thing.asked, slept) == (3, pytest.approx([FIRST, 1.5 * FIRST]))
+    assert (thing.asked, slept) == (3, pytest.approx([FIRST_PAUSE, 1.5 * FIRST_PAUSE]))
 
 
 def test_what_does_not_come_is_flowers_to_ask_for_again():
     slept: list[float] = []
     answer = awaiting(Object(1000), sleep=slept.append)("what is asked for")
     assert (answer.object_found, answer.object_available) == (True, False)
-    assert max(slept) <= LAST
+    assert max(slept) <= LONGEST_PAUSE
     assert 1 < sum(slept) < 2
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from consortium import ROOT, Consortium, plan
 from cordon.errors import Leaving, UserError
-from cordon.federation.site.walltime import MARGIN, RESERVE, Stay
+from cordon.federation.site.walltime import RESERVE, ROUND_MARGIN, Stay
 from cordon.ledger.log import ChainedLog
 from cordon.model import released as models
 from cordon.privacy.accountants import epsilon_rdp
@@ -35,7 +35,7 @@ def test_a_stay_is_over_when_a_round_like_the_longest_one_no_longer_fits():
         with stay.round():
             clock.now += seconds
     assert not stay.over
-    clock.now = 1000 + 200 - RESERVE - MARGIN * 20
+    clock.now = 1000 + 200 - RESERVE - ROUND_MARGIN * 20
     assert not stay.over
     clock.now += 1
     assert "69 s of its walltime are left, and a round may need 70 s" in stay.over

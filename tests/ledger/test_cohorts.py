@@ -26,7 +26,7 @@ from cordon.errors import BudgetExceeded, UserError
 from cordon.federation.credentials import enrol
 from cordon.federation.plan import Site
 from cordon.ledger.log import ChainedLog
-from cordon.ledger.pseudonyms import FILE, read_salt
+from cordon.ledger.pseudonyms import SALT_FILE, read_salt
 from cordon.ledger.site import SiteLedger
 from cordon.privacy.events import Event
 from cordon.privacy.grouping import Grouping
@@ -304,14 +304,14 @@ def test_a_budget_held_against_pld_has_room_for_more(tmp_path):
 @pytest.mark.parametrize("lost", ["removed", "another one"])
 def test_a_salt_that_ledgers_name_is_not_made_anew(tmp_path, lost):
     reserve(ledger(tmp_path), "a", 1, "p")
-    (tmp_path / FILE).unlink()
+    (tmp_path / SALT_FILE).unlink()
     if lost == "another one":
         read_salt(tmp_path)
-    left = (tmp_path / FILE).exists()
+    left = (tmp_path / SALT_FILE).exists()
     for name in ("north", "south"):
         with pytest.raises(UserError, match=r"pseudonym\.salt: .*Bring back the file that was there"):
             ledger(tmp_path, name).reserve("b", 1, EVENT, PATIENTS, ["p"], accountant="rdp")
-    assert (tmp_path / FILE).exists() == left
+    assert (tmp_path / SALT_FILE).exists() == left
 
 
 def test_a_ledger_names_no_patient_and_its_export_not_even_how_many(tmp_path):

@@ -209,7 +209,7 @@ def test_tables_without_images_cannot_be_trained_on(tmp_path):
 
 @pytest.mark.stress
 def test_a_public_start_a_calibration_and_scores_come_of_tables_with_images(tmp_path, monkeypatch):
-    monkeypatch.setattr("cordon.training.pretrain.STEPS", 100)
+    monkeypatch.setattr("cordon.training.pretrain.FIT_STEPS", 100)
     for name, seed in (("public", 0), ("own", 1)):
         write_table(table(*signal(100, seed)), tmp_path / f"{name}.parquet")
     model = pretrain([tmp_path / "public.parquet"], CNN)
@@ -226,7 +226,7 @@ def test_a_public_start_a_calibration_and_scores_come_of_tables_with_images(tmp_
 
 
 def test_public_rows_are_fitted_alike_in_slices(monkeypatch):
-    monkeypatch.setattr("cordon.training.pretrain.STEPS", 3)
+    monkeypatch.setattr("cordon.training.pretrain.FIT_STEPS", 3)
     images, labels = signal(12)
     rows = np.concatenate([np.ones((12, F), np.float32), images / np.float32(255)], axis=1)
     whole = fit(CNN, rows, labels.astype(np.float32))

@@ -21,7 +21,7 @@ from cordon.arrays import Floats
 from cordon.auditing.checks import Check
 from cordon.auditing.made_up_rows import (
     LONG_ROWS,
-    MOST_ROWS,
+    MOST_ROWS_OF_ONE,
     OTHER_ID,
     ROWS,
     long_patient,
@@ -46,7 +46,7 @@ NEIGHBOURS = "Does one unit, with all its rows, move releases by no more than th
 # gradients become shorter.
 REACHED, LITTLE, SLOW = 0.05, LEAST_NOISE, 0.01
 # How often units are in a step, and the steps of a round, of images as few as will do.
-RATE, FEWEST_STEPS, STEPS, IMAGE_STEPS = 0.5, 8, 12, 4
+RATE, FEWEST_STEPS, ADDITION_STEPS, ADDITION_IMAGE_STEPS = 0.5, 8, 12, 4
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,14 @@ class PlayedSite:
 def check_neighbours(plan: Plan) -> Check:
     """The same randomness with and without one unit, whatever it is like."""
     own = as_told(plan)
-    steps = IMAGE_STEPS if plan.model in WITH_IMAGES else min(max(own.local_steps, FEWEST_STEPS), STEPS)
+    steps = (
+        ADDITION_IMAGE_STEPS
+        if plan.model in WITH_IMAGES
+        else min(max(own.local_steps, FEWEST_STEPS), ADDITION_STEPS)
+    )
     own = replace(
         own, sampling_rate=RATE, local_steps=steps, clip_norm=min(plan.clip_norm, REACHED),
-        max_variants_per_patient=min(plan.max_variants_per_patient, MOST_ROWS),
+        max_variants_per_patient=min(plan.max_variants_per_patient, MOST_ROWS_OF_ONE),
         noise_multiplier=min(plan.noise_multiplier, LITTLE), clip_rate=min(plan.clip_rate, SLOW),
         learning_rate=min(plan.learning_rate, SLOW), quantile_share=min(plan.quantile_share, 0.5),
     )  # fmt: skip

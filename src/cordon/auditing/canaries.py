@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
     from cordon.privacy.gradients import UnitGradients
 
-VIEWS = ("black-box", "updates", "white-box")
-SITE = "audited"
+RUN_VIEWS = ("black-box", "updates", "white-box")
+AUDITED_SITE = "audited"
 # Rows of a canary patient, where the plan allows as many: clipped one by one, they would show.
 MOST_ROWS_EACH = 16
 # The least that a gradient's length is taken for.
-TINY = 1e-12
+LEAST_LENGTH = 1e-12
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def audit_one_run(
     the canaries; noise and sampling are the real ones. ``estimator`` as for `lower_bound`: that a run of many
     sampled steps is mu-GDP is nearly so. UserError for another view.
     """
-    if view not in VIEWS:
-        raise UserError(f"no view is called {view!r}. Choose one of: {', '.join(VIEWS)}.")
+    if view not in RUN_VIEWS:
+        raise UserError(f"no view is called {view!r}. Choose one of: {', '.join(RUN_VIEWS)}.")
     if canaries < 1:
         raise UserError(f"{canaries} canaries show nothing. Use a hundred or more.")
     source = np.random.default_rng(seed)
@@ -77,7 +77,13 @@ def audit_one_run(
         scores = _white_box(plan, units, declared, start, included, rows, threads)
     else:
         made = make_canaries(plan, units, canaries, rows, source)
-        run = replay(plan, {SITE: made.beside(units, included)}, {SITE: declared}, start, threads=threads)
+        run = replay(
+            plan,
+            {AUDITED_SITE: made.beside(units, included)},
+            {AUDITED_SITE: declared},
+            start,
+            threads=threads,
+        )
         with thread_count(threads):
             scores = black_box(plan, made, run) if view == "black-box" else updates(plan, made, run)
     bound = lower_bound(scores, included, delta=plan.delta, confidence=confidence, estimator=estimator)
@@ -129,7 +135,9 @@ def updates(plan: Plan, canaries: Canaries, run: Replay) -> Floats:
             count = len(labels[at])
             block = Block(points[at, None], labels[at, None], torch.ones(count, 1), count)
             norms = torch.stack([layer.norms(2) for layer in gradients.of(block)]).norm(dim=0)
-            total[at] -= _along(sent[SITE], module, points[at], labels[at]) / norms.clamp(min=TINY)
+            total[at] -= _along(sent[AUDITED_SITE], module, points[at], labels[at]) / norms.clamp(
+                min=LEAST_LENGTH
+            )
     return total.numpy()
 
 
@@ -156,7 +164,7 @@ def _white_box(
     threads: int | None,
 ) -> Floats:  # fmt: skip
     """How far the updates went against each canary's own coordinate [m], on the model with spare inputs."""
-    from cordon.auditing.gradient_canaries import LENGTH, SpareInputs
+    from cordon.auditing.gradient_canaries import CANARY_LENGTH, SpareInputs
 
     count = len(included)
     spare = SpareInputs.of(plan.model, features_of(plan.model, units.features.shape[1]), count)
@@ -172,13 +180,18 @@ def _white_box(
     audited = marked.beside(replace(units, features=wide), included)
 
     def planted(module: nn.Module, width: int) -> UnitGradients:
-        return spare.gradients(module, width, count, LENGTH * plan.clip_norm)
+        return spare.gradients(module, width, count, CANARY_LENGTH * plan.clip_norm)
 
     run = replay(
-        plan, {SITE: audited}, {SITE: declared}, spare.start(start), threads=threads, gradients=planted
+        plan,
+        {AUDITED_SITE: audited},
+        {AUDITED_SITE: declared},
+        spare.start(start),
+        threads=threads,
+        gradients=planted,
     )
     output, column = spare.place(np.arange(count))
-    moved = [sent[SITE][spare.name][output, column] for sent in run.updates]
+    moved = [sent[AUDITED_SITE][spare.name][output, column] for sent in run.updates]
     return np.asarray(-np.sum(moved, axis=0, dtype=np.float64))
 
 

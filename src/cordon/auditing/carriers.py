@@ -40,7 +40,7 @@ from cordon.model.devices import thread_count
 from cordon.privacy.events import NORMS
 from cordon.training.units import Units
 
-ATTACKS = ("lira_offline", "lira_online")
+CARRIER_ATTACKS = ("lira_offline", "lira_online")
 # A row is as rare as its distance to this nearest neighbour says, so that a few alike are rare together.
 NEIGHBOUR = 5
 
@@ -141,7 +141,7 @@ def probe(
     results = []
     for view in views:
         statistics = np.stack([one[view] for one in seen])
-        for name in ATTACKS:
+        for name in CARRIER_ATTACKS:
             online = name == "lira_online"
             score = lira(statistics, carried, online=online)
             gained = advantage(score, carried, confidence=confidence) if online else None

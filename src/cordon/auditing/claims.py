@@ -25,9 +25,9 @@ from cordon.privacy.guarantee import LIFETIME, RUN
 from cordon.privacy.several_sites import at_more_sites
 from cordon.privacy.tradeoff import risk
 
-QUESTION = "Does the ledger bear out what the model says of its privacy?"
+CLAIMS = "Does the ledger bear out what the model says of its privacy?"
 # A statement may be rounded, never down.
-ROUNDING = 1e-9
+STATED_ROUNDING = 1e-9
 # Whose ledger it is.
 AGGREGATOR, SITE = "aggregator", "site"
 Events = tuple[Event, ...]
@@ -146,7 +146,7 @@ def check_claims(
     if in_all != known:
         more = f"; with what no model tells of, {plan.stated_of(in_all, lifetime)}"
     return Check.of(
-        "claims", QUESTION, faults,
+        "claims", CLAIMS, faults,
         f"over all runs the ledger's events come to {plan.stated_of(known)}, in this one to "
         f"{plan.stated_of(in_run, RUN)}, and the model states no less{more}", figures,
         most=f"any epsilon below {_stated(decides, known, plan)} would have failed it, and any other word or "
@@ -195,7 +195,7 @@ def _faults(
         yield f"the ledger holds nothing of run {plan.run}"
     for holder in holders:
         epsilon = epsilon_by(plan.accountant, holder.events, plan.delta)
-        if claimed < epsilon * (1 - ROUNDING):
+        if claimed < epsilon * (1 - STATED_ROUNDING):
             yield (
                 f"the model states {_stated(claimed, holder.events, plan)}, and the events of "
                 f"{holder.holder[:12]} come to {_stated(epsilon, holder.events, plan)}, by "

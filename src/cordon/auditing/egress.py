@@ -23,12 +23,12 @@ from cordon.training.units import Units
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
-QUESTION = "Does anything leave a site beside its private update?"
-MOST = (
+EGRESS = "Does anything leave a site beside its private update?"
+EGRESS_MOST = (
     "any part of a message beside the update that differs between rows would have failed it; what hides "
     "within the update would not"
 )
-RUN = "audit"
+EGRESS_RUN = "audit"
 
 
 def check_egress(plan: Plan, start: Parameters, units: Units, declared_patients: int) -> Check:
@@ -37,11 +37,11 @@ def check_egress(plan: Plan, start: Parameters, units: Units, declared_patients:
     try:
         answers = [_reply(plan, start, own, declared_patients) for own in kinds]
     except CordonError as error:
-        return Check.of("egress", QUESTION, [f"the site cannot answer: {error}"], "", most=MOST)
+        return Check.of("egress", EGRESS, [f"the site cannot answer: {error}"], "", most=EGRESS_MOST)
     named = sorted(name for name, _ in _values(answers[0]))
     return Check.of(
-        "egress", QUESTION, _faults(answers),
-        "messages about different rows differ in the noisy update alone", {"fields": named}, most=MOST,
+        "egress", EGRESS, _faults(answers),
+        "messages about different rows differ in the noisy update alone", {"fields": named}, most=EGRESS_MOST,
     )  # fmt: skip
 
 
@@ -58,8 +58,8 @@ def _reply(plan: Plan, start: Parameters, units: Units, declared_patients: int) 
     """What a site with ``units`` answers to the first round."""
     # The budget is what the plan costs, at the delta that it is played with.
     (reply,) = replies(
-        replace(plan, run=RUN), start, lambda plan: units, declared_patients=declared_patients, rounds=[1],
-        epsilon=ROUNDED * max(plan.epsilon, plan.cost()),
+        replace(plan, run=EGRESS_RUN), start, lambda plan: units, declared_patients=declared_patients,
+        rounds=[1], epsilon=ROUNDED * max(plan.epsilon, plan.cost()),
     )  # fmt: skip
     return reply
 

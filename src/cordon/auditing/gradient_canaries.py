@@ -25,20 +25,20 @@ from cordon.privacy.gradients import MOST_ROWS, Block, LayerGradients, UnitGradi
 
 # The length of a canary's gradient in every coordinate that it has, in clips: longer than any adaptive clip
 # becomes (`cordon.privacy.mechanisms.REACH`), so that every canary is clipped.
-LENGTH = 1e4
-NONE = -1
+CANARY_LENGTH = 1e4
+NO_PLACE = -1
 
 
 class PlantedLayer:
     """One layer's gradients with the canaries' in them.
 
     ``real`` is what was found for the other units (None: there are none). A canary has ``lengths`` [U]
-    (float64; 0: the unit is none) at the coordinate ``places`` [U] of the layer's ``size``, NONE for none.
+    (float64; 0: the unit is none) at the coordinate ``places`` [U] of the layer's ``size``, or NO_PLACE.
     """
 
     def __init__(self, real: LayerGradients | None, size: int, places: Tensor, lengths: Tensor) -> None:
         self._real, self._size, self._places = real, size, places.clamp(min=0)
-        self._lengths = torch.where(places == NONE, 0.0, lengths)
+        self._lengths = torch.where(places == NO_PLACE, 0.0, lengths)
 
     def norms(self, order: int) -> Tensor:
         # One coordinate: its L1 and its L2 norm are its length.
@@ -60,8 +60,8 @@ class CanaryGradients:
 
     A row's mark, its input number ``column``, is 0 for a real row and 1 + c for a row of canary c, whose
     gradient is ``length`` (of all canaries, or [canaries]) at coordinate ``places`` int64 [layers, canaries]
-    of each layer (NONE: the layer has no part in it). As any unit's, a canary's gradient is the sum of its
-    rows' by their weights. Without ``real``, all units must be canaries.
+    of each layer (NO_PLACE: the layer has no part in it). As any unit's, a canary's gradient is the sum of
+    its rows' by their weights. Without ``real``, all units must be canaries.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class SpareInputs:
         sizes = layer_sizes(module)
         layer = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in module.named_parameters()))
         output, column = self.place(np.arange(canaries))
-        places = np.full((len(sizes), canaries), NONE, dtype=np.int64)
+        places = np.full((len(sizes), canaries), NO_PLACE, dtype=np.int64)
         # A layer's weights come before its bias.
         inputs = module.get_parameter(self.name).shape[1]
         places[layer.index(self.name.rpartition(".")[0])] = output * inputs + column

@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 CLOSED_FORM, MATCHING = "closed_form", "gradient_matching"
 METHODS = (CLOSED_FORM, MATCHING)
-ARCHITECTURES = ("logistic", "mlp")
+INVERTIBLE = ("logistic", "mlp")
 # The first layer's parameters, and how gradient matching descends (Adam; the rate falls along half a cosine).
 WEIGHT, BIAS = "0.weight", "0.bias"
-STEPS, LEARNING_RATE, RESTARTS, PRIOR = 1500, 0.05, 2, 1e-4
+DESCENT_STEPS, DESCENT_RATE, RESTARTS, PRIOR = 1500, 0.05, 2, 1e-4
 # Shares of a guess's distance from the public mean that are tried on public rows: how far to trust it.
-TRUST = np.linspace(0.0, 1.0, 41)
+TRUST_SHARES = np.linspace(0.0, 1.0, 41)
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ def invert(
     a public site's update, drawn to the mean as is best for sites it knows nothing of; the better one.
     ``seed`` draws rows; the noise is always fresh. UserError for another architecture or too few rows.
     """
-    if plan.model not in ARCHITECTURES or method not in METHODS:
+    if plan.model not in INVERTIBLE or method not in METHODS:
         raise UserError(
             f"no inversion of {plan.model} by {method}. Use {' or '.join(METHODS)}, and a plan for "
-            f"{' or '.join(ARCHITECTURES)}, whose first layer is dense."
+            f"{' or '.join(INVERTIBLE)}, whose first layer is dense."
         )
     random, tries = np.random.default_rng(seed).spawn(2)
     marginals = Marginals.of(public)
@@ -168,14 +168,14 @@ def match_gradients(
     residuals = wanted[:, -1:].sign().repeat(1, rows)
     residuals = residuals * torch.from_numpy(random.uniform(0.5, 1.5, size=(len(wanted), rows)))
     sought = [standard.requires_grad_(), residuals.requires_grad_()]
-    optimiser = torch.optim.Adam(sought, lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+    optimiser = torch.optim.Adam(sought, lr=DESCENT_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, DESCENT_STEPS)
     distance = torch.zeros(len(wanted))
-    for _ in range(STEPS):
+    for _ in range(DESCENT_STEPS):
         optimiser.zero_grad()
         gradients = dense_gradients(values, mean + deviation * standard, residuals)
         distance = 1.0 - cosine_similarity(torch.cat([part.flatten(1) for part in gradients], dim=1), wanted)
-        near = PRIOR * schedule.get_last_lr()[0] / LEARNING_RATE * (standard**2).sum((1, 2))
+        near = PRIOR * schedule.get_last_lr()[0] / DESCENT_RATE * (standard**2).sum((1, 2))
         torch.autograd.backward((distance + near).sum())
         optimiser.step()
         schedule.step()
@@ -225,8 +225,8 @@ def _update(plan: Plan, site: Units, start: Parameters, *, protected: bool) -> P
 
 
 def _trust(guessed: Floats, known: Floats) -> float:
-    """The share of TRUST by which guesses [B, rows, F] are nearest to the known rows."""
-    return float(min(TRUST, key=lambda share: float(_errors(share * guessed, known).mean())))
+    """The share of TRUST_SHARES by which guesses [B, rows, F] are nearest to the known rows."""
+    return float(min(TRUST_SHARES, key=lambda share: float(_errors(share * guessed, known).mean())))
 
 
 def _errors(guessed: Floats, known: Floats) -> Floats:

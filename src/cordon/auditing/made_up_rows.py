@@ -17,13 +17,13 @@ from cordon.variants.features import FEATURES
 from cordon.variants.pileup_images import SIZE
 from cordon.variants.table import LABELLED, PILEUP, for_model, write_table
 
-# Patients and how many rows each has: fewer and more than MOST_ROWS, which a step takes of one.
+# Patients and how many rows each has: fewer and more than MOST_ROWS_OF_ONE, which a step takes of one.
 ROWS = {"p0": 1, "p1": 2, "p2": 3, "p3": 4, "p4": 5, "p5": 7, "p6": 9, "p7": 1}
-MOST_ROWS = 4
+MOST_ROWS_OF_ONE = 4
 # The last patient by name has rows of several samples and contigs, in two tables, under two ids, and more of
 # them than any block of memory would suggest. The one before it has a number that is none.
-LONG, OTHER_ID, LONG_ROWS, OVERFLOWING = "z", "z-again", 100, "y"
-ONE_ID = {OTHER_ID: LONG}
+LONG_ID, OTHER_ID, LONG_ROWS, OVERFLOWING = "z", "z-again", 100, "y"
+ONE_ID = {OTHER_ID: LONG_ID}
 
 
 def table_of(plan: Plan, rows: Mapping[str, int], seed: int = 1) -> pa.Table:
@@ -37,7 +37,7 @@ def table_of(plan: Plan, rows: Mapping[str, int], seed: int = 1) -> pa.Table:
 def long_patient(plan: Plan) -> list[pa.Table]:
     """LONG_ROWS of one patient, in two tables; all of them pull the same way."""
     source = np.random.default_rng(3)
-    rows = [_row(LONG, number, plan, source) | {"label": 0} for number in range(LONG_ROWS)]
+    rows = [_row(LONG_ID, number, plan, source) | {"label": 0} for number in range(LONG_ROWS)]
     for number, row in enumerate(rows):
         row |= {"sample": f"s{number % 3}", "contig": f"c{number % 2}"}
         row |= {name: abs(row[name]) / 2.0 for name in FEATURES}

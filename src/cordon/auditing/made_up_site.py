@@ -30,7 +30,7 @@ from cordon.federation.site.terms import Terms
 from cordon.ledger.log import Tip
 from cordon.ledger.site import SiteLedger
 from cordon.model.architectures import Parameters, width
-from cordon.model.devices import THREADS
+from cordon.model.devices import THREADS_VARIABLE
 from cordon.model.initial_weights import initial_parameters
 from cordon.training.units import Units
 from cordon.variants.features import FEATURES
@@ -45,7 +45,7 @@ PATIENTS = 8
 # What a played site's budget is more than what its plan costs, lest that be rounded otherwise.
 ROUNDED = 1.0 + 1e-9
 # Steps of a round that are played at most: what goes wrong later in a longer one is not looked at.
-MOST_STEPS = 100
+MOST_PLAYED_STEPS = 100
 # Rounds of a run that are played at most (`some_rounds`).
 MOST_PLAYED = 5
 
@@ -108,7 +108,7 @@ def as_told(plan: Plan) -> Plan:
     # Delta is told of no update, and a plan's may be too large for so few patients as are made up.
     return replace(
         plan, run="audit", delta=1e-12, accountant="rdp", sites_per_patient=1, lifetime_epsilon=0.0,
-        local_steps=min(plan.local_steps, MOST_STEPS),
+        local_steps=min(plan.local_steps, MOST_PLAYED_STEPS),
     )  # fmt: skip
 
 
@@ -199,7 +199,7 @@ def begin_apart() -> None:
     One thread: it has none of those that the torch of whoever forked it has started, and to wait for them is
     the end of it.
     """
-    os.environ[THREADS] = "1"
+    os.environ[THREADS_VARIABLE] = "1"
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -45,12 +45,12 @@ from cordon.training.units import Units
 from cordon.variants.pileup_images import WITH_IMAGES
 
 # Units that attacks look at, and rows of each, drawn where there are more: a whole genome has millions.
-MOST_UNITS, MOST_ROWS = 2000, 2048
+MOST_UNITS_ATTACKED, MOST_ROWS_ATTACKED = 2000, 2048
 ONE_RUN_CANARIES = 256
 INVERTED_ROWS = (1, 4)
 RARE_ROWS = 8
 # All attacks of one audit share 5 % of error, so that an honest model rarely fails by chance.
-CONFIDENCE = 0.998
+ATTACKS_CONFIDENCE = 0.998
 MEMBERSHIP = "Can an attacker tell who took part, from the model or from the updates?"
 CARRIERS = "Can an attacker tell that a site has a carrier of a rare allele?"
 INVERSION = "Can rows be reconstructed from an update?"
@@ -81,7 +81,8 @@ class AttackLimits:
 def settings_of(limits: AttackLimits, trainings: int) -> AuditSettings:
     """What an audit was held against and how often it tried, for its record."""
     confidence = {
-        "attacks": CONFIDENCE, "step bound": step_bound.CONFIDENCE, "made-up rows": 1.0 - updates.ERROR
+        "attacks": ATTACKS_CONFIDENCE, "step bound": step_bound.STEP_CONFIDENCE,
+        "made-up rows": 1.0 - updates.ERROR,
     }  # fmt: skip
     return {
         "limits": asdict(limits), "trainings": trainings, "canaries": ONE_RUN_CANARIES,
@@ -140,8 +141,8 @@ def examine(
     # Images of other tables lie in another file: with them, the rows trained on must do.
     if audited.held_out is not None and plan.model not in WITH_IMAGES:
         pool = canaries.together(own, audited.held_out)
-    units = some(pool, MOST_UNITS, source)
-    attacks = {"seed": int(source.integers(2**31)), "threads": threads, "confidence": CONFIDENCE}
+    units = some(pool, MOST_UNITS_ATTACKED, source)
+    attacks = {"seed": int(source.integers(2**31)), "threads": threads, "confidence": ATTACKS_CONFIDENCE}
     few = f"{len(units)} units are fewer than {membership.LEAST_UNITS}"
     images = f"it is not made for {plan.model}" if plan.model in WITH_IMAGES else ""
     too_few = few if len(units) < membership.LEAST_UNITS else ""
@@ -160,13 +161,13 @@ def examine(
 
 
 def some(units: Units, most: int, source: np.random.Generator) -> Units:
-    """At most so many of the units, and MOST_ROWS of each one's rows, drawn at random."""
+    """At most so many of the units, and MOST_ROWS_ATTACKED of each one's rows, drawn at random."""
     sizes = np.diff(units.offsets)
-    if len(units) <= most and sizes.max() <= MOST_ROWS:
+    if len(units) <= most and sizes.max() <= MOST_ROWS_ATTACKED:
         return units
     rows = np.zeros(len(units.labels), dtype=bool)
     for unit in source.choice(len(units), min(most, len(units)), replace=False):
-        drawn = source.choice(sizes[unit], min(sizes[unit], MOST_ROWS), replace=False)
+        drawn = source.choice(sizes[unit], min(sizes[unit], MOST_ROWS_ATTACKED), replace=False)
         rows[units.offsets[unit] + drawn] = True
     return shadows.kept(units, rows)
 
@@ -176,7 +177,7 @@ def _one_run(
 ) -> Check:  # fmt: skip
     """Private as attacks are: its replays train on the rows once more, and no ledger accounts for that."""
     question = "Do canaries in a whole run betray more than epsilon allows?"
-    plan, own = audited.plan, some(audited.trained, MOST_UNITS, source)
+    plan, own = audited.plan, some(audited.trained, MOST_UNITS_ATTACKED, source)
     views = ("black-box",) if plan.model in WITH_IMAGES else ("white-box", "updates", "black-box")
     declared = shadows.declared_for(plan, len(own) + ONE_RUN_CANARIES / 2)
     bounds = []
@@ -184,7 +185,7 @@ def _one_run(
         for view in views:
             bound = canaries.audit_one_run(
                 plan, own, declared, audited.start, canaries=ONE_RUN_CANARIES, view=view,
-                seed=int(source.integers(2**31)), confidence=CONFIDENCE, threads=threads,
+                seed=int(source.integers(2**31)), confidence=ATTACKS_CONFIDENCE, threads=threads,
             )  # fmt: skip
             bounds.append(bound)
             tick()
@@ -211,7 +212,7 @@ def _membership(
         )
     if audited.held_out is not None:
         against = membership.threshold_attack(
-            audited.model, audited.trained, audited.held_out, unit=plan.unit, confidence=CONFIDENCE
+            audited.model, audited.trained, audited.held_out, unit=plan.unit, confidence=ATTACKS_CONFIDENCE
         )
         results.append(against)
     curve = at_one_site(plan)

@@ -16,7 +16,7 @@ from cordon.privacy.guarantee import RUN, Guarantee, three_digits
 from cordon.privacy.several_sites import told
 from cordon.privacy.tradeoff import percent
 
-NUMERALS = {"2": "two", "3": "three"}
+SIZES_IN_WORDS = {"2": "two", "3": "three"}
 OTHER_NAMES = "other names of the site are not counted"
 
 
@@ -109,9 +109,10 @@ def strength(risk: Mapping[str, Any]) -> str:
 def groups(risk: Mapping[str, Any]) -> str:
     """What several units come to together, such as relatives who are alike."""
     stated = [
-        Guarantee(f"group of {NUMERALS[size]} {risk['unit']}s", risk["delta"], risk["mechanism"]).statement(
-            epsilon)
-        if epsilon is not None else f"no useful bound for {NUMERALS[size]} {risk['unit']}s"
+        Guarantee(
+            f"group of {SIZES_IN_WORDS[size]} {risk['unit']}s", risk["delta"], risk["mechanism"]
+        ).statement(epsilon)
+        if epsilon is not None else f"no useful bound for {SIZES_IN_WORDS[size]} {risk['unit']}s"
         for size, epsilon in risk["groups"].items()
     ]  # fmt: skip
     return f"In {risk['scope']}: {'; '.join(stated)}, by PLD."

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 SAMPLING = "Is each unit in each step by a coin of its own?"
 # Units of the sites that are played: one, without which a step is empty, and more than a block of the
 # declared ones has room for.
-HELD = (1, 64)
+SITE_SIZES = (1, 64)
 # Each unit is expected in so many steps, in as many steps and rounds at most.
-EXPECTED, MOST_STEPS, MOST_ROUNDS = 100, 25_000, 2_000
+STEPS_EXPECTED, MOST_SAMPLED_STEPS, MOST_SAMPLED_ROUNDS = 100, 25_000, 2_000
 # What each of them is compared by.
 AXES = ("rounds", "steps", "units")
 
@@ -43,17 +43,19 @@ def check_sampling(plan: Plan) -> Check:
     rate = plan.sampling_rate
     faults = [
         f"at a site of {held} {plan.unit}s: {fault}"
-        for held, taken in zip(HELD, found, strict=True)
+        for held, taken in zip(SITE_SIZES, found, strict=True)
         for fault in draws.coin_faults(taken, rate, AXES)
     ]
     coins = found[-1].size
     most = float(binom.isf(draws.ERROR / 2.0, coins, rate)) / coins
-    of_one = binom.isf(draws.ERROR / 2.0 / HELD[-1], coins // HELD[-1], rate) / (coins // HELD[-1])
+    of_one = binom.isf(draws.ERROR / 2.0 / SITE_SIZES[-1], coins // SITE_SIZES[-1], rate) / (
+        coins // SITE_SIZES[-1]
+    )
     return Check.of(
         "sampling", SAMPLING, faults,
         f"of {coins} chances to be in a step, each was taken apart and as often as declared",
         {
-            "rounds": len(found[-1]), "steps": own.local_steps, "units": HELD[-1],
+            "rounds": len(found[-1]), "steps": own.local_steps, "units": SITE_SIZES[-1],
             "rate": float(found[-1].mean()),
         },
         most=f"units in more than {most:.2g} of the steps, or one of them in more than {of_one:.2g}, would "
@@ -64,7 +66,7 @@ def check_sampling(plan: Plan) -> Check:
 
 
 def _taken(plan: Plan) -> list[Bools]:
-    """Whether each unit is in each step, bool [rounds, steps, units], of a site of each size of HELD."""
+    """Whether each unit is in each step, bool [rounds, steps, units], of a site of each of SITE_SIZES."""
     import torch
 
     from cordon.privacy import clipping, gradients
@@ -80,7 +82,7 @@ def _taken(plan: Plan) -> list[Bools]:
     clipping.PrivateMean.release = put_off  # type: ignore[assignment, method-assign]
     found, start = [], initial_parameters(plan.model, len(FEATURES))
     settings = plan.settings_for(PATIENTS)
-    for held in HELD:
+    for held in SITE_SIZES:
         units, taken = marked(plan, held), np.zeros((_rounds(plan, held), settings.steps, held), bool)
         for one in taken:
             seen.clear()
@@ -93,7 +95,7 @@ def _taken(plan: Plan) -> list[Bools]:
 
 def _rounds(plan: Plan, held: int) -> int:
     """As many as show that one unit is in twice as many steps; and one by itself, that it is in all."""
-    rate, steps = plan.sampling_rate, min(EXPECTED / plan.sampling_rate, MOST_STEPS)
+    rate, steps = plan.sampling_rate, min(STEPS_EXPECTED / plan.sampling_rate, MOST_SAMPLED_STEPS)
     if held == 1 and rate < 1.0:
         steps = min(steps, 2.0 * math.log(draws.ERROR) / math.log(rate))
-    return min(MOST_ROUNDS, max(2, math.ceil(steps / plan.local_steps)))
+    return min(MOST_SAMPLED_ROUNDS, max(2, math.ceil(steps / plan.local_steps)))

@@ -23,7 +23,7 @@ from typing import Any
 from cordon.auditing import additions, egress, reserving, sampling, specified, step_bound, updates
 from cordon.auditing.checks import Check, confirmed
 from cordon.auditing.egress import check_egress
-from cordon.auditing.made_up_rows import MOST_ROWS, ROWS, table_of, units_of
+from cordon.auditing.made_up_rows import MOST_ROWS_OF_ONE, ROWS, table_of, units_of
 from cordon.auditing.made_up_site import PATIENTS, apart, as_told, begin_apart, marked
 from cordon.errors import Unsound
 from cordon.federation.plan import Plan
@@ -37,18 +37,22 @@ from cordon.variants.features import FEATURES
 MOST_SECONDS = 300.0
 LATE = f"the time for these checks, {MOST_SECONDS:g} s, was over (give the task more processors)"
 # Steps of a round whose message is looked at.
-STEPS = 2
+MESSAGE_STEPS = 2
 # Draws of the step bound's noise, and of units that are in a step: fewer than an audit's.
-TRIALS, SAMPLED = 20_000, 1_000
+SELF_TEST_TRIALS, SELF_TEST_SAMPLED = 20_000, 1_000
 
 
 def _step(plan: Plan) -> Check:
-    return step_bound.check_step(plan, trials=max(TRIALS, math.ceil(SAMPLED / plan.sampling_rate)))
+    return step_bound.check_step(
+        plan, trials=max(SELF_TEST_TRIALS, math.ceil(SELF_TEST_SAMPLED / plan.sampling_rate))
+    )
 
 
 def _egress(plan: Plan) -> Check:
-    rows = min(plan.max_variants_per_patient, MOST_ROWS)
-    own = replace(as_told(plan), local_steps=min(plan.local_steps, STEPS), max_variants_per_patient=rows)
+    rows = min(plan.max_variants_per_patient, MOST_ROWS_OF_ONE)
+    own = replace(
+        as_told(plan), local_steps=min(plan.local_steps, MESSAGE_STEPS), max_variants_per_patient=rows
+    )
     start = initial_parameters(plan.model, len(FEATURES))
     return check_egress(own, start, units_of([table_of(own, ROWS)], own), PATIENTS)
 
@@ -61,8 +65,8 @@ CHECKS: dict[str, tuple[str, Callable[[Plan], Check]]] = {
     "sampling": (sampling.SAMPLING, sampling.check_sampling),
     "specified": (specified.SPECIFIED, specified.check_specified),
     "reserving": (reserving.RESERVING, reserving.check_reserving),
-    "egress": (egress.QUESTION, _egress),
-    "step bound": (step_bound.QUESTION, _step),
+    "egress": (egress.EGRESS, _egress),
+    "step bound": (step_bound.STEP_BOUND, _step),
 }
 
 

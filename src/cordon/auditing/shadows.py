@@ -36,7 +36,7 @@ OWN_VARIANCE_FROM = 64
 LEAST_SHADOWS = 4
 # No clip and no noise in the terms of DP-SGD: the clip is out of reach, the noise below float32's rounding.
 NO_CLIP, NO_NOISE = 1e6, 1e-12
-SITE = "site"
+SHADOW_SITE = "site"
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def replayed(plan: Plan, declared: int, start: Parameters, *, threads: int | Non
     """
 
     def trainer(units: Units) -> Trace:
-        run = replay(plan, {SITE: units}, {SITE: declared}, start, threads=threads)
-        return Trace(run.models, [sent[SITE] for sent in run.updates], run.model)
+        run = replay(plan, {SHADOW_SITE: units}, {SHADOW_SITE: declared}, start, threads=threads)
+        return Trace(run.models, [sent[SHADOW_SITE] for sent in run.updates], run.model)
 
     return trainer
 
@@ -80,7 +80,7 @@ def unprotected(plan: Plan, declared: int, start: Parameters, *, threads: int | 
         with thread_count(threads):
             for _ in range(plan.rounds):
                 updates.append(descend(plan.model, models[-1], units, settings, Randomness()).update)
-                models.append(average(models[-1], {SITE: updates[-1]}, {SITE: 1.0}))
+                models.append(average(models[-1], {SHADOW_SITE: updates[-1]}, {SHADOW_SITE: 1.0}))
         return Trace(models, updates, mean_of(models[1:][-plan.averaged_rounds :]))
 
     return trainer

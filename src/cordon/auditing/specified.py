@@ -37,7 +37,7 @@ from cordon.variants.table import PILEUP
 SPECIFIED = "Is every release what the specification makes of rows and random bytes?"
 # Rows of a unit in a step, fewer than one unit has, and steps of a round; at the site of one unit so many
 # that the noise which is drawn together is used up. Of images as few as will do.
-MOST_ROWS, MOST_STEPS, LONG_ROUND, IMAGE_ROWS, IMAGE_STEPS = 80, 10, 200, 4, 2
+SPECIFIED_ROWS, SPECIFIED_STEPS, LONG_ROUND, SPECIFIED_IMAGE_ROWS, SPECIFIED_IMAGE_STEPS = 80, 10, 200, 4, 2
 # Units are in steps at least as often, by site, so that there is something to see.
 RATES = {"all kinds": 0.5, "one": 0.9}
 # Units of a site that holds many more than it declared, all of which pull one way.
@@ -66,9 +66,9 @@ def check_specified(plan: Plan) -> Check:
 def _shorter(plan: Plan, site: str) -> Plan:
     """The plan with as many steps and rows as are played at a ``site``, and units as often in them."""
     images = plan.model in WITH_IMAGES
-    steps = IMAGE_STEPS if images else LONG_ROUND if site == "one" else MOST_STEPS
+    steps = SPECIFIED_IMAGE_STEPS if images else LONG_ROUND if site == "one" else SPECIFIED_STEPS
     # Where units have one row, the blocks of a sample of variants are as small as those of patients.
-    rows = 1 if site == "many" else IMAGE_ROWS if images else MOST_ROWS
+    rows = 1 if site == "many" else SPECIFIED_IMAGE_ROWS if images else SPECIFIED_ROWS
     rate = max(plan.sampling_rate, RATES.get(site, 0.0))
     return replace(
         plan, local_steps=min(plan.local_steps, steps), sampling_rate=rate,

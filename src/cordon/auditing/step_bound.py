@@ -37,24 +37,24 @@ if TYPE_CHECKING:
     from cordon.training.settings import DPSGD
 
 
-QUESTION = "Are noise and sampling what the plan declares, beside the most that one unit can do?"
-CONFIDENCE = 0.999
+STEP_BOUND = "Are noise and sampling what the plan declares, beside the most that one unit can do?"
+STEP_CONFIDENCE = 0.999
 # Canaries in the data, and as many that are not, at most: each has a coordinate of its own.
 MOST_CANARIES = 128
 # Draws of the noise, and of whether a unit is in a step, where none are asked for. Where units are sampled so
 # rarely that fewer than SAMPLED would be in, the latter are more, in so many steps at most.
-TRIALS, SAMPLED, MOST_STEPS = 100_000, 5_000, 5_000
+TRIALS, SAMPLED, MOST_BOUND_STEPS = 100_000, 5_000, 5_000
 # The noise, in clips, beside which nothing of a canary is overlooked, and how long canaries are there, in
 # clips: whatever the length, one moves a step by the clip.
 QUIET = 1e-6
-LENGTHS = np.concatenate(
+CANARY_LENGTHS = np.concatenate(
     [np.geomspace(1.001, 100.0, MOST_CANARIES // 2), np.geomspace(200.0, 1e30, MOST_CANARIES // 2)]
 )
 # Steps that each number's noise is looked at in, at least.
 LEAST_STEPS = 100
 # What `epsilon_pld` may round up, relative: taken off, for it is a lower bound that is asked for.
 ROUNDED_UP = 1e-3
-ASSUMPTIONS = (
+STEP_ASSUMPTIONS = (
     "noise of the declared family and of one scale in each number, independent between numbers and steps; "
     "the steps of a plan are alike; a unit's parts in several layers count as one; the cost of an adaptive "
     "clip's counts is left out"
@@ -84,7 +84,7 @@ class StepBound:
     unit: str
     mechanism: str
     at_half_noise: float
-    assumptions: str = ASSUMPTIONS
+    assumptions: str = STEP_ASSUMPTIONS
 
     @property
     def exceeds(self) -> bool:
@@ -114,7 +114,7 @@ def check_step(plan: Plan, *, trials: int | None = None) -> Check:
     It fails, too, where it shows less than it does of right code: it then refutes nothing.
     """
     if why := too_small(plan):
-        return Check.untried("step bound", QUESTION, why)
+        return Check.untried("step bound", STEP_BOUND, why)
     bound = audit_step(plan, features=len(FEATURES), trials=trials)
     verdict = "refutes" if bound.exceeds else "does not refute"
     said = plan.statement(bound.declared)
@@ -131,13 +131,13 @@ def check_step(plan: Plan, *, trials: int | None = None) -> Check:
             f"{bound.declared_noise:.3g} is declared"
         )
     return Check.of(
-        "step bound", QUESTION, faults, reason, bound.to_dict(),
+        "step bound", STEP_BOUND, faults, reason, bound.to_dict(),
         most=f"with half of the noise it would have shown {shown}", able=bound.able,
     )  # fmt: skip
 
 
 def audit_step(
-    plan: Plan, *, features: int, confidence: float = CONFIDENCE, trials: int | None = None
+    plan: Plan, *, features: int, confidence: float = STEP_CONFIDENCE, trials: int | None = None
 ) -> StepBound:
     """The bound from ``trials`` draws of the noise and as many of the sampling, on a model of ``features``.
 
@@ -210,20 +210,20 @@ def observe_noise(plan: Plan, features: int, trials: int) -> list[Floats]:
 def observe_canaries(plan: Plan, features: int, trials: int) -> Floats:
     """How far steps move, in clips, along canaries that are in the data: an array [steps, canaries].
 
-    ``trials`` numbers or a few more, beside next to no noise. Canaries are of all LENGTHS. A canary that lies
-    in several layers moves by what its parts, in the norm that the mechanism's noise hides, come to.
+    ``trials`` numbers or a few more, beside next to no noise. Canaries are of all CANARY_LENGTHS. A canary
+    that lies in several layers moves by what its parts come to, in the norm that the mechanism's noise hides.
     """
     _, directions = canaries_of(plan, features)
     present = np.array_split(directions, 2)[0]
     order = NORMS[plan.mechanism]
-    steps = min(math.ceil(trials / len(present)), MOST_STEPS)
+    steps = min(math.ceil(trials / len(present)), MOST_BOUND_STEPS)
     found = islice(_steps(plan, features, 0, quiet=True), steps)
     return np.array([np.linalg.norm(released[present], order, axis=1) for released in found])
 
 
 def _steps(plan: Plan, features: int, half: int, *, quiet: bool = False) -> Iterator[Floats]:
     """What each step releases, in clips, [parameters]; one half of the canaries is in the data."""
-    lengths = LENGTHS if quiet else None
+    lengths = CANARY_LENGTHS if quiet else None
     gradients, directions = canaries_of(plan, features, length=lengths)
     count = len(directions) // 2
     settings = plan.settings_for(count)
@@ -252,7 +252,7 @@ def canaries_of(
     lengths are spread over each half of them. A canary has a part in every layer where each is clipped to its
     own share, and else in one alone, which is the worst for the Laplace mechanism.
     """
-    from cordon.auditing.gradient_canaries import LENGTH, NONE, CanaryGradients, layer_sizes
+    from cordon.auditing.gradient_canaries import CANARY_LENGTH, NO_PLACE, CanaryGradients, layer_sizes
     from cordon.model.architectures import build
 
     sizes = layer_sizes(build(plan.model, features))
@@ -260,11 +260,11 @@ def canaries_of(
     count = min(2 * MOST_CANARIES, min(sizes[layer] for layer in used) // 2 * 2)
     if not count:
         raise UserError("the model's smallest layer has one parameter: too few to audit. Use more features.")
-    places = np.full((len(sizes), count), NONE, dtype=np.int64)
+    places = np.full((len(sizes), count), NO_PLACE, dtype=np.int64)
     places[used] = np.arange(count)
     starts = np.cumsum([0, *sizes[:-1]])
     directions = np.stack([starts[layer] + places[layer] for layer in used], axis=1)
-    long = np.atleast_1d(LENGTH if length is None else length)
+    long = np.atleast_1d(CANARY_LENGTH if length is None else length)
     spread = long[np.arange(count) % (count // 2) * len(long) // (count // 2)]
     return CanaryGradients(sizes, places, length=spread * plan.clip_norm, column=0), directions
 

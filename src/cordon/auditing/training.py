@@ -11,7 +11,7 @@ from cordon.ledger.hash_chain import Chain
 from cordon.ledger.provenance import Provenance, ProvenanceFields, Verdict, code_digest
 from cordon.ledger.rows import Judgement, Kind, Row, TestedRow
 
-QUESTION = "Did the code that audits train at every site, with noise that is fresh?"
+TRAINING = "Did the code that audits train at every site, with noise that is fresh?"
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def check_training(chain: Chain, run: str) -> Check:
     doubts = [doubt for site in sites for doubt in site.doubts]
     same = f"{len(sites)} of {len(sites)} say that the code which audits trained, and passed its checks there"
     return Check.of(
-        "training", QUESTION, [fault for site in sites for fault in site.faults], "; ".join(doubts) or same,
+        "training", TRAINING, [fault for site in sites for fault in site.faults], "; ".join(doubts) or same,
         {"sites": [site.to_dict() for site in sites]},
         most="a site that says of itself that its noise is seeded, or that a check failed, would have failed "
         "it; what a site says may be wrong",

@@ -38,18 +38,18 @@ __all__ = ["ERROR", "NOISE", "check_noise"]
 NOISE = "Is every release of whole rounds what units add, within the clip, and fresh noise as declared?"
 # How long the units' gradients are, in clips, at the sites that are played: of one without units, of one
 # whose units are all shorter than the clip, and of one whose units are longer.
-LENGTHS = (None, 0.1, 10.0)
+UNIT_LENGTHS = (None, 0.1, 10.0)
 # Units that a site holds: more than a block of its declared ones has room for; and fewer of images.
-HELD, HELD_IMAGES = 64, 16
+UNITS_HELD, IMAGE_UNITS_HELD = 64, 16
 # Releases of a site at least, for which it is played again, and in so many rounds at most.
-RELEASES, MOST_ROUNDS = 100, 40
+RELEASES, MOST_ROUNDS_AGAIN = 100, 40
 # Rows of a unit that a step takes at most where they are images. So many deviations are hardly ever exceeded.
-IMAGE_ROWS, FAR = 16, 8.0
+MOST_IMAGE_ROWS, FAR_DEVIATIONS = 16, 8.0
 # Streams of random bytes whose beginnings are compared, bytes of one, uniform draws that are looked at, and
 # bytes that a number of noise takes (Mironov 2012, and `cordon.privacy.mechanisms.Randomness`).
 STREAMS, BEGINNING, UNIFORMS, BYTES = 4096, 16, 2**15, 32
 # Bytes of a long stream, in which none of as many as a cipher's block comes again, and of a key.
-LONG_STREAM, KEY = 2**20, 32
+LONG_STREAM, CIPHER_KEY_BYTES = 2**20, 32
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Residuals:
 def check_noise(plan: Plan) -> Check:
     """Rounds of sites without units, with short and with long ones, each in a process of its own."""
     own = _own(plan)
-    found = apart(_residuals, *((own, length) for length in LENGTHS))
+    found = apart(_residuals, *((own, length) for length in UNIT_LENGTHS))
     noise, counts, touched = (
         np.concatenate([getattr(part, name) for part in found]) for name in ("noise", "counts", "touched")
     )
@@ -105,7 +105,7 @@ def _own(plan: Plan) -> Plan:
     """
     own = as_told(plan)
     if plan.model in WITH_IMAGES:
-        own = replace(own, max_variants_per_patient=min(plan.max_variants_per_patient, IMAGE_ROWS))
+        own = replace(own, max_variants_per_patient=min(plan.max_variants_per_patient, MOST_IMAGE_ROWS))
     if plan.clipping == "adaptive":
         own = replace(own, clip_rate=max(_slow(own), RANGES["clip_rate"][0]))
     return own
@@ -113,8 +113,13 @@ def _own(plan: Plan) -> Plan:
 
 def _slow(plan: Plan) -> float:
     """The clip's rate that keeps it within half of its range (log clips) over a run of the rounds played."""
-    settings, sampled = plan.settings_for(PATIENTS), plan.sampling_rate * HELD
-    most = sampled + FAR * math.sqrt(sampled) + FAR + FAR * declared_count_noise(plan)
+    settings, sampled = plan.settings_for(PATIENTS), plan.sampling_rate * UNITS_HELD
+    most = (
+        sampled
+        + FAR_DEVIATIONS * math.sqrt(sampled)
+        + FAR_DEVIATIONS
+        + FAR_DEVIATIONS * declared_count_noise(plan)
+    )
     each = math.log(REACH) / 2.0 / (MOST_PLAYED * plan.local_steps) / most
     return min(plan.clip_rate, each * settings.expected_batch / span(settings))
 
@@ -130,11 +135,11 @@ def _counts(plan: Plan) -> bool:
 def _residuals(plan: Plan, length: float | None) -> Residuals:
     """Of a site, played in this process, whose units' gradients are ``length`` clips long (None: of none)."""
     gradients, directions = canaries_of(plan, len(FEATURES), length=length or 1.0)
-    held = min(HELD_IMAGES if plan.model in WITH_IMAGES else HELD, len(directions))
+    held = min(IMAGE_UNITS_HELD if plan.model in WITH_IMAGES else UNITS_HELD, len(directions))
     units = marked(plan, held if length else 0)
     with recording(planted=gradients) as recorder:
         rounds = played(plan, lambda plan: units, recorder, some_rounds(plan))
-        while 0 < sum(len(one.releases) for one in rounds) < RELEASES and len(rounds) < MOST_ROUNDS:
+        while 0 < sum(len(one.releases) for one in rounds) < RELEASES and len(rounds) < MOST_ROUNDS_AGAIN:
             rounds += played(plan, lambda plan: units, recorder, some_rounds(plan))
     releases = [release for one in rounds for release in one.releases]
     faults = [fault for one in rounds for fault in one.faults]
@@ -232,7 +237,7 @@ def _entropy_faults() -> Iterator[str]:
         for size in (BEGINNING, STREAM_FROM, LONG_STREAM):
             asked.clear()
             stream = source(size)
-            if sum(asked) < min(size, KEY):
+            if sum(asked) < min(size, CIPHER_KEY_BYTES):
                 yield f"{size} random bytes are made of {sum(asked)} of the operating system's"
     finally:
         os.urandom = urandom

@@ -15,16 +15,16 @@ from cordon.doctor.finding import Finding, Health
 if TYPE_CHECKING:
     from rich.text import Text
 
-FILE = GivenPath(dir_okay=False, path_type=Path)
+ANY_FILE = GivenPath(dir_okay=False, path_type=Path)
 MARKS = {Health.OK: ("✓", "green"), Health.WARNING: ("!", "yellow"), Health.FAILED: ("✗", "red")}
 
 
 @command(short_help="See what would stop a first run here.")
 @click.option("--profile", default="", metavar="A,B", help="What the run will be given as -profile.")
 @click.option("--site_config", metavar="FILE-OR-URL", help="The site's own configuration.")
-@click.option("--reference", type=FILE, help="The reference genome (FASTA).")
+@click.option("--reference", type=ANY_FILE, help="The reference genome (FASTA).")
 @click.option("--state_dir", type=GivenPath(file_okay=False, path_type=Path), help="Where ledgers are kept.")
-@click.option("--site_key", type=FILE, help="This site's private key.")
+@click.option("--site_key", type=ANY_FILE, help="This site's private key.")
 @click.option("--aggregator", metavar="HOST:PORT", help="The aggregator's address.")
 @click.option("--aggregator_policy", type=EXISTING, help="The attestation that it must satisfy.")
 @click.option("--aggregator_ca", type=EXISTING, help="Instead: its root certificate.")

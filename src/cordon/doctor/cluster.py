@@ -14,7 +14,7 @@ WORKING = ("allocated", "completing", "idle", "mixed", "planned", "reserved")
 LONGEST_HOURS = 24.0  # of a label in conf/base.config
 # Where a configuration names a queue: as such, or among a scheduler's own options.
 QUEUE = r"\bqueue\s*[= ]\s*\{?\s*['\"]([^'\"$]+)['\"]|(?:--partition[= ]|(?<=['\" ])-p *)([\w.,-]+)"
-LIMIT = r"resourceLimits\s*=\s*\[[^\]]*\btime\s*:\s*['\"]?([\d.]+?)[. ]?(d|h|m)\w*\b"
+TIME_LIMIT = r"resourceLimits\s*=\s*\[[^\]]*\btime\s*:\s*['\"]?([\d.]+?)[. ]?(d|h|m)\w*\b"
 HOURS = {"d": 24.0, "h": 1.0, "m": 1 / 60}
 
 
@@ -74,7 +74,7 @@ def _partition(line: str) -> Partition:
 
 def _longest(written: str) -> float:
     """The hours that the longest job asks for, with the limit that ``written`` sets."""
-    limits = [float(number) * HOURS[unit] for number, unit in re.findall(LIMIT, written)]
+    limits = [float(number) * HOURS[unit] for number, unit in re.findall(TIME_LIMIT, written)]
     return min([LONGEST_HOURS, *limits])
 
 

@@ -16,7 +16,7 @@ from cordon.errors import AttestationError, Unreachable, UserError
 from cordon.transport.address import split_address
 from cordon.transport.proxy import Proxy
 
-TIMEOUT = 30.0
+CONNECT_TIMEOUT = 30.0
 # What a clock may be off (seconds) before it is worth a word: ahead, behind. An answer tells whole seconds.
 AHEAD, BEHIND = 2.0, 60.0
 
@@ -51,7 +51,7 @@ def _attested(address: str, policy: Path, proxy: Proxy | None) -> tuple[Finding,
     from cordon.attestation.policy import Policy
 
     try:
-        attested = fetch(address, Policy.read(policy), proxy=proxy, timeout=TIMEOUT)
+        attested = fetch(address, Policy.read(policy), proxy=proxy, timeout=CONNECT_TIMEOUT)
     except Unreachable as error:
         remedy = "Ask for the port to be opened outwards, set HTTPS_PROXY, or use --transport files."
         return failed("attestation", str(error), remedy), ""
@@ -72,7 +72,7 @@ def _healthy(address: str, certificate: str, proxy: Proxy | None) -> Iterator[Fi
     try:
         trusting = ssl.create_default_context(cadata=certificate)
         with httpx.Client(
-            verify=trusting, trust_env=False, timeout=TIMEOUT, proxy=proxy.url if proxy else None
+            verify=trusting, trust_env=False, timeout=CONNECT_TIMEOUT, proxy=proxy.url if proxy else None
         ) as client:
             answer = client.get(f"https://{address}/health")
         here = time.time()

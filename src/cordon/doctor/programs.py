@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from cordon.doctor.cluster import slurm
 from cordon.doctor.finding import Finding, failed, ok, warning
 
-TIMEOUT = 60
+COMMAND_TIMEOUT = 60
 JAVA = (17, 23)  # Nextflow 24.10's own bounds
 NEXTFLOW = (24, 10, 0)
 # What shows that an engine, or a scheduler, is there and answers.
@@ -98,7 +98,7 @@ def _said(command: Sequence[str]) -> str | None:
     """What a command prints; None where it is missing, fails or does not end."""
     try:
         run = subprocess.run(
-            command, text=True, capture_output=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL
+            command, text=True, capture_output=True, timeout=COMMAND_TIMEOUT, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

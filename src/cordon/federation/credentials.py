@@ -29,7 +29,7 @@ from cryptography.x509.oid import NameOID
 from cordon.errors import UserError
 from cordon.federation.plan import Site, fingerprint, write_enrolment
 
-VALID_DAYS = 825
+CERTIFICATE_DAYS = 825
 
 
 def enrol(sites: Sequence[Site], host: str | None, *, state: Path, outdir: Path) -> None:
@@ -200,7 +200,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
+        .not_valid_after(now + datetime.timedelta(days=CERTIFICATE_DAYS))
     )
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+# Between two looks at what another process of this machine does (seconds).
+POLL = 0.1
+
 
 class Pace:
     """Pauses that grow with the time waited, since each look costs both sides some hundredths of a second.

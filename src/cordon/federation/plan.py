@@ -55,7 +55,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 # They stand in ledgers and logs.
 HASH = re.compile(r"([0-9a-f]{64})?")
-NAMES = {
+PATTERNS = {
     "run": re.compile(r"[A-Za-z0-9_.-]{0,100}"), "start": HASH, "study": HASH,
     "expires": re.compile(r"(\d{4}-\d{2}-\d{2})?"),
 }  # fmt: skip
@@ -130,7 +130,7 @@ class Plan:
             yield name, getattr(self, name) in choices, " or ".join(map(repr, choices))
         for name, (least, most) in RANGES.items():
             yield name, least <= getattr(self, name) <= most, f"{least:g} to {most:g}"
-        for name, pattern in NAMES.items():
+        for name, pattern in PATTERNS.items():
             yield name, bool(pattern.fullmatch(getattr(self, name))), f"what matches {pattern.pattern}"
         steps = self.rounds * self.local_steps * self.sites_per_patient
         yield "local_steps", steps <= MOST_STEPS, f"at most {MOST_STEPS} in all rounds, at all sites of one"

@@ -13,7 +13,7 @@ from typing import Any
 
 from cordon.errors import BudgetExceeded, UserError
 from cordon.federation.plan import Plan, Site
-from cordon.ledger.cohorts import SUFFIX, of_all
+from cordon.ledger.cohorts import LEDGER_SUFFIX, of_all
 from cordon.ledger.hash_chain import Chain, read_private_key
 from cordon.ledger.log import head_of, key_path, read_log
 from cordon.ledger.rows import Kind
@@ -31,8 +31,11 @@ Accounts = dict[str, list[tuple[Event, ...]]]
 
 def ledgers_in(state: Path) -> list[Path]:
     """The ledgers that the pipeline keeps in ``state``, if any: the aggregator's, and the sites'."""
-    aggregator = state / "aggregator" / f"ledger{SUFFIX}"
-    return [*([aggregator] if aggregator.exists() else []), *sorted((state / "sites").glob(f"*{SUFFIX}"))]
+    aggregator = state / "aggregator" / f"ledger{LEDGER_SUFFIX}"
+    return [
+        *([aggregator] if aggregator.exists() else []),
+        *sorted((state / "sites").glob(f"*{LEDGER_SUFFIX}")),
+    ]
 
 
 def accounts(sites: Sequence[Site], ledgers: Sequence[Path]) -> Accounts:

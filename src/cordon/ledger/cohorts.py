@@ -30,7 +30,7 @@ from cordon.ledger.pseudonyms import COHORT_KEY, DIGEST
 from cordon.ledger.rows import Kind, ReservedRow
 from cordon.privacy.events import Event
 
-SUFFIX = ".sqlite"
+LEDGER_SUFFIX = ".sqlite"
 # The digests that a patient goes by: of one id, or of several that were found to be one person's.
 Ids = tuple[bytes, ...]
 
@@ -86,8 +86,8 @@ class Beside:
 def _ledgers(folder: Path) -> list[Path]:
     """The ledgers of a folder, also those of which some file is not there any more."""
     keys = filter(_of_ledger, folder.glob("*.key"))
-    left = {path.with_suffix(SUFFIX) for path in (*folder.glob("*.head"), *keys)}
-    return sorted(left | {*folder.glob(f"*{SUFFIX}")})
+    left = {path.with_suffix(LEDGER_SUFFIX) for path in (*folder.glob("*.head"), *keys)}
+    return sorted(left | {*folder.glob(f"*{LEDGER_SUFFIX}")})
 
 
 def _of_ledger(key: Path) -> bool:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from cordon.errors import UserError
 
 WAIT = 60.0  # seconds that a writer waits for another
-PAUSE = 0.05
+RETRY_PAUSE = 0.05
 MOUNTS = Path("/proc/self/mountinfo")
 # SQLite's write-ahead log needs memory that all processes share, which machines on one network file
 # system do not. These belong to one machine; on any other, or an unknown one, the rollback journal is used.
@@ -92,7 +92,7 @@ def _begin(path: Path) -> sqlite3.Connection:
             # SQLite does not wait by itself while a journal is being changed or recovered.
             if not _is_busy(error) or time.monotonic() > until:
                 raise
-            time.sleep(PAUSE)
+            time.sleep(RETRY_PAUSE)
         else:
             return connection
 

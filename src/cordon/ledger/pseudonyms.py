@@ -18,7 +18,7 @@ from pathlib import Path
 from cordon.errors import UserError
 from cordon.files import StrPath
 
-FILE = "pseudonym.salt"
+SALT_FILE = "pseudonym.salt"
 _BYTES = 32
 # 64 bits: among a million names two are the same with probability 3e-8.
 _DIGITS = 16
@@ -67,7 +67,7 @@ def read_salt(folder: StrPath, named: Iterable[str] = ()) -> Salt:
     Raises UserError where the file is no salt, the folder cannot be written to, or the ledgers beside it have
     ``named`` a salt that is not there: under another one every patient would seem to be new.
     """
-    path, names = Path(folder) / FILE, set(named)
+    path, names = Path(folder) / SALT_FILE, set(named)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():

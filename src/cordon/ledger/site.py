@@ -43,7 +43,7 @@ from cordon.privacy.grouping import MOST_DELTA, Grouping
 # What the rows of a private calibration have as their run begins so; no run's name may hold a colon.
 CALIBRATION = "calibration:"
 # Held while a round is reserved for patients, who may stand in other ledgers of the folder too.
-LOCK = "reserving.lock"
+RESERVING_LOCK = "reserving.lock"
 
 
 class SiteLedger:
@@ -283,7 +283,7 @@ class SiteLedger:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep all ledgers of the folder from reserving: one patient may stand in several of them."""
-        with database.transaction(self._log.path.parent / LOCK):
+        with database.transaction(self._log.path.parent / RESERVING_LOCK):
             yield
 
     def _note_budget(self, accountant: str) -> None:

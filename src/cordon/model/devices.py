@@ -12,7 +12,7 @@ from cordon.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-THREADS = "CORDON_THREADS"
+THREADS_VARIABLE = "CORDON_THREADS"
 
 
 def device() -> torch.device:
@@ -27,11 +27,13 @@ def thread_count(threads: int | None) -> Iterator[None]:
     """Compute with ``threads`` CPU threads, by default CORDON_THREADS or else torch's own number."""
     import torch
 
-    asked = os.environ.get(THREADS) or None if threads is None else str(threads)
+    asked = os.environ.get(THREADS_VARIABLE) or None if threads is None else str(threads)
     before = torch.get_num_threads()
     if asked is not None:
         if not asked.isdecimal() or int(asked) < 1:
-            raise UserError(f"{asked!r} is no number of threads. Set {THREADS} to a whole number from 1.")
+            raise UserError(
+                f"{asked!r} is no number of threads. Set {THREADS_VARIABLE} to a whole number from 1."
+            )
         torch.set_num_threads(int(asked))
     try:
         yield

@@ -16,7 +16,7 @@ from cordon.variants.features import FEATURES
 if TYPE_CHECKING:
     from cordon.model.architectures import Parameters
 
-FILE = Path(__file__).parent / "initial_weights.safetensors"
+WEIGHTS_FILE = Path(__file__).parent / "initial_weights.safetensors"
 
 
 def shipped(architecture: str, features: int) -> Parameters | None:
@@ -33,10 +33,10 @@ def shipped(architecture: str, features: int) -> Parameters | None:
 def _held() -> Parameters:
     from safetensors.numpy import load_file
 
-    return load_file(FILE)
+    return load_file(WEIGHTS_FILE)
 
 
-def write(path: Path = FILE) -> None:
+def write(path: Path = WEIGHTS_FILE) -> None:
     """Write the start of every architecture to ``path``, as torch draws it on this machine."""
     from safetensors.numpy import save_file
 

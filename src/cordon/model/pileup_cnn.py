@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from cordon.variants.pileup_images import CHANNELS, SHAPE, SIZE
 
-FIRST, SECOND = 8, 16
+FIRST_CHANNELS, SECOND_CHANNELS = 8, 16
 # Each convolution halves reads and columns (32 x 51, 16 x 26, 8 x 13); what is left is averaged over the
 # reads in three stretches of columns: before, at and after the allele.
-WINDOW, STRIDE = (8, 5), (8, 4)
+POOL_WINDOW, POOL_STRIDE = (8, 5), (8, 4)
 STRETCHES = 3
 
 
@@ -28,17 +28,17 @@ class PileupCNN(nn.Module):
         self.features = features
         self.image = nn.Sequential(
             nn.Unflatten(-1, SHAPE),
-            nn.Conv2d(len(CHANNELS), FIRST, 3, stride=2, padding=1),
-            nn.GroupNorm(2, FIRST),
+            nn.Conv2d(len(CHANNELS), FIRST_CHANNELS, 3, stride=2, padding=1),
+            nn.GroupNorm(2, FIRST_CHANNELS),
             nn.ReLU(),
-            nn.Conv2d(FIRST, SECOND, 3, stride=2, padding=1),
+            nn.Conv2d(FIRST_CHANNELS, SECOND_CHANNELS, 3, stride=2, padding=1),
             nn.ReLU(),
-            nn.AvgPool2d(WINDOW, STRIDE),
+            nn.AvgPool2d(POOL_WINDOW, POOL_STRIDE),
             nn.Flatten(-3),
             # After the average: before it, most of how images differ as a whole would be gone.
-            nn.GroupNorm(4, SECOND * STRETCHES),
+            nn.GroupNorm(4, SECOND_CHANNELS * STRETCHES),
         )
-        self.hidden = nn.Linear(features + SECOND * STRETCHES, hidden)
+        self.hidden = nn.Linear(features + SECOND_CHANNELS * STRETCHES, hidden)
         self.output = nn.Linear(hidden, 1)
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Beyond so many deviations there is a mass of 2e-23 on either side, which is added to delta.
 FAR = 10.0
 # Places to look at the mixture, at most, and of the grid's interval the part that lies between two.
-MOST_PLACES, PART = 1_000_000, 0.5
+MOST_PLACES, INTERVAL_PART = 1_000_000, 0.5
 
 
 def mixture_losses(noise: float, rate: float, size: int, interval: float) -> PrivacyLossDistribution:
@@ -37,7 +37,7 @@ def mixture_losses(noise: float, rate: float, size: int, interval: float) -> Pri
 
     shifts = np.arange(size + 1.0)
     weights = binom.pmf(shifts, size, rate)
-    finest = PART * interval * noise**2 / size  # a loss grows by size / noise² at most
+    finest = INTERVAL_PART * interval * noise**2 / size  # a loss grows by size / noise² at most
     span = size + 2.0 * FAR * noise
     places = np.linspace(-FAR * noise, size + FAR * noise, min(MOST_PLACES, math.ceil(span / finest) + 2))
     exponents = (shifts[:, None] * places - shifts[:, None] ** 2 / 2.0) / noise**2

@@ -23,15 +23,15 @@ from cordon.variants.features import FEATURES
 from cordon.variants.pileup_images import WITH_IMAGES
 
 # What a model says of the data that it was trained on, where all of them are public.
-PUBLIC = "public"
+PUBLIC_DATA = "public"
 REFINE, KEEP = "refine", "keep"
 # How much AUROC a refined model may lose on public alleles: what adapts to the sites' own data loses a little
 # elsewhere, and a start that noise has drowned loses far more (docs/utility.md).
-MARGIN = 0.01
+TOLERATED_LOSS = 0.01
 # Full-batch Adam: steps, first step size (it falls to 0 along half a cosine), weight decay.
 # A start is fitted less than it could be: it then does better on callers that it has not seen. What has seen
 # those that it is for, and what benchmarks hold noise against, is fitted WELL.
-STEPS, LEARNING_RATE, WEIGHT_DECAY = 400, 0.02, 1e-4
+FIT_STEPS, FIT_RATE, WEIGHT_DECAY = 400, 0.02, 1e-4
 WELL = 900
 # With larger steps the first ones, which move all scores alike, can bring the convolutions to a standstill.
 IMAGES_LEARNING_RATE = 0.005
@@ -43,8 +43,8 @@ def fit(
 ) -> Parameters:  # fmt: skip
     """The parameters of ``architecture`` fitted to public rows: inputs [n, F], labels [n] of 0 or 1.
 
-    In ``length`` steps (None: STEPS). No noise and no clipping: never for data of patients. Deterministic on
-    a CPU; UserError where a class is missing.
+    In ``length`` steps (None: FIT_STEPS). No noise and no clipping: never for data of patients. Deterministic
+    on a CPU; UserError where a class is missing.
     """
     import torch
 
@@ -56,9 +56,9 @@ def fit(
     where = device() if architecture in WITH_IMAGES else torch.device("cpu")
     module.to(where)
     rows, real = torch.from_numpy(features), torch.from_numpy(labels.astype(np.float32))
-    rate = IMAGES_LEARNING_RATE if architecture in WITH_IMAGES else LEARNING_RATE
+    rate = IMAGES_LEARNING_RATE if architecture in WITH_IMAGES else FIT_RATE
     optimiser = torch.optim.Adam(module.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
-    length = length or STEPS
+    length = length or FIT_STEPS
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, length)
     loss = torch.nn.BCEWithLogitsLoss(reduction="sum")
     with steps("training", length, "steps") as tick:
@@ -94,7 +94,7 @@ class Comparison:
 
 
 def refine_or_keep(pretrained: Model, refined: Model, features: Singles, labels: Singles) -> Comparison:
-    """Keep the public start where the refined model is MARGIN or more worse on public rows [n, F], [n].
+    """Keep the public start where the refined model loses TOLERATED_LOSS or more on public rows [n, F], [n].
 
     The decision looks at public data alone, so it costs no privacy.
     """
@@ -109,7 +109,7 @@ def refine_or_keep(pretrained: Model, refined: Model, features: Singles, labels:
         for scores in (model.score(features) for model in (pretrained, refined))
     )
     return Comparison(
-        len(labels), round(before, 6), round(after, 6), REFINE if after > before - MARGIN else KEEP
+        len(labels), round(before, 6), round(after, 6), REFINE if after > before - TOLERATED_LOSS else KEEP
     )
 
 
@@ -128,8 +128,8 @@ def chosen(
     compared = refine_or_keep(start.model, refined, *start.rows)
     say(
         f"on {compared.rows} held-out public alleles: AUROC {compared.pretrained_auroc:.4f} at the "
-        f"start, {compared.refined_auroc:.4f} now: {compared.decision} (what loses {MARGIN:g} or more is not "
-        "released)"
+        f"start, {compared.refined_auroc:.4f} now: {compared.decision} (what loses {TOLERATED_LOSS:g} or "
+        "more is not released)"
     )
     kept = refined if compared.decision == REFINE else replace(start.model, privacy=refined.privacy)
     return kept, about | compared.to_dict()
@@ -147,7 +147,7 @@ def public_start(path: Path) -> dict[str, str]:
 def read_public(path: Path) -> Model:
     """The public model at ``path``, as `cordon pretrain` wrote it; UserError where it is none."""
     model = load(path)
-    if model.privacy.get("data") != PUBLIC:
+    if model.privacy.get("data") != PUBLIC_DATA:
         raise UserError(
             f"{path}: not trained on public data alone, so its own cost would not be in a run's epsilon. "
             "Give a model that `cordon pretrain` wrote."
@@ -163,7 +163,7 @@ def pretrain(paths: Sequence[Path], architecture: str, *, steps: Steps = silent)
     """A model of the labelled variant tables at ``paths``, which must be of public samples."""
     features, labels = public_rows(paths, architecture)
     fitted = fit(architecture, features, labels, steps=steps)
-    return Model(architecture, FEATURES, fitted, {"data": PUBLIC})
+    return Model(architecture, FEATURES, fitted, {"data": PUBLIC_DATA})
 
 
 def public_rows(paths: Sequence[Path], architecture: str) -> tuple[Singles, Singles]:

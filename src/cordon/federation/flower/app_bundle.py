@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cordon.errors import FederationError
 
-FOLDER = Path(__file__).parent / "bundle"
+BUNDLE_FOLDER = Path(__file__).parent / "bundle"
 # Changes with the bundle, so with Cordon's version: tests/federation/test_bundle.py tells the new one.
 SHA256 = "b430ed8172af326d5e71f183fe70adc5da6c5c22aeb4e51028a76da72ff8673a"
 
@@ -22,9 +22,9 @@ def bundle() -> tuple[bytes, str]:
     """The app bundle that a run carries, and its SHA-256 in hex; FederationError where it was changed."""
     from flwr.cli.build import build_fab_from_disk
 
-    content = build_fab_from_disk(FOLDER)
+    content = build_fab_from_disk(BUNDLE_FOLDER)
     digest = hashlib.sha256(content).hexdigest()
-    check(digest, f"the bundle in {FOLDER}")
+    check(digest, f"the bundle in {BUNDLE_FOLDER}")
     return content, digest
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     Pull = Callable[..., PullObjectResponse]
 
 # How soon it is asked again (seconds), how much later each time, and after which pause Flower is told.
-FIRST, GROWTH, LAST = 0.05, 1.5, 0.5
+FIRST_PAUSE, PAUSE_GROWTH, LONGEST_PAUSE = 0.05, 1.5, 0.5
 
 
 def awaiting(
@@ -26,7 +26,7 @@ def awaiting(
     """
 
     def waiting(*request: object) -> PullObjectResponse:
-        pause = FIRST
+        pause = FIRST_PAUSE
         while True:
             response = pull(*request)
             if response.object_available or not response.object_found:
@@ -34,9 +34,9 @@ def awaiting(
             if late():
                 response.object_found = False
                 return response
-            if pause > LAST:
+            if pause > LONGEST_PAUSE:
                 return response
             sleep(pause)
-            pause *= GROWTH
+            pause *= PAUSE_GROWTH
 
     return waiting

@@ -16,12 +16,11 @@ from cordon.console.commands import collect_seldom
 from cordon.federation.flower.bounds import ANY
 from cordon.federation.flower.collecting import Pulls
 from cordon.federation.flower.object_pull import awaiting
-from cordon.federation.pace import Pace
+from cordon.federation.pace import POLL, Pace
 
 # What Flower sleeps (seconds) where the SuperLink has nothing for it. Its shorter sleeps wait for our answer.
-IDLE = 3.0
+LONGEST_IDLE = 3.0
 SOONEST = 0.25
-POLL = 0.1
 ROOTS = "--root-certificates"
 
 
@@ -36,11 +35,11 @@ class Paced:
         self, sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._sleep = sleep
-        self._idle = Pace(soonest=SOONEST, longest=IDLE, share=1.0, sleep=sleep, clock=clock)
+        self._idle = Pace(soonest=SOONEST, longest=LONGEST_IDLE, share=1.0, sleep=sleep, clock=clock)
 
     def sleep(self, seconds: float) -> None:
         """Wait where Flower would for ``seconds``."""
-        if seconds < IDLE:
+        if seconds < LONGEST_IDLE:
             self._idle.found()
             self._sleep(min(seconds, POLL))
         else:

@@ -23,6 +23,7 @@ from cordon.federation.flower import app_bundle
 from cordon.federation.flower.bounds import Bound
 from cordon.federation.flower.collecting import collecting
 from cordon.federation.flower.object_pull import awaiting
+from cordon.federation.pace import POLL
 from cordon.transport.proxy import VARIABLES
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 # Who waits hears at once of a process that ends; an emulated or overloaded machine takes minutes to start it.
 START_DEADLINE = 300.0
-POLL = 0.1
 LOST = "the SuperLink, the gate or the relay ended"
 
 # What Flower says of its own connections is no news for whoever follows a run.

@@ -15,7 +15,7 @@ from cordon.errors import FederationError, Leaving, Quarantined, Unreachable, Us
 from cordon.federation.flower.processes import DEALT_WITH, Process, supernode, way_out
 from cordon.federation.flower.tasks import answer
 from cordon.federation.messages import SiteStatus
-from cordon.federation.pace import brisk
+from cordon.federation.pace import POLL, brisk
 from cordon.federation.site.participate import Participant
 from cordon.federation.site.walltime import Stay
 from cordon.model.released import Model
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from cordon.transport.proxy import Proxy
 
-POLL = 0.1
 # The SuperNode sends a reply on its own clock, and tries for so long (seconds) at most.
 DELIVERY = 20.0
 # When a SuperNode leaves, the SuperLink drops what it sent and the aggregator has not collected (seconds).

@@ -13,7 +13,7 @@ from types import FrameType
 from cordon.errors import UserError
 
 # The next round may take so many times the longest one so far.
-MARGIN = 1.5
+ROUND_MARGIN = 1.5
 # Left for the last reply to be delivered and for everything to end (seconds).
 RESERVE = 40.0
 
@@ -41,7 +41,7 @@ class Stay:
         if self.told:
             return "it was told to end (SIGTERM)"
         left = self.ends - self._clock()
-        needed = MARGIN * self._longest + RESERVE
+        needed = ROUND_MARGIN * self._longest + RESERVE
         if left >= needed:
             return ""
         return f"{max(left, 0):.0f} s of its walltime are left, and a round may need {needed:.0f} s"
