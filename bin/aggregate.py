@@ -60,8 +60,9 @@ def main(plan_file: str, credentials: str, address: str, names: tuple[str, ...],
          transport_dir: Path | None, pretrained: str | None, public_variants: tuple[str, ...],
          progress_file: str | None, output: str, record: str) -> Facts:  # fmt: skip
     """Wait for the enrolled sites, train the model with them and write it."""
+    from cordon.federation.aggregator.attendance import RoundLimits
     from cordon.federation.aggregator.record import Record
-    from cordon.federation.aggregator.run import RoundLimits, RunSetup
+    from cordon.federation.aggregator.run import RunSetup
     from cordon.federation.aggregator.service import Endpoint, serve
     from cordon.federation.plan import read_enrolment, read_plan
     from cordon.model.released import Model

@@ -41,6 +41,7 @@ AGREED = Plan(
 # Where the aggregator, or a site that writes to its ledger, can die.
 MORTAL = (
     "aggregator/run.py", "aggregator/checkpoint.py", "aggregator/judge.py", "aggregator/charges.py",
+    "aggregator/attendance.py", "aggregator/ending.py",
     "ledger/log.py", "ledger/site.py", "ledger/hash_chain.py", "ledger/database.py", __file__,
 )  # fmt: skip
 KILLED = 137

@@ -6,49 +6,31 @@ import json
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from cordon.console.progress import Say
 from cordon.errors import FederationError, Unreachable, UserError
+from cordon.federation.aggregator.attendance import Attendance, RoundLimits
 from cordon.federation.aggregator.checkpoint import Checkpoint, Checkpoints
+from cordon.federation.aggregator.ending import ended_parts, stated
 from cordon.federation.aggregator.exchange import Exchange
 from cordon.federation.aggregator.judge import Answer, Auditor, Decision
 from cordon.federation.aggregator.record import Record
-from cordon.federation.aggregator.registry import BAN_AFTER, Registry
+from cordon.federation.aggregator.registry import Registry
 from cordon.federation.averaging import RULES, check_rule, combine, mean_of
 from cordon.federation.flower.tasks import LinkLost
 from cordon.federation.messages import Outcome, Reply, ReplyStatus, SiteStatus, Task
-from cordon.federation.pace import brisk
 from cordon.federation.plan import Plan, Site, identity
 from cordon.ledger.log import ChainedLog
 from cordon.ledger.rows import Judgement
-from cordon.ledger.spending import behind, charged
 from cordon.model.architectures import Parameters
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
-from cordon.privacy.events import mechanism_of
 from cordon.privacy.guarantee import LIFETIME
 from cordon.steps import duration
 from cordon.training.pretrain import PublicStart, chosen
 
 FAREWELL_DEADLINE = 20.0
-# A SuperNode that was cut off is let in again when its last heartbeat, of one minute, has lapsed. A round
-# that lacks its quorum waits for sites for so long, or for --round_deadline where that is longer.
-RETURN_DEADLINE = 90.0
-
-
-@dataclass(frozen=True)
-class RoundLimits:
-    """When to stop waiting (seconds), the fewest sites that a round may average, and when a site is banned.
-
-    That is after it was quarantined in ``ban_after`` runs.
-    """
-
-    min_sites: int
-    join_deadline: float
-    round_deadline: float
-    ban_after: int = BAN_AFTER
 
 
 @dataclass(frozen=True)
@@ -85,7 +67,7 @@ class Aggregation:
         check_rule(plan.aggregation, plan.malicious_sites, len(sites))
         self._start, self._sites, self._features = start, sites, features
         self._ledger, self._checkpoints, self._say = ledger, checkpoints, say
-        self._limits = setup.limits
+        self._limits, self._attendance = setup.limits, Attendance(setup.limits, say)
         self._registry = Registry(ledger)
         fresh = start.model.parameters if start else initial_parameters(plan.model, len(features))
         held = checkpoints.resume(plan) or Checkpoint(plan, 0, fresh)
@@ -111,14 +93,19 @@ class Aggregation:
         """
         began = time.monotonic()
         try:
-            self._gather(exchange)
+            self._refuse_banned()
+            left = 0 if self._spent_out else self.plan.rounds - self._rounds_over
+            self._attendance.gather(exchange, self._active, left)
             while self._rounds_over < self.plan.rounds and not self._spent_out:
                 self._round(exchange, self._rounds_over + 1)
             final = mean_of(self._late)
-            refined = Model(self.plan.model, self._features, final, self._privacy())
+            refined = Model(
+                self.plan.model, self._features, final, stated(self.record, self._charges, self._ledger)
+            )
             model, self.record.start = chosen(self._start, refined, self._say)
             self.record.model_hash = model.hash
-            self._close(exchange, model)
+            self.record.sites += ended_parts(self.record, self._sites, self._ended, self._charges)
+            self._farewell(exchange, SiteStatus.FINISHED, "", model)
         except LinkLost:
             raise
         except FederationError as error:
@@ -129,36 +116,13 @@ class Aggregation:
             self.record.seconds += time.monotonic() - began
         return model
 
-    def _gather(self, exchange: Exchange) -> None:
-        """Wait for all sites that take part; after the deadline, go on with a quorum or give up."""
-        self._refuse_banned()
-        active = [site for site in self._sites if site.name not in self._ended]
-        left = 0 if self._spent_out else self.plan.rounds - self._rounds_over
-        # A run that only lacks its end waits no longer than sites take to come back: some may have heard it.
-        patience = self._limits.join_deadline if left else min(RETURN_DEADLINE, self._limits.join_deadline)
-        deadline, pace = time.monotonic() + patience, brisk()
-        shown = -1
-        while (online := len(exchange.online().keys() & set(active))) < len(active):
-            if online != shown:
-                self._say(f"waiting for sites: {online} of {len(active)} are here")
-                shown = online
-            if time.monotonic() > deadline:
-                break
-            pace.wait()
-        if left and online < self._limits.min_sites:
-            raise Unreachable(
-                f"{online} of {len(active)} sites joined within {self._limits.join_deadline:g} s, and "
-                f"{self._limits.min_sites} are needed. Start the missing sites, or lower --min_sites."
-            )
-        self._say(f"{online} of {len(active)} sites are here; {left} rounds to go")
-
     def _round(self, exchange: Exchange, number: int) -> None:
         began = time.monotonic()
         self._refuse_banned()
-        active = [site for site in self._sites if site.name not in self._ended]
-        if not self._quorum_is_here(exchange):
+        active, patience = self._active, self._attendance.patience
+        if not self._attendance.has_quorum(exchange, active, self._quorum):
             raise Unreachable(
-                f"round {number}: too few sites came back within {self._patience:g} s, and {self._quorum} "
+                f"round {number}: too few sites came back within {patience:g} s, and {self._quorum} "
                 "are needed. See their own logs; raise --round_deadline where their jobs wait longer."
             )
         answers = self._ask(exchange, number, active)
@@ -187,7 +151,8 @@ class Aggregation:
         # A site that was cut off may be on its way back: what the others gave in this round is spent, but the
         # run is not lost.
         away = sum(reply is None and not fault for reply, fault in answers.values())
-        if accepted + away >= self._quorum and self._quorum_is_here(exchange):
+        here = accepted + away >= self._quorum
+        if here and self._attendance.has_quorum(exchange, self._active, self._quorum):
             self._say(
                 f"round {number}: {accepted} usable updates, which move nothing; the next round is tried"
             )
@@ -217,29 +182,13 @@ class Aggregation:
         return answers | exchange.ask(tasks, "train", self._limits.round_deadline, group=str(number))
 
     @property
-    def _patience(self) -> float:
-        """Seconds in which a site that was cut off may come back."""
-        return max(RETURN_DEADLINE, self._limits.round_deadline)
-
-    def _quorum_is_here(self, exchange: Exchange) -> bool:
-        """Whether as many sites as a round needs are connected, at the latest when patience ends."""
-        active = {site for site in self._sites if site.name not in self._ended}
-        needed = min(self._quorum, len(active))
-        deadline, pace = time.monotonic() + self._patience, brisk()
-        told = False
-        while (online := len(exchange.online().keys() & active)) < needed:
-            if not told:
-                self._say(f"{online} of the {needed} sites that a round needs are here; others may return")
-                told = True
-            if time.monotonic() > deadline:
-                return False
-            pace.wait()
-        return True
+    def _active(self) -> list[Site]:
+        """The sites whose part has not ended."""
+        return [site for site in self._sites if site.name not in self._ended]
 
     def _refuse_banned(self) -> None:
         """End the part of sites that are banned, also of those that an operator banned just now."""
-        active = [site for site in self._sites if site.name not in self._ended]
-        for site, reason in self._registry.bans(active).items():
+        for site, reason in self._registry.bans(self._active).items():
             words = f"banned ({reason}). Ask the operator, who can release the site with a reason."
             self._ended[site.name] = Decision(
                 site.name, Judgement.QUARANTINED, words, *self._charges.spent(site),
@@ -324,36 +273,6 @@ class Aggregation:
         spent = means.by_both(most.epsilon_rdp, most.epsilon_pld)
         return f"; at most {spent}, spent of a lifetime's {self.plan.budget:g}"
 
-    def _close(self, exchange: Exchange, model: Model) -> None:
-        last = {row["site"]: row for entry in self.record.rounds for row in entry["sites"]}
-        for site in self._sites:
-            ended = self._ended.get(site.name)
-            if ended is not None:
-                status, reason = (
-                    (
-                        SiteStatus.QUARANTINED
-                        if ended.decision == Judgement.QUARANTINED
-                        else SiteStatus.STOPPED
-                    ),
-                    ended.reason,
-                )
-            elif site.name in last and last[site.name]["decision"] == Judgement.ACCEPTED:
-                status, reason = SiteStatus.FINISHED, ""
-            else:
-                status = SiteStatus.MISSING
-                reason = last[site.name]["reason"] if site.name in last else "it never joined"
-            rdp, pld = self._charges.spent(site)
-            in_run = self._charges.spent_in_run(site)
-            self.record.sites.append(
-                {
-                    "site": site.name, "weight": site.weight, "declared_patients": site.declared_patients,
-                    "status": status, "reason": reason, "epsilon_rdp": rdp, "epsilon_pld": pld,
-                    "run_epsilon_rdp": in_run[0], "run_epsilon_pld": in_run[1], "delta": self.plan.delta,
-                    "mechanism": self._charges.mechanism(site),
-                }
-            )  # fmt: skip
-        self._farewell(exchange, SiteStatus.FINISHED, "", model)
-
     def _tell_failure(self, exchange: Exchange, reason: str) -> None:
         """Let the sites end; whatever fails in that must not hide the reason."""
         try:
@@ -380,24 +299,3 @@ class Aggregation:
                 tip=tip,
             ).to_records()
         exchange.ask(words, "query", FAREWELL_DEADLINE, group="end")
-
-    def _privacy(self) -> dict[str, Any]:
-        """What every copy of the model says of its privacy: over all runs, and of this one (``run_``)."""
-        plan, tip = self.plan, self._ledger.tip
-        lifetime, in_run = self._charges.of_model()
-        keys = behind(self._ledger, plan.run)
-        mechanism = mechanism_of(
-            event for row, events in charged(self._ledger) if row["identity"] in keys for event in events
-        )
-        pld = plan.accountant == "pld" and lifetime[1] is not None
-        rows = [row for entry in self.record.rounds for row in entry["sites"]]
-        taken = {row["site"] for row in rows if row["decision"] == Judgement.ACCEPTED}
-        return {
-            "unit": plan.unit, "epsilon": lifetime[pld], "scope": LIFETIME, "delta": plan.delta,
-            "mechanism": mechanism, "run_mechanism": plan.mechanism,
-            "adjacency": plan.adjacency, "accountant": plan.accountant.upper(),
-            "epsilon_rdp": lifetime[0], "epsilon_pld": lifetime[1],
-            "run_epsilon_rdp": in_run[0], "run_epsilon_pld": in_run[1], "budget": plan.budget,
-            "rounds": len(self.record.rounds), "sites": len(taken), "run": plan.run,
-            "plan": plan.digest, "ledger": asdict(tip), "sites_per_patient": plan.sites_per_patient,
-        }  # fmt: skip
