@@ -44,7 +44,8 @@ def run_aggregator(
     run: sites have no other.
     """
     from cordon.consortium.operator import SERVER, STATE, Operator
-    from cordon.federation.aggregator.run import RoundLimits, RunSetup
+    from cordon.federation.aggregator.attendance import RoundLimits
+    from cordon.federation.aggregator.run import RunSetup
     from cordon.federation.aggregator.service import Endpoint, serve
     from cordon.variants.features import FEATURES
 
