@@ -35,12 +35,13 @@ from by_hand import (
     steps_and_rate,
 )
 from cordon.auditing.egress import check_egress
+from cordon.auditing.made_up_site import TIP
 from cordon.federation.aggregator.judge import Auditor
 from cordon.federation.messages import Reply, ReplyStatus, Task
 from cordon.federation.plan import Plan, Site
 from cordon.federation.site.participate import Participant
 from cordon.federation.site.terms import Terms
-from cordon.ledger.log import ChainedLog, Tip
+from cordon.ledger.log import ChainedLog
 from cordon.ledger.site import SiteLedger
 from cordon.model.architectures import Parameters
 from cordon.model.initial_weights import initial_parameters
@@ -96,8 +97,7 @@ def _two_runs(paths: Sequence[Path], rounds: int) -> Iterator[dict[str, Any]]:
             )  # fmt: skip
             answers = []
             for number in range(1, rounds + 1):
-                tip = Tip("0" * 64, 0, "0" * 64)
-                content = Task(replace(plan, run=run), number, len(paths), start(), tip).to_records()
+                content = Task(replace(plan, run=run), number, len(paths), start(), TIP).to_records()
                 message: Any = SimpleNamespace(
                     content=content, metadata=SimpleNamespace(message_type="train")
                 )

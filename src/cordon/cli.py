@@ -153,6 +153,23 @@ def verify(ledger_file: str, key: str | None, head: str | None) -> Facts:
     return Facts(found, [rows, f"last hash: {chain.head}", f"public key: {found['public_key']}", end])
 
 
+@ledger.command(short_help="Take back an aggregator whose ledger went back.")
+@ledger_file
+@click.option("--aggregator", required=True, metavar="KEY", help="The public key of the aggregator's ledger.")
+@click.option("--reason", required=True, help="Why; it stands in the site's ledger.")
+def follow_anew(ledger_file: str, aggregator: str, reason: str) -> Facts:
+    """Let a site take part again at an aggregator whose ledger went back to an older copy.
+
+    A site follows each aggregator's ledger forwards alone. Where the operator had to restore an older one and
+    the consortium agreed to that, this says so in the site's own LEDGER. What the site spent stays spent.
+    """
+    from cordon.ledger.site import follow_anew as take_back
+
+    take_back(Path(ledger_file), aggregator, reason)
+    told = "{ledger}: the ledger of {aggregator} is followed from wherever it is now"
+    return facts(told, ledger=ledger_file, aggregator=aggregator, reason=reason)
+
+
 @ledger.command(short_help="Write the rows as JSON lines.")
 @ledger_file
 @key_option

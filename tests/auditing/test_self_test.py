@@ -14,7 +14,7 @@ from conftest import ROOT
 from cordon.auditing import self_test
 from cordon.auditing.checks import Check, confirmed
 from cordon.auditing.made_up_rows import ROWS, table_of, units_of
-from cordon.auditing.made_up_site import PATIENTS
+from cordon.auditing.made_up_site import PATIENTS, TIP
 from cordon.auditing.self_test import SelfTest, examine
 from cordon.auditing.training import check_training, trained_by
 from cordon.errors import Unsound, UserError
@@ -22,7 +22,7 @@ from cordon.federation.messages import Task
 from cordon.federation.site.participate import Participant
 from cordon.federation.site.terms import Terms
 from cordon.ledger.hash_chain import Chain
-from cordon.ledger.log import ChainedLog, Tip
+from cordon.ledger.log import ChainedLog
 from cordon.ledger.provenance import Provenance, Verdict, code_digest, installed
 from cordon.ledger.site import SiteLedger
 from cordon.model.initial_weights import initial_parameters
@@ -104,7 +104,7 @@ def test_a_site_whose_code_is_broken_ends_before_it_reserves_anything(tmp_path, 
         ledger=ledger, say=print, test=test,
     )  # fmt: skip
     start = initial_parameters("logistic", len(FEATURES))
-    task = Task(CERTIFIED, 1, PATIENTS, start, Tip("ab" * 32, 1, "cd" * 32))
+    task = Task(CERTIFIED, 1, PATIENTS, start, TIP)
     message = SimpleNamespace(content=task.to_records(), metadata=SimpleNamespace(message_type="train"))
     with pytest.raises(Unsound, match="is not sound: ") as refused:
         site.handle(message)

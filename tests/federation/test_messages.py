@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
@@ -18,12 +19,14 @@ from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cordon.cli import main as cordon
 from cordon.errors import FederationError, UserError
 from cordon.federation.messages import MalformedMessage, Outcome, Reply, ReplyStatus, Task
 from cordon.federation.plan import Plan
 from cordon.federation.site import participate
 from cordon.federation.site.participate import Participant
 from cordon.federation.site.terms import Terms
+from cordon.ledger.hash_chain import new_key
 from cordon.ledger.log import ChainedLog, Tip
 from cordon.ledger.provenance import LONGEST, Provenance, installed
 from cordon.ledger.site import SiteLedger
@@ -36,7 +39,8 @@ PLAN = Plan(
     sampling_rate=0.3, noise_multiplier=2.0, clip_norm=1.0, learning_rate=0.5, max_variants_per_patient=16,
 )  # fmt: skip
 UPDATE = {"0.weight": np.array([[0.5, -0.25, 1e-30]], np.float32), "0.bias": np.array([3.0], np.float32)}
-TIP = Tip("ab" * 32, 12, "cd" * 32)
+KEY = new_key()[0]
+TIP = Tip.signed(12, "cd" * 32, KEY)
 TERMS = Terms("s", 4)
 TRAINED_REPLY = Reply(ReplyStatus.TRAINED, "run-7", 3, PLAN.event, UPDATE)
 
@@ -567,6 +571,36 @@ def test_an_answer_leaves_on_a_grid_of_half_a_second(took, left, tmp_path, task_
     assert now[0] - 100.0 == pytest.approx(left)
 
 
+@pytest.mark.parametrize(
+    "tip",
+    [{"rows": 10**9}, {"rows": 10**9, "signature": ""}, {"signature": "00" * 64}, {"digest": "0f"}],
+    ids=str,
+)
+def test_nobody_can_say_of_anothers_ledger_how_long_it_is(tip, tmp_path, task_message):
+    """Another aggregator knows the honest one's public key, and would shut it out at the site for ever."""
+    with pytest.raises(MalformedMessage, match="not signed by the ledger's key"):
+        asked(participant_of(tmp_path), task_message, 1, replace(TIP, **tip))
+    assert list(ChainedLog(tmp_path / "site.sqlite")) == []
+    assert asked(participant_of(tmp_path), task_message, 2, TIP).status == ReplyStatus.TRAINED
+
+
+def test_an_aggregator_that_went_back_is_taken_back_by_the_sites_owner(tmp_path, task_message):
+    assert asked(participant_of(tmp_path), task_message, 2, TIP).status == ReplyStatus.TRAINED
+    older = Tip.signed(5, "0f", KEY)
+    with pytest.raises(FederationError, match=r"has 5 rows, and had 12.*follow-anew"):
+        asked(participant_of(tmp_path), task_message, 3, older)
+    words = ["ledger", "follow-anew", str(tmp_path / "site.sqlite"), "--reason", "restored of Monday"]
+    wrong = CliRunner().invoke(cordon, [*words, "--aggregator", "ab" * 32])
+    assert wrong.exit_code == 2
+    assert TIP.key in wrong.output
+    assert CliRunner().invoke(cordon, [*words, "--aggregator", TIP.key]).exit_code == 0
+    spent = SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events()
+    assert len(spent) == 1
+    assert asked(participant_of(tmp_path), task_message, 3, older).status == ReplyStatus.TRAINED
+    with pytest.raises(FederationError, match="has 4 rows, and had 5"):
+        asked(participant_of(tmp_path), task_message, 4, Tip.signed(4, "0f", KEY))
+
+
 def test_a_round_that_was_answered_is_not_trained_again(tmp_path, task_message):
     one = participant_of(tmp_path)
     assert asked(one, task_message, 2, TIP).status == ReplyStatus.TRAINED
@@ -580,10 +614,10 @@ def test_a_round_that_was_answered_is_not_trained_again(tmp_path, task_message):
 @pytest.mark.parametrize(
     ("number", "tip", "message"),
     [
-        (1, replace(TIP, rows=14, digest="f1"), "asks for round 1 of run run-7, and round 2 was answered"),
-        (3, replace(TIP, rows=11), "has 11 rows, and had 12"),
-        (3, replace(TIP, digest="ef" * 32), "has another last row 12 than it had"),
-        (3, replace(TIP, key="00" * 32, rows=40), "has another key than earlier in this run"),
+        (1, Tip.signed(14, "f1", KEY), "asks for round 1 of run run-7, and round 2 was answered"),
+        (3, Tip.signed(11, "cd" * 32, KEY), "has 11 rows, and had 12"),
+        (3, Tip.signed(12, "ef" * 32, KEY), "has another last row 12 than it had"),
+        (3, Tip.signed(40, "cd" * 32, new_key()[0]), "has another key than earlier in this run"),
     ],
     ids=["an older round", "a shorter ledger", "another ledger", "another key"],
 )
@@ -594,4 +628,4 @@ def test_an_aggregator_that_went_back_gets_nothing(number, tip, message, tmp_pat
     with pytest.raises(FederationError, match=message):
         asked(one, task_message, number, tip)
     assert SiteLedger(tmp_path / "site.sqlite", epsilon=8, delta=1e-5).events() == spent
-    assert asked(one, task_message, 3, replace(TIP, rows=15, digest="01")).status == ReplyStatus.TRAINED
+    assert asked(one, task_message, 3, Tip.signed(15, "01", KEY)).status == ReplyStatus.TRAINED

@@ -52,9 +52,9 @@ TASKS = (
     + PLAN
     + """
 from cordon.federation.messages import Task
-from cordon.ledger.log import Tip
+from cordon.auditing.made_up_site import TIP
 for number in sys.argv[1]:
-    asked = Task(plan, int(number), 6, start, Tip("ab" * 32, 1, "cd" * 32)).to_records()
+    asked = Task(plan, int(number), 6, start, TIP).to_records()
     update = train("logistic", Task.from_records(asked).parameters, units, settings).update
     print(hashlib.sha256(b"".join(value.tobytes() for value in update.values())).hexdigest())
 """

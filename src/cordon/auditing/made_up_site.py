@@ -27,6 +27,7 @@ from cordon.federation.messages import Reply, Task
 from cordon.federation.plan import Plan
 from cordon.federation.site.participate import Participant
 from cordon.federation.site.terms import Terms
+from cordon.ledger.hash_chain import new_key
 from cordon.ledger.log import Tip
 from cordon.ledger.site import SiteLedger
 from cordon.model.architectures import Parameters, width
@@ -84,9 +85,13 @@ def replies(
             yield site.handle(message(plan, number, start, declared_patients))
 
 
+# No aggregator's: a site reads it as it would a real one.
+TIP = Tip.signed(0, "0" * 64, new_key()[0])
+
+
 def message(plan: Plan, number: int, start: Parameters, declared_patients: int) -> Any:
     """What asks a site for a round: as much as it reads; a real one belongs to a task of Flower's."""
-    task = Task(plan, number, declared_patients, start, Tip("0" * 64, 0, "0" * 64))
+    task = Task(plan, number, declared_patients, start, TIP)
     return SimpleNamespace(content=task.to_records(), metadata=SimpleNamespace(message_type="train"))
 
 

@@ -195,11 +195,13 @@ class Reply:
 
 def _tip(content: RecordDict) -> Tip:
     said = _config(content, "ledger")
-    types = {"key": str, "rows": int, "digest": str}
+    types = {"key": str, "rows": int, "digest": str, "signature": str}
     _require({name: type(value) for name, value in said.items()} == types, "a ledger's tip of other fields")
     hashes = all(HASH.fullmatch(said[name]) for name in ("key", "digest"))
     _require(hashes and said["rows"] >= 0, "a ledger's tip that no ledger has")
-    return Tip(**said)
+    # Else another aggregator could say of an honest one's ledger that it is longer than it is.
+    _require((tip := Tip(**said)).genuine, "a ledger's tip that is not signed by the ledger's key")
+    return tip
 
 
 def _event(declared: dict[str, Any]) -> Event:

@@ -9,9 +9,10 @@ import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from cordon.errors import UserError
@@ -27,11 +28,34 @@ ATTACHMENTS = "CREATE TABLE attachments (number INTEGER PRIMARY KEY, content BLO
 
 @dataclass(frozen=True)
 class Tip:
-    """How far a ledger is: its public key, its number of rows, and the hash of the last one."""
+    """How far a ledger is: its public key, its number of rows, and the last one's hash, signed by the key.
+
+    Without the signature it is anybody's word.
+    """
 
     key: str
     rows: int
     digest: str
+    signature: str = ""
+
+    @classmethod
+    def signed(cls, rows: int, digest: str, key: Ed25519PrivateKey) -> Tip:
+        tip = cls(hexadecimal(key.public_key()), rows, digest)
+        return replace(tip, signature=key.sign(tip._said).hex())
+
+    @property
+    def genuine(self) -> bool:
+        """Whether the signature is by the key."""
+        try:
+            public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.key))
+            public.verify(bytes.fromhex(self.signature), self._said)
+        except (ValueError, InvalidSignature):
+            return False
+        return True
+
+    @property
+    def _said(self) -> bytes:
+        return f"cordon ledger tip v1 {self.key} {self.rows} {self.digest}".encode()
 
 
 class ChainedLog:
@@ -74,7 +98,7 @@ class ChainedLog:
     @property
     def tip(self) -> Tip:
         """How far the ledger is, as known here."""
-        return Tip(self.public_key, len(self._chain), self._chain.head)
+        return Tip.signed(len(self._chain), self._chain.head, self._key)
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self._chain.rows)

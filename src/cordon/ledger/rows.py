@@ -17,13 +17,15 @@ class Kind(StrEnum):
     """What a row is of; no other kind is known to this version."""
 
     # In a site's ledger: its budget; what a round costs, before it trains; its answer, before it leaves; that
-    # a run ended here because nobody had room; how far the aggregator's ledger was; and what checks of the
-    # training code found before a run reserved anything.
+    # a run ended here because nobody had room; how far the aggregator's ledger was, and that its owner took
+    # that one back from an older copy; and what checks of the training code found before a run reserved
+    # anything.
     BUDGET = "budget"
     RESERVED = "reserved"
     SENT = "sent"
     STOPPED = "stopped"
     FOLLOWED = "followed"
+    ANEW = "followed anew"
     TESTED = "tested"
     # In an aggregator's: that a site is about to be sent a round's task, the decision on what came of it, and
     # those of its registry. The first two may cost.
@@ -97,6 +99,14 @@ class FollowedRow(TypedDict):
     key: str
     rows: int
     digest: str
+
+
+class AnewRow(TypedDict):
+    """That the site's owner took back the aggregator's ledger of the key, wherever it is now."""
+
+    kind: Literal[Kind.ANEW]
+    key: str
+    reason: str
 
 
 class TestedRow(ProvenanceFields):
@@ -213,6 +223,6 @@ class AuditedRow(OnAudit):
 ChargedRow = AskedRow | DecisionRow
 IdentityRow = ChargedRow | EnrolledRow | StandingRow
 Row = (
-    BudgetRow | ReservedRow | SentRow | StoppedRow | FollowedRow | TestedRow
+    BudgetRow | ReservedRow | SentRow | StoppedRow | FollowedRow | AnewRow | TestedRow
     | IdentityRow | AuditRow | AuditedRow
 )  # fmt: skip

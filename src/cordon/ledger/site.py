@@ -46,6 +46,22 @@ CALIBRATION = "calibration:"
 RESERVING_LOCK = "reserving.lock"
 
 
+def follow_anew(path: Path, key: str, reason: str) -> None:
+    """Take back the aggregator's ledger of the public ``key``, wherever it is now; the reason stands in ours.
+
+    For a site's owner who agrees that the aggregator goes on from an older copy. UserError where the site's
+    ledger at ``path`` never followed that one.
+    """
+    log = ChainedLog(path)
+    known = {row["key"] for row in log if row["kind"] == Kind.FOLLOWED}
+    if key not in known:
+        raise UserError(
+            f"{path}: followed no ledger of the key {key[:16]}, but {', '.join(sorted(known)) or 'none'}. "
+            "Give one of these."
+        )
+    log.append({"kind": Kind.ANEW, "key": key, "reason": reason})
+
+
 class SiteLedger:
     """A site's privacy spending, over all runs.
 
@@ -113,10 +129,15 @@ class SiteLedger:
         """Record how far the aggregator's ledger is; FederationError where that ledger went back.
 
         It may only grow: a shorter one, another one of the same length, or one under another key in the
-        middle of a run was put back from a copy, or begun anew.
+        middle of a run was put back from a copy, or begun anew. What an aggregator had before the site's
+        owner took it back (`follow_anew`) counts no more.
         """
         with self._log.locked():
-            seen = [row for row in self._log if row["kind"] == Kind.FOLLOWED]
+            anew = {row["key"]: place for place, row in enumerate(self._log) if row["kind"] == Kind.ANEW}
+            seen = [
+                row for place, row in enumerate(self._log)
+                if row["kind"] == Kind.FOLLOWED and place > anew.get(row["key"], -1)
+            ]  # fmt: skip
             same = [row for row in seen if row["key"] == tip.key][-1:]
             if any(row["run"] == run and row["key"] != tip.key for row in seen):
                 fault = "has another key than earlier in this run"
@@ -135,7 +156,8 @@ class SiteLedger:
                 return
         raise FederationError(
             f"the aggregator's ledger {fault}: an older copy was put back, or it was begun anew. Nothing was "
-            "sent. Ask the operator to restore the newest ledger."
+            "sent. Ask the operator to restore the newest ledger; where you agree that it goes on from an "
+            "older one, take it back with cordon ledger follow-anew."
         )
 
     def reserve(

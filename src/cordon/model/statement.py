@@ -15,6 +15,7 @@ MECHANISM = re.compile(r"[A-Za-z][A-Za-z ,-]{0,199}")
 ACCOUNTANT = re.compile(r"RDP|PLD|rdp|pld")
 PLAIN = re.compile(r"[A-Za-z0-9_.-]{0,100}")
 HASH = re.compile(r"[0-9a-f]{0,64}")
+SIGNATURE = re.compile(r"[0-9a-f]{0,128}")
 MOST = 10**12
 
 Holds = Callable[[Any], bool]
@@ -41,8 +42,12 @@ def _count(value: Any) -> bool:
 
 
 def _tip(value: Any) -> bool:
-    kinds: dict[str, Holds] = {"key": _text(HASH), "rows": _count, "digest": _text(HASH)}
-    return isinstance(value, dict) and set(value) == set(kinds) and all(kinds[x](value[x]) for x in kinds)
+    kinds: dict[str, Holds] = {
+        "key": _text(HASH), "rows": _count, "digest": _text(HASH), "signature": _text(SIGNATURE),
+    }  # fmt: skip
+    if not isinstance(value, dict) or not {"key", "rows", "digest"} <= set(value) <= set(kinds):
+        return False
+    return all(kinds[name](held) for name, held in value.items())
 
 
 FACTS: Mapping[str, Holds] = {
