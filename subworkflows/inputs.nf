@@ -74,6 +74,27 @@ def parameter_files(parameters) {
         .findAll { _path, found -> found.isFile() }
 }
 
+// The site of --from_sarek names tasks before anything else of the run is checked.
+def check_site(site) {
+    if (site && !("${site}" ==~ /[A-Za-z0-9_.-]+/)) {
+        error('--site: may hold letters, digits, _ . and - alone. Correct it.')
+    }
+}
+
+// A task finds a file of the user's by its own name, in a script: the name holds nothing that a shell would act on.
+def check_file_names(parameters) {
+    [
+        'input', 'sites', 'reference', 'contig_aliases', 'intervals', 'allele_frequencies', 'known_sites', 'simulate_reference',
+        'simulate_sites_vcf', 'pretrained', 'public_variants', 'scoring_model', 'aggregator_ca', 'aggregator_policy', 'site_key', 'plan',
+    ].each { name ->
+        "${parameters[name] ?: ''}".tokenize(',').each { path ->
+            if (path.tokenize('/')[-1..-1].join() ==~ /(?s).*[\s'"`$;&|<>()\\*?\[\]{}!#].*/) {
+                error("--${name}: the file's name holds a sign that a shell acts on. Rename the file; its folder may be called anything.")
+            }
+        }
+    }
+}
+
 // What a params file or a form may leave empty, and cannot.
 def check_empty(parameters) {
     ['callers', 'labels', 'outdir', 'state_dir', 'simulate_sites'].each { name ->
@@ -90,6 +111,8 @@ workflow AGREE_ON_INPUTS {
     main:
     check_profiles()
     check_empty(parameters)
+    check_site(parameters.site)
+    check_file_names(parameters)
     private_errors = private_names(parameters) ? file(parameters.state_dir).toAbsolutePath().resolve('private_errors').toString() : ''
     file(private_errors ?: parameters.state_dir).mkdirs()
     versions = channel.empty()

@@ -1,6 +1,10 @@
+include { plain } from '../shell'
+include { word } from '../shell'
+include { words } from '../shell'
+
 // SuperLink, audit and averaging; sees no site's data.
 process AGGREGATE {
-    tag "${address}"
+    tag { plain(address) }
     label 'process_federation'
     container "cordon-python:${workflow.manifest.version}"
 
@@ -20,16 +24,16 @@ process AGGREGATE {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def start = pretrained ? "--pretrained ${pretrained}" : ''
-    def way = transport ? "--transport_dir '${transport}'" : ''
+    def way = transport ? "--transport_dir ${word(transport)}" : ''
     def judge = public_variants ? "--public_variants ${public_variants}" : ''
     """
     aggregate.py \\
-        --plan ${plan} --credentials ${credentials} --address ${address} --state '${state}/aggregator' \\
-        --progress '${state}/progress.log' ${start} ${judge} ${way} ${args} \\
+        --plan ${plan} --credentials ${credentials} --address ${word(address)} --state ${word("${state}/aggregator")} \\
+        --progress ${word("${state}/progress.log")} ${start} ${judge} ${way} ${args} \\
         --output model.safetensors --record federation.json
-    python3 -m cordon.cli ledger export '${state}/aggregator/ledger.sqlite' --output aggregator.ledger.jsonl
+    python3 -m cordon.cli ledger export ${word("${state}/aggregator/ledger.sqlite")} --output aggregator.ledger.jsonl
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

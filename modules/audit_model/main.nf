@@ -1,3 +1,6 @@
+include { word } from '../shell'
+include { words } from '../shell'
+
 // The release gate: attacks the model and the code that trained it. A model that fails does not come out.
 process AUDIT_MODEL {
     tag "${name}"
@@ -16,15 +19,15 @@ process AUDIT_MODEL {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def start = pretrained ? "--pretrained ${pretrained}" : ''
     def others = (held_out instanceof List ? held_out : [held_out]).collect { table -> "--held_out ${table}" }.join(' ')
     """
     export OMP_NUM_THREADS=${task.cpus}
     audit_model.py ${trained} ${others} ${start} \\
-        --model ${model} --record ${record} --ledger '${ledger}' --progress '${state}/progress.log' ${args} \\
-        --certificate ${name}.certificate.json --details ${name}.audit.json
-    cp ${model} ${name}.model.safetensors
+        --model ${model} --record ${record} --ledger ${word(ledger)} --progress ${word("${state}/progress.log")} ${args} \\
+        --certificate ${word("${name}.certificate.json")} --details ${word("${name}.audit.json")}
+    cp ${model} ${word("${name}.model.safetensors")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -36,7 +39,7 @@ process AUDIT_MODEL {
 
     stub:
     """
-    touch ${name}.model.safetensors ${name}.certificate.json ${name}.audit.json
+    touch ${word("${name}.model.safetensors")} ${word("${name}.certificate.json")} ${word("${name}.audit.json")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

@@ -1,3 +1,6 @@
+include { word } from '../shell'
+include { words } from '../shell'
+
 // Log odds and thresholds: exact figures of a site's own labels, private ones that its ledger records, or none.
 process CALIBRATE_SCORES {
     tag "${site}"
@@ -15,12 +18,12 @@ process CALIBRATE_SCORES {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def sheet = sites ? "--sites ${sites}" : ''
     def tables = (variants instanceof List ? variants : [variants]).collect { table -> "--variants ${table}" }.join(' ')
     """
     calibrate_scores.py \\
-        --model ${model} --site ${site} ${tables} --state '${state}/sites' ${sheet} ${args} --output ${site}.calibration.json
+        --model ${model} --site ${word(site)} ${tables} --state ${word("${state}/sites")} ${sheet} ${args} --output ${word("${site}.calibration.json")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -30,7 +33,7 @@ process CALIBRATE_SCORES {
 
     stub:
     """
-    touch ${site}.calibration.json
+    touch ${word("${site}.calibration.json")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

@@ -1,3 +1,6 @@
+include { word } from '../shell'
+include { words } from '../shell'
+
 // Every problem of samplesheet, files and parameters at once, before anything else starts. In a line each, standard input
 // has the parameters as JSON, the folder that relative paths start from, and the paths of the files that are staged here.
 // Where `private_errors` is a folder, an error that names somebody goes there, and who is who is written down.
@@ -23,10 +26,10 @@ process CHECK_INPUTS {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def renamed = aliases ? "--aliases ${aliases}" : ''
     def declared = sites ? "--sites ${sites}" : ''
-    def kept = private_errors ? "--names private_names.csv --private_errors '${private_errors}/check_inputs.txt'" : ''
+    def kept = private_errors ? "--names private_names.csv --private_errors ${word("${private_errors}/check_inputs.txt")}" : ''
     """
     IFS= read -r parameters
     IFS= read -r base
@@ -39,7 +42,7 @@ process CHECK_INPUTS {
         --samplesheet ${samplesheet} --base "\$base" ${declared} --reference ${reference} \\
         --parameters parameters.json --staged staged.tsv --schema ${schema} \\
         --input_schema ${samplesheet_schema} --sites_schema ${sites_schema} \\
-        --state '${state}/sites' ${renamed} ${kept} ${args} --output samplesheet.checked.csv
+        --state ${word("${state}/sites")} ${renamed} ${kept} ${args} --output samplesheet.checked.csv
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

@@ -1,3 +1,6 @@
+include { word } from '../shell'
+include { words } from '../shell'
+
 // Written to the documented command line of DeepVariant 1.9 and 1.10; the tests run it against a double
 // (tests/doubles/deepvariant), never against the real image. It splits the work into shards itself.
 process DEEPVARIANT {
@@ -18,13 +21,13 @@ process DEEPVARIANT {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def command = task.ext.command ?: '/opt/deepvariant/bin/run_deepvariant'
-    def confidence = gvcf ? "--output_gvcf=${meta.id}.deepvariant.g.vcf.gz" : ''
+    def confidence = gvcf ? word("--output_gvcf=${meta.id}.deepvariant.g.vcf.gz") : ''
     """
     ${command} \\
-        --model_type=${model_type} --ref=${fasta} --reads=${bam} --sample_name=${meta.id} \\
-        --regions=${intervals} --output_vcf=${meta.id}.deepvariant.vcf.gz ${confidence} \\
+        ${word("--model_type=${model_type}")} --ref=${fasta} --reads=${bam} ${word("--sample_name=${meta.id}")} \\
+        --regions=${intervals} ${word("--output_vcf=${meta.id}.deepvariant.vcf.gz")} ${confidence} \\
         --num_shards=${task.cpus} --intermediate_results_dir=intermediate ${args}
 
     cat <<-END_VERSIONS > versions.yml
@@ -34,9 +37,9 @@ process DEEPVARIANT {
     """
 
     stub:
-    def confidence = gvcf ? "${meta.id}.deepvariant.g.vcf.gz" : ''
+    def confidence = gvcf ? word("${meta.id}.deepvariant.g.vcf.gz") : ''
     """
-    for file in ${meta.id}.deepvariant.vcf.gz ${confidence}; do
+    for file in ${word("${meta.id}.deepvariant.vcf.gz")} ${confidence}; do
         echo | gzip > \$file
         touch \$file.tbi
     done

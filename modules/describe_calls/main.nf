@@ -1,3 +1,5 @@
+include { words } from '../shell'
+
 process DESCRIBE_CALLS {
     tag 'all samples'
     label 'process_single'
@@ -11,7 +13,7 @@ process DESCRIBE_CALLS {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def tables = (scores instanceof List ? scores : [scores]).collect { table -> "--scores ${table}" }.join(' ')
     """
     describe_calls.py ${tables} ${args} --output callset.json

@@ -1,3 +1,6 @@
+include { word } from '../shell'
+include { words } from '../shell'
+
 // The union of the callers' alleles, each as a row of fixed public features. Without reads (`bam` []) those that
 // need them are missing; `frequencies` is a normalised VCF with INFO/AF, or []. The pseudonyms come in by standard input,
 // as JSON: a script that held them beside the sample's name would undo them wherever scripts are shown (ps, Tower).
@@ -16,15 +19,15 @@ process ENCODE_VARIANTS {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
-    def calls = [callers, vcfs instanceof List ? vcfs : [vcfs]].transpose().collect { caller, vcf -> "--calls ${caller}=${vcf}" }.join(' ')
+    def args = words(task.ext.args)
+    def calls = [callers, vcfs instanceof List ? vcfs : [vcfs]].transpose().collect { caller, vcf -> "--calls ${word(caller)}=${vcf}" }.join(' ')
     def reads = bam ? "--bam ${bam}" : ''
     def resource = frequencies ? "--frequencies ${frequencies}" : ''
     """
     cat > pseudonyms.json
     encode_variants.py \\
-        --site ${meta.site} --sample ${meta.id} --pseudonyms pseudonyms.json \\
-        --reference ${fasta} ${reads} ${calls} ${resource} ${args} --output ${meta.id}.variants.parquet
+        --site ${word(meta.site)} --sample ${word(meta.id)} --pseudonyms pseudonyms.json \\
+        --reference ${fasta} ${reads} ${calls} ${resource} ${args} --output ${word("${meta.id}.variants.parquet")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -34,7 +37,7 @@ process ENCODE_VARIANTS {
 
     stub:
     """
-    touch ${meta.id}.variants.parquet
+    touch ${word("${meta.id}.variants.parquet")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

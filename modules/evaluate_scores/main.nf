@@ -1,3 +1,5 @@
+include { words } from '../shell'
+
 process EVALUATE_SCORES {
     tag 'held-out samples'
     label 'process_single'
@@ -11,7 +13,7 @@ process EVALUATE_SCORES {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def tables = (scores instanceof List ? scores : [scores]).collect { table -> "--scores ${table}" }.join(' ')
     """
     evaluate_scores.py ${tables} ${args} --output evaluation.json

@@ -1,3 +1,6 @@
+include { word } from '../shell'
+include { words } from '../shell'
+
 // A caller's parts, VCF or gVCF, put together in genome order (bcftools concat, as pysam carries it).
 process GATHER_CALLS {
     tag "${meta.id} ${suffix}"
@@ -12,9 +15,9 @@ process GATHER_CALLS {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     """
-    gather_calls.py ${vcfs.collect { vcf -> "--vcf ${vcf}" }.join(' ')} ${args} --output ${meta.id}.${suffix}
+    gather_calls.py ${vcfs.collect { vcf -> "--vcf ${vcf}" }.join(' ')} ${args} --output ${word("${meta.id}.${suffix}")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -24,7 +27,7 @@ process GATHER_CALLS {
 
     stub:
     """
-    touch ${meta.id}.${suffix} ${meta.id}.${suffix}.tbi
+    touch ${word("${meta.id}.${suffix}")} ${word("${meta.id}.${suffix}.tbi")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

@@ -1,3 +1,6 @@
+include { word } from '../shell'
+include { words } from '../shell'
+
 // Real or false: by the sample's truth set inside its confident regions, or where there is none ([]) by
 // public VCFs of known alleles. Names as in NORMALISE_READS.
 process LABEL_VARIANTS {
@@ -17,16 +20,16 @@ process LABEL_VARIANTS {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def renamed = aliases ? "--aliases ${aliases}" : ''
     def sites = (known instanceof List ? known : [known]).collect { vcf -> "--known_sites ${vcf}" }.join(' ')
     def by = truth ? "--truth ${truth} --confident ${confident}" : sites
-    def kept = private_errors ? "--private_errors '${private_errors}/label_variants.${meta.id}.txt'" : ''
+    def kept = private_errors ? "--private_errors ${word("${private_errors}/label_variants.${meta.id}.txt")}" : ''
     """
     cat > given.json
     label_variants.py \\
-        --variants ${variants} --sample ${meta.id} --given given.json --reference ${fasta} ${renamed} ${by} ${kept} ${args} \\
-        --output ${meta.id}.labelled.parquet
+        --variants ${variants} --sample ${word(meta.id)} --given given.json --reference ${fasta} ${renamed} ${by} ${kept} ${args} \\
+        --output ${word("${meta.id}.labelled.parquet")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -36,7 +39,7 @@ process LABEL_VARIANTS {
 
     stub:
     """
-    touch ${meta.id}.labelled.parquet
+    touch ${word("${meta.id}.labelled.parquet")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

@@ -1,3 +1,6 @@
+include { word } from '../shell'
+include { words } from '../shell'
+
 // MultiQC's report: callers' counts, what filters keep, what the federation spent, and software versions.
 process MULTIQC {
     tag 'multiqc_report.html'
@@ -17,13 +20,13 @@ process MULTIQC {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def trained = record ? "--federation ${record}" : ''
     def certified = certificate ? "--certificate ${certificate}" : ''
     def evaluated = evaluation ? "--evaluation ${evaluation}" : ''
     def summaries = [counts].flatten().findAll { file -> file.name.endsWith('.json') }.join(' ')
     """
-    printf '%b' '${software.replace("'", "'\\''").replace('\n', '\\n')}' > software.yml
+    printf '%b' ${word(software.replace('\\', '\\\\').replace('\n', '\\n'))} > software.yml
     multiqc_content.py ${summaries} ${trained} ${certified} ${evaluated} --versions software.yml --outdir content
     multiqc --config ${config} --filename multiqc_report.html --no-data-dir --strict ${args} content counts
 

@@ -1,3 +1,6 @@
+include { word } from '../shell'
+include { words } from '../shell'
+
 // Sorted, duplicates marked where that is wanted, indexed; the sample is the one that the samplesheet names. That name comes in by standard
 // input, as JSON, and what is written names the sample `meta.id`. An error that names somebody goes to a file in the folder
 // `private_errors`, where there is one.
@@ -18,15 +21,15 @@ process NORMALISE_READS {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def renamed = aliases ? "--aliases ${aliases}" : ''
-    def kept = private_errors ? "--private_errors '${private_errors}/normalise_reads.${meta.id}.txt'" : ''
+    def kept = private_errors ? "--private_errors ${word("${private_errors}/normalise_reads.${meta.id}.txt")}" : ''
     """
     cat > given.json
     normalise_reads.py \\
-        --bam ${bam} --sample ${meta.id} --given given.json --reference ${fasta} --threads ${task.cpus} \\
+        --bam ${bam} --sample ${word(meta.id)} --given given.json --reference ${fasta} --threads ${task.cpus} \\
         --mark_duplicates ${meta.mark_duplicates} --library ${meta.library} ${renamed} ${kept} ${args} \\
-        --summary ${meta.id}.reads.json --output ${meta.id}.bam
+        --summary ${word("${meta.id}.reads.json")} --output ${word("${meta.id}.bam")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -36,8 +39,8 @@ process NORMALISE_READS {
 
     stub:
     """
-    touch ${meta.id}.bam ${meta.id}.bam.bai
-    printf '{"sample": "%s", "warning": ""}\\n' ${meta.id} > ${meta.id}.reads.json
+    touch ${word("${meta.id}.bam")} ${word("${meta.id}.bam.bai")}
+    printf '{"sample": "%s", "warning": ""}\\n' ${word(meta.id)} > ${word("${meta.id}.reads.json")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

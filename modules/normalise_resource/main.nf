@@ -1,3 +1,6 @@
+include { word } from '../shell'
+include { words } from '../shell'
+
 // A public VCF of sites, written as the candidates are, so that alleles can be looked up in it.
 process NORMALISE_RESOURCE {
     tag "${name}"
@@ -15,12 +18,12 @@ process NORMALISE_RESOURCE {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def renamed = aliases ? "--aliases ${aliases}" : ''
     """
     normalise_variants.py \\
         --vcf ${vcf} --sites_only --reference ${fasta} ${renamed} ${args} \\
-        --summary ${name}.summary.json --output ${name}.normalised.vcf.gz
+        --summary ${word("${name}.summary.json")} --output ${word("${name}.normalised.vcf.gz")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -30,7 +33,7 @@ process NORMALISE_RESOURCE {
 
     stub:
     """
-    touch ${name}.normalised.vcf.gz ${name}.normalised.vcf.gz.tbi ${name}.summary.json
+    touch ${word("${name}.normalised.vcf.gz")} ${word("${name}.normalised.vcf.gz.tbi")} ${word("${name}.summary.json")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

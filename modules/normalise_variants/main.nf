@@ -1,3 +1,6 @@
+include { word } from '../shell'
+include { words } from '../shell'
+
 // One biallelic, left-aligned record for each allele that the caller saw in the sample. Names as in NORMALISE_READS.
 process NORMALISE_VARIANTS {
     tag "${meta.id} ${caller}"
@@ -17,16 +20,16 @@ process NORMALISE_VARIANTS {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def renamed = aliases ? "--aliases ${aliases}" : ''
-    def kept = private_errors ? "--private_errors '${private_errors}/normalise_variants.${meta.id}.${caller}.txt'" : ''
+    def kept = private_errors ? "--private_errors ${word("${private_errors}/normalise_variants.${meta.id}.${caller}.txt")}" : ''
     def alone = meta.role == 'train' ? '--alone' : ''
     """
     cat > given.json
     normalise_variants.py \\
-        --vcf ${vcf} --sample ${meta.id} --given given.json --reference ${fasta} ${renamed} ${alone} ${kept} ${args} \\
-        --summary ${meta.id}.${caller}.summary.json --statistics ${meta.id}.${caller}.stats.txt \\
-        --output ${meta.id}.${caller}.normalised.vcf.gz
+        --vcf ${vcf} --sample ${word(meta.id)} --given given.json --reference ${fasta} ${renamed} ${alone} ${kept} ${args} \\
+        --summary ${word("${meta.id}.${caller}.summary.json")} --statistics ${word("${meta.id}.${caller}.stats.txt")} \\
+        --output ${word("${meta.id}.${caller}.normalised.vcf.gz")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -36,8 +39,8 @@ process NORMALISE_VARIANTS {
 
     stub:
     """
-    touch ${meta.id}.${caller}.normalised.vcf.gz ${meta.id}.${caller}.normalised.vcf.gz.tbi \\
-        ${meta.id}.${caller}.summary.json ${meta.id}.${caller}.stats.txt
+    touch ${word("${meta.id}.${caller}.normalised.vcf.gz")} ${word("${meta.id}.${caller}.normalised.vcf.gz.tbi")} \\
+        ${word("${meta.id}.${caller}.summary.json")} ${word("${meta.id}.${caller}.stats.txt")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

@@ -1,7 +1,11 @@
+include { plain } from '../shell'
+include { word } from '../shell'
+include { words } from '../shell'
+
 // The public plan, and the keys of a consortium whose aggregator and sites all run here. `tables` are names
 // alone: a change at any site makes a new plan, so aggregator and sites are resumed together or not at all.
 process PLAN_RUN {
-    tag "${host}"
+    tag { plain(host) }
     label 'process_single'
     container "cordon-python:${workflow.manifest.version}"
 
@@ -20,12 +24,13 @@ process PLAN_RUN {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def start = pretrained ? "--pretrained ${pretrained}" : ''
     // What the ledgers in the state folder hold is looked at anew whenever this runs, and a resumed run keeps its plan.
     """
-    # trains on: ${tables.join(' ')}
-    plan_run.py --sites ${sites} --host ${host} --port ${port} --state '${state}' ${start} ${args} --outdir run
+    # What it trains on is part of the task.
+    : ${word(tables.join(' '))}
+    plan_run.py --sites ${sites} --host ${word(host)} --port ${word(port)} --state ${word(state)} ${start} ${args} --outdir run
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -35,7 +40,8 @@ process PLAN_RUN {
 
     stub:
     """
-    # trains on: ${tables.join(' ')}
+    # What it trains on is part of the task.
+    : ${word(tables.join(' '))}
     mkdir -p run/aggregator
     for site in \$(tail -n +2 ${sites} | cut -d, -f1); do
         mkdir -p run/sites/\$site

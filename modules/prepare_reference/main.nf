@@ -1,3 +1,5 @@
+include { words } from '../shell'
+
 process PREPARE_REFERENCE {
     tag "${reference.name}"
     label 'process_single'
@@ -11,7 +13,7 @@ process PREPARE_REFERENCE {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     """
     prepare_reference.py --reference ${reference} ${args} --outdir .
 

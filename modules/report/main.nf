@@ -1,3 +1,6 @@
+include { word } from '../shell'
+include { words } from '../shell'
+
 // The parameters come in by standard input, as JSON.
 process REPORT {
     tag 'report.html'
@@ -24,7 +27,7 @@ process REPORT {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def trained = record ? "--federation ${record} --ledger ${ledger}" : ''
     def certified = certificate ? "--certificate ${certificate}" : ''
     def own = [spent].flatten().collect { file -> "--spent ${file}" }.join(' ')
@@ -34,7 +37,7 @@ process REPORT {
     def measured = trace ? "--trace ${trace}" : ''
     """
     cat > parameters.json
-    printf '%b' '${software.replace("'", "'\\''").replace('\n', '\\n')}' > software_versions.yml
+    printf '%b' ${word(software.replace('\\', '\\\\').replace('\n', '\\n'))} > software_versions.yml
     write_report.py \\
         ${trained} ${certified} ${own} ${calibrated} ${evaluated} ${measured} ${marked} --callset ${callset} --versions software_versions.yml \\
         --parameters parameters.json ${args} --output report.html --shareable shareable_report.html
@@ -48,7 +51,7 @@ process REPORT {
     stub:
     """
     touch report.html shareable_report.html
-    printf '%b' '${software.replace("'", "'\\''").replace('\n', '\\n')}' > software_versions.yml
+    printf '%b' ${word(software.replace('\\', '\\\\').replace('\n', '\\n'))} > software_versions.yml
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

@@ -1,3 +1,6 @@
+include { word } from '../shell'
+include { words } from '../shell'
+
 // The samplesheet of a results folder of nf-core/sarek; `folder` is where it lies for good. Made anew by every
 // run, because a folder's own date does not tell that files deep inside it are new.
 process SAMPLESHEET_FROM_SAREK {
@@ -16,10 +19,10 @@ process SAMPLESHEET_FROM_SAREK {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
-    def kept = private_errors ? "--private_errors '${private_errors}/samplesheet_from_sarek.txt'" : ''
+    def args = words(task.ext.args)
+    def kept = private_errors ? "--private_errors ${word("${private_errors}/samplesheet_from_sarek.txt")}" : ''
     """
-    samplesheet_from_sarek.py --sarek ${sarek} --folder '${folder}' --site ${site} ${kept} ${args} --output samplesheet.csv
+    samplesheet_from_sarek.py --sarek ${sarek} --folder ${word(folder)} --site ${word(site)} ${kept} ${args} --output samplesheet.csv
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -30,9 +33,9 @@ process SAMPLESHEET_FROM_SAREK {
     stub:
     """
     echo 'site,patient,sample,bam,bai,truth_vcf,confident_bed,role' > samplesheet.csv
-    for reads in '${folder}'/preprocessing/*/*/*.bam; do
+    for reads in ${word(folder)}/preprocessing/*/*/*.bam; do
         sample=\$(basename \$(dirname \$reads))
-        echo "${site},\$sample,\$sample,\$reads,,,,train" >> samplesheet.csv
+        echo ${word(site)}",\$sample,\$sample,\$reads,,,,train" >> samplesheet.csv
     done
 
     cat <<-END_VERSIONS > versions.yml

@@ -1,3 +1,6 @@
+include { word } from '../shell'
+include { words } from '../shell'
+
 process SCORE_VARIANTS {
     tag "${part}"
     label 'process_single'
@@ -14,14 +17,11 @@ process SCORE_VARIANTS {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def tables = variants instanceof List ? variants : [variants]
-    def rows = [names, tables, calls].transpose().collect { name, table, vcf -> "${name},${table},${vcf}" }.join('\n    ')
+    def rows = [names, tables, calls].transpose().collect { name, table, vcf -> word("${name},${table},${vcf}") }.join(' ')
     """
-    cat <<-'END_SAMPLES' > samples.csv
-    sample,variants,calls
-    ${rows}
-    END_SAMPLES
+    printf '%s\\n' sample,variants,calls ${rows} > samples.csv
 
     score_variants.py \\
         --model ${model} --calibration ${calibration} --samples samples.csv --reference ${fasta} ${args}
@@ -34,8 +34,8 @@ process SCORE_VARIANTS {
 
     stub:
     """
-    for sample in ${names.join(' ')}; do
-        touch \$sample.scored.vcf.gz \$sample.scored.vcf.gz.tbi \$sample.scored.parquet
+    for sample in ${names.collect { name -> word(name) }.join(' ')}; do
+        touch "\$sample.scored.vcf.gz" "\$sample.scored.vcf.gz.tbi" "\$sample.scored.parquet"
     done
 
     cat <<-END_VERSIONS > versions.yml

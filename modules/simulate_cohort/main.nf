@@ -1,6 +1,10 @@
+include { plain } from '../shell'
+include { word } from '../shell'
+include { words } from '../shell'
+
 // A made-up consortium: real alignment and realistic errors, but nobody's genome.
 process SIMULATE_COHORT {
-    tag "${sites} sites, seed ${seed}"
+    tag { plain("${sites} sites, seed ${seed}") }
     label 'process_medium'
     container "cordon-python:${workflow.manifest.version}"
 
@@ -14,11 +18,11 @@ process SIMULATE_COHORT {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def real = reference ? "--reference ${reference} --sites_vcf ${sites_vcf}" : ''
     """
     simulate_cohort.py \\
-        --sites ${sites} --patients ${patients} --held_out ${held_out} --seed ${seed} \\
+        --sites ${word(sites)} --patients ${word(patients)} --held_out ${word(held_out)} --seed ${word(seed)} \\
         ${real} ${args} --jobs ${task.cpus} --outdir cohort
 
     cat <<-END_VERSIONS > versions.yml

@@ -1,3 +1,5 @@
+include { words } from '../shell'
+
 // Where to call, and its parts: a sample's calling is spread over them, and fails and resumes by them.
 process SPLIT_INTERVALS {
     tag "${intervals ? intervals.name : fasta.name}"
@@ -15,7 +17,7 @@ process SPLIT_INTERVALS {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def limited = intervals ? "--intervals ${intervals}" : ''
     def renamed = aliases ? "--aliases ${aliases}" : ''
     """

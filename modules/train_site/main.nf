@@ -1,3 +1,6 @@
+include { word } from '../shell'
+include { words } from '../shell'
+
 // A SuperNode with a site's own labelled variants; it connects out, and nothing connects in.
 process TRAIN_SITE {
     tag "${site}"
@@ -17,18 +20,18 @@ process TRAIN_SITE {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def trust = policy ? "--policy ${policy}" : "--certificate ${certificate}"
-    def way = transport ? "--transport_dir '${transport}'" : ''
+    def way = transport ? "--transport_dir ${word(transport)}" : ''
     def walltime = task.time ? "--walltime ${task.time.toSeconds()}" : ''
     def agreed = plan ? "--plan ${plan}" : ''
     def tables = (variants instanceof List ? variants : [variants]).collect { table -> "--variants ${table}" }.join(' ')
     """
     export OMP_NUM_THREADS=${task.cpus}
     train_site.py \\
-        --site ${site} --sites ${sites} ${tables} --address ${address} ${agreed} \\
-        --key ${key} ${trust} --state '${state}/sites' ${way} ${walltime} ${args} \\
-        --output ${site}.model.safetensors --status ${site}.spent.json
+        --site ${word(site)} --sites ${sites} ${tables} --address ${word(address)} ${agreed} \\
+        --key ${key} ${trust} --state ${word("${state}/sites")} ${way} ${walltime} ${args} \\
+        --output ${word("${site}.model.safetensors")} --status ${word("${site}.spent.json")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -40,7 +43,7 @@ process TRAIN_SITE {
 
     stub:
     """
-    touch ${site}.model.safetensors ${site}.spent.json
+    touch ${word("${site}.model.safetensors")} ${word("${site}.spent.json")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

@@ -1,3 +1,6 @@
+include { word } from '../../shell'
+include { words } from '../../shell'
+
 // bcftools mpileup and call, as pysam carries them; `name` is the sample's, with the part's number where there are several.
 process BCFTOOLS_CALL {
     tag "${name}"
@@ -13,11 +16,11 @@ process BCFTOOLS_CALL {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     """
     bcftools_call.py \\
-        --bam ${bam} --sample ${meta.id} --reference ${fasta} --intervals ${intervals} ${args} \\
-        --output ${name}.bcftools.vcf.gz
+        --bam ${bam} --sample ${word(meta.id)} --reference ${fasta} --intervals ${intervals} ${args} \\
+        --output ${word("${name}.bcftools.vcf.gz")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -27,7 +30,7 @@ process BCFTOOLS_CALL {
 
     stub:
     """
-    touch ${name}.bcftools.vcf.gz ${name}.bcftools.vcf.gz.tbi
+    touch ${word("${name}.bcftools.vcf.gz")} ${word("${name}.bcftools.vcf.gz.tbi")}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":

@@ -1,3 +1,6 @@
+include { word } from '../../shell'
+include { words } from '../../shell'
+
 // One sample in one part of the genome; `name` is the sample's, with the part's number where there are several.
 process GATK4_HAPLOTYPECALLER {
     tag "${name}"
@@ -14,11 +17,11 @@ process GATK4_HAPLOTYPECALLER {
     path 'versions.yml', topic: versions, emit: versions
 
     script:
-    def args = task.ext.args ?: ''
+    def args = words(task.ext.args)
     def java = task.ext.java_options ?: '-XX:-UsePerfData'
     def heap = Math.max(512, (task.memory.toMega() * 0.8) as int)
     def confidence = gvcf ? '--emit-ref-confidence GVCF' : ''
-    def output = "${name}.haplotypecaller${gvcf ? '.g' : ''}.vcf.gz"
+    def output = word("${name}.haplotypecaller${gvcf ? '.g' : ''}.vcf.gz")
     """
     gatk --java-options "-Xmx${heap}M ${java}" HaplotypeCaller \\
         --input ${bam} --reference ${fasta} --intervals ${intervals} --output ${output} \\
@@ -31,7 +34,7 @@ process GATK4_HAPLOTYPECALLER {
     """
 
     stub:
-    def output = "${name}.haplotypecaller${gvcf ? '.g' : ''}.vcf.gz"
+    def output = word("${name}.haplotypecaller${gvcf ? '.g' : ''}.vcf.gz")
     """
     echo | gzip > ${output}
     touch ${output}.tbi
