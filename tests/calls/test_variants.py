@@ -318,11 +318,11 @@ def test_a_truncated_file_is_refused(lab):
         summarise(lab, vcf)
 
 
-def test_a_field_with_too_few_values_is_named(lab):
+def test_a_field_that_features_need_with_too_few_values_is_named(lab):
     base = at(lab, 100)
     first, second = [other for other in "ACGT" if other != base][:2]
-    record = f"chr1 100 {base} {first},{second} 50 . AF=0.5 GT 1/2"
-    with pytest.raises(UserError, match=r"INFO/AF at chr1:100 has not as many values.*annotate -x INFO/AF"):
+    record = f"chr1 100 {base} {first},{second} 50 . . GT:AD 1/2:0,3"
+    with pytest.raises(UserError, match=r"FMT/AD at chr1:100 has not as many .*annotate -x FMT/AD"):
         summarise(lab, lab.vcf("in.vcf.gz", [record], header=BY_ALLELE))
 
 

@@ -1,4 +1,5 @@
 """VCFs of callers: normalised, gathered, read.
 
-Public: ``callers``, ``gather``, ``head``, ``headers``, ``joint``, ``normalise``, ``own``, ``read``.
+Public: ``callers``, ``fields``, ``gather``, ``head``, ``headers``, ``joint``, ``normalise``, ``own``,
+``read``.
 """

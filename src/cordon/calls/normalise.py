@@ -54,6 +54,7 @@ class Summary:
     duplicates_merged: int = 0  # alleles that were there already
     kept: int = 0  # alleles written
     joint: int = 0  # records of several samples, whose QUAL and INFO were taken as missing
+    fields_dropped: int = 0  # values that could not be split with their record, or of VCF 4.4 and later
     scored_before: int = 0  # records that held scores of ours, which were taken away
 
     def __str__(self) -> str:

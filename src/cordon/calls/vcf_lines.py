@@ -15,6 +15,7 @@ from gzip import BadGzipFile
 from typing import BinaryIO
 
 from cordon.calls import joint, own
+from cordon.calls.fields import Fields
 from cordon.calls.head import CONTIG_LINE, LENGTH
 from cordon.errors import UserError
 from cordon.files import StrPath
@@ -51,7 +52,8 @@ class Picker:
     ``counts`` has the names of `cordon.calls.normalise.Summary`. Where the sample's calls were made
     together with others' (`cordon.calls.joint`), JointCalls says by what, unless that was found before:
     with ``joint``, the reason, QUAL and INFO are left out but for AC, AN and AF, which are those of the
-    sample's own genotypes. Of a scored VCF of ours the scores are left out (`cordon.calls.own`).
+    sample's own genotypes. Of a scored VCF of ours the scores are left out (`cordon.calls.own`),
+    and of every record what cannot be split (`cordon.calls.fields`).
     """
 
     source: StrPath
@@ -66,6 +68,7 @@ class Picker:
     _column: int | None = None
     _row: int = 0
     _scored: bool = False
+    _fields: Fields = field(default_factory=Fields)
 
     def copy(self, lines: BinaryIO, target: BinaryIO) -> None:
         """Copy header and records. Raises UserError naming the row where something is wrong."""
@@ -105,7 +108,7 @@ class Picker:
                 self._refuse_joint(joint.of_header(line), self._row)
                 genotyped = genotyped or line.startswith(GENOTYPE)
                 if not (self.joint and line.startswith(b"##INFO=")):
-                    yield BY_ALLELE.sub(rb"\1R", line)
+                    yield self._fields.declared(BY_ALLELE.sub(rb"\1R", line))
             elif not line.startswith((b"##INFO=", b"##FORMAT=")):
                 yield line
         raise UserError(f"{self.source}: no VCF (it has no #CHROM line). Copy it again.")
@@ -177,11 +180,16 @@ class Picker:
             else:
                 columns = rest.rstrip(b"\r\n").split(b"\t", 4)
                 if len(columns) == 5:
-                    why = joint.of_record(columns[2], joint.genotype(*columns[3:]))
+                    whole = self._fields.record(alts.count(b",") + 1, *columns[2:])
+                    why = joint.of_record(whole[0], joint.genotype(*whole[1:]))
                     self._refuse_joint(why, self._row + total)
+                    if whole != tuple(columns[2:]):
+                        fields[5] = b"\t".join([*columns[:2], *whole])
+                        line = b"\t".join(fields)
                 if renamed is not name:
                     line = b"\t".join([renamed, *fields[1:]])
             yield line if line.endswith(b"\n") else line + b"\n"
+        counts["fields_dropped"] += self._fields.dropped
         counts["records"] += total
         counts["reference_blocks"] += blocks
 
@@ -241,8 +249,10 @@ class Picker:
             own = 4 if self._column is None else self._column - 5
             if len(columns) > own:
                 self.counts["joint"] += 1
-                info = joint.own_info(joint.genotype(columns[3], columns[own]), alts.count(b",") + 1)
-                return b"\t".join([b".", columns[1], info, columns[3], columns[own]])
+                alternatives = alts.count(b",") + 1
+                _, *sample = self._fields.record(alternatives, b".", columns[3], columns[own])
+                info = joint.own_info(joint.genotype(*sample), alternatives)
+                return b"\t".join([b".", columns[1], info, *sample])
         raise UserError(f"{self._at(record)}: has fewer columns than the header. Copy it again.")
 
     def _at(self, record: int) -> str:
