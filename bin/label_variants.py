@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import click
 
+from cordon.calls.normalise import DROP, FILTERED
 from cordon.console.commands import (
     EXISTING,
     GIVEN,
@@ -36,6 +37,13 @@ from cordon.variants.labels import label_variants
     multiple=True,
     help="Normalised, indexed VCF of known alleles, in place of a truth set; repeatable.",
 )
+@click.option(
+    "--filtered_records",
+    type=click.Choice(FILTERED),
+    default=DROP,
+    show_default=True,
+    help="What becomes of truth records whose FILTER is neither PASS nor missing.",
+)
 @click.option("--output", type=OUTPUT, required=True, help="Labelled table (Parquet) to write.")
 @PRIVATE_ERRORS
 def main(
@@ -47,6 +55,7 @@ def main(
     truth: str | None,
     confident: str | None,
     known_sites: tuple[str, ...],
+    filtered_records: str,
     output: str,
 ) -> Facts:
     """Label a sample's candidates as real or false, by its truth set or by known sites."""
@@ -62,7 +71,7 @@ def main(
         name = name_in_files(given, sample, truth=truth, confident=confident) or sample
         label_variants(
             variants, output, sample=name, reference=reference, truth=truth, confident=confident,
-            aliases=aliases, steps=shown,
+            aliases=aliases, passing=filtered_records == DROP, steps=shown,
         )  # fmt: skip
         told = "{variants}: labelled by {truth} inside {confident}"
         return facts(told, variants=variants, truth=truth, confident=confident)

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from cordon.calls.normalise import normalise_variants, write_statistics
+from cordon.calls.normalise import DROP, FILTERED, KEEP, normalise_variants, write_statistics
 from cordon.console.commands import EXISTING, GIVEN, OUTPUT, PRIVATE_ERRORS, Facts, command, name_in_files
 from cordon.console.progress import shown
 
@@ -20,6 +20,13 @@ from cordon.console.progress import shown
 @click.option(
     "--alone", is_flag=True, help="Refuse calls made together with other samples': this one is trained on."
 )
+@click.option(
+    "--filtered_records",
+    type=click.Choice(FILTERED),
+    default=KEEP,
+    show_default=True,
+    help="What becomes of records whose FILTER is neither PASS nor missing.",
+)
 @click.option("--summary", type=OUTPUT, help="JSON of what was changed and left out.")
 @click.option("--statistics", type=OUTPUT, help="What `bcftools stats` says of the output.")
 @click.option("--output", type=OUTPUT, required=True, help="bgzip VCF to write; its .tbi comes beside it.")
@@ -32,6 +39,7 @@ def main(
     sites_only: bool,
     aliases: str | None,
     alone: bool,
+    filtered_records: str,
     summary: str | None,
     statistics: str | None,
     output: str,
@@ -47,6 +55,7 @@ def main(
         output=output,
         aliases=aliases,
         alone=alone,
+        passing=filtered_records == DROP,
         steps=shown,
     )
     if summary:

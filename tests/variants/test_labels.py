@@ -237,3 +237,36 @@ def test_the_command_prints_no_count_of_either_class(lab, command):
         printed = printed.replace(str(path), "")
     assert not re.search(r"\d", printed)
     assert read_table(lab.folder / "l.parquet", LABELLED)["label"].to_pylist() == [1, 0]
+
+
+@pytest.mark.parametrize("told", ["lowconf", "lowconf;q10"])
+def test_a_truth_record_that_a_filter_failed_is_no_truth(lab, told):
+    alleles = [snv(lab, position) for position in (100, 200, 300)]
+    filters = [told, "PASS", "."]
+    truth = [
+        f"chr1 {at} {ref} {alt} 50 {said} . GT 0/1"
+        for (at, ref, alt), said in zip(alleles, filters, strict=True)
+    ]
+    header = [f'##FILTER=<ID={name},Description="x">' for name in ("lowconf", "q10")]
+    write_table(candidates(*alleles), lab.folder / "v.parquet")
+    given = {
+        "sample": "s1", "reference": lab.reference, "confident": lab.bed("c.bed", ("chr1", 0, 1500)),
+        "truth": lab.vcf("t.vcf.gz", truth, header=header),
+    }  # fmt: skip
+    for passing, expected in ((True, [0, 1, 1]), (False, [1, 1, 1])):
+        label_variants(lab.folder / "v.parquet", lab.folder / "l.parquet", passing=passing, **given)
+        table = read_table(lab.folder / "l.parquet", LABELLED)
+        assert table["label"].to_pylist() == expected
+        assert int(table.schema.metadata[b"cordon.truth_alleles"]) == sum(expected)
+
+
+def test_a_resource_record_that_a_filter_failed_is_not_known(lab, command):
+    records = [
+        f"chr1 {at} {' '.join(snv(lab, at)[1:])} 50 {told} AF=0.5" for at, told in ((100, "AC0"), (200, "."))
+    ]
+    header = ['##FILTER=<ID=AC0,Description="x">', '##INFO=<ID=AF,Number=A,Type=Float,Description="x">']
+    vcf, out = lab.vcf("r.vcf.gz", records, samples=(), header=header), lab.folder / "out.vcf.gz"
+    asked = ["--vcf", str(vcf), "--sites_only", "--reference", str(lab.reference), "--output", str(out)]
+    assert command("normalise_variants", *asked) == "sites: alleles kept: 2 (records: 2)\n"
+    told = command("normalise_variants", *asked, "--filtered_records", "drop")
+    assert told == "sites: alleles kept: 1 (records: 2, filtered: 1)\n"

@@ -33,6 +33,9 @@ SORT_MEMORY = "512M"
 # The last line that bcftools norm writes on stderr, for example "Lines   total/split/joined:\t6/2/0".
 NORM_COUNTS = re.compile(r"^Lines\s+(\S+):\s+(\S+)", re.MULTILINE)
 
+# What may become of records of a truth set or a resource that a filter failed.
+DROP, KEEP = FILTERED = ("drop", "keep")
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -45,6 +48,7 @@ class Summary:
     records: int = 0  # in the file
     reference_blocks: int = 0  # records without ALT, or with <NON_REF> or <*> alone
     elsewhere: int = 0  # records of sites on contigs that the reference lacks
+    filtered: int = 0  # records of a truth set or a resource that a filter failed
     split: int = 0  # records with several ALT
     left_aligned: int = 0  # alleles that were moved or trimmed
     symbolic: int = 0  # alleles <...> and breakends
@@ -117,6 +121,7 @@ def normalise_variants(
     named: str | None = None,
     aliases: StrPath | None = None,
     alone: bool = False,
+    passing: bool = False,
     steps: Steps = silent,
 ) -> Summary:
     """Write one record an allele that ``sample`` carries, left-aligned, sorted, with its tbi.
@@ -132,11 +137,12 @@ def normalise_variants(
     Of calls that were made together with other samples' (`cordon.calls.joint`), QUAL and INFO are taken
     as missing, and AC, AN and AF are the sample's own; with ``alone`` such calls are refused
     (JointCalls): a sample that is trained on must not tell of another patient. Scores of ours are taken
-    away (`cordon.calls.own`). Raises UserError where REF disagrees with the reference, the sample is not in
-    the file, or the file is no VCF.
+    away (`cordon.calls.own`). With ``passing``, as truth sets and resources are read, records that a filter
+    failed are left out (FILTER neither PASS nor missing). Raises UserError where REF disagrees with the
+    reference, the sample is not in the file, or the file is no VCF.
     """
     contigs = read_fai(f"{os.fspath(reference)}.fai")
-    picker = Picker(vcf, named or sample, contigs, read_aliases(aliases), written=sample)
+    picker = Picker(vcf, named or sample, contigs, read_aliases(aliases), written=sample, passing=passing)
     with written_beside(output) as temporary, steps("normalising variants", 5, "steps") as tick:
         picked, split, kept, ordered = (
             temporary.with_suffix(f".{step}")

@@ -28,6 +28,8 @@ REFERENCE_ONLY = frozenset((b".", b"<NON_REF>", b"<*>"))
 # Depths by allele that older callers declare with Number=. (GATK up to 3.x): R by VCF 4.3, section 1.4.2,
 # table 2. Declared so, bcftools norm gives each allele of a split record its own.
 BY_ALLELE = re.compile(rb"(##FORMAT=<ID=(?:AD|ADF|ADR),Number=)\.")
+# FILTER of a record that no filter failed.
+PASSING = (b"PASS", b".")
 GENOTYPE = b"##FORMAT=<ID=GT,"
 FREQUENCY = b'##INFO=<ID=AF,Number=A,Type=Float,Description="Allele frequency">\n'
 KEEP_FIELD = b"AF="
@@ -53,7 +55,8 @@ class Picker:
     together with others' (`cordon.calls.joint`), JointCalls says by what, unless that was found before:
     with ``joint``, the reason, QUAL and INFO are left out but for AC, AN and AF, which are those of the
     sample's own genotypes. Of a scored VCF of ours the scores are left out (`cordon.calls.own`),
-    and of every record what cannot be split (`cordon.calls.fields`).
+    and of every record what cannot be split (`cordon.calls.fields`). With ``passing`` records that a
+    filter failed are left out (FILTER neither PASS nor missing).
     """
 
     source: StrPath
@@ -62,6 +65,7 @@ class Picker:
     aliases: Aliases
     written: str | None = None
     joint: str = ""
+    passing: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     _names: dict[bytes, bytes | None] = field(default_factory=dict)
     _lengths: dict[bytes, int] = field(default_factory=dict)
@@ -78,7 +82,8 @@ class Picker:
         except (EOFError, BadGzipFile, zlib.error) as error:
             raise UserError(f"{self.source}: cannot be read to its end ({error}). Copy it again.") from error
         counts = self.counts
-        if counts["elsewhere"] and counts["elsewhere"] + counts["reference_blocks"] == counts["records"]:
+        out = counts["elsewhere"] + counts["reference_blocks"] + counts["filtered"]
+        if counts["elsewhere"] and out == counts["records"]:
             shown = ", ".join(name.decode() for name in list(self._names)[:3])
             raise UserError(
                 f"{self.source}: none of its records is on a contig of the reference (it has {shown}). "
@@ -161,6 +166,9 @@ class Picker:
             name, _, _, ref, alts, rest = fields
             if alts in REFERENCE_ONLY:
                 blocks += 1
+                continue
+            if self.passing and rest.split(b"\t", 2)[1].rstrip(b"\r\n") not in PASSING:
+                counts["filtered"] += 1
                 continue
             if name not in self._names:
                 self._names[name] = self._resolve(name, total)

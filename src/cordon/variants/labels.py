@@ -100,6 +100,7 @@ def label_variants(
     truth: StrPath,
     confident: StrPath,
     aliases: StrPath | None = None,
+    passing: bool = True,
     steps: Steps = silent,
 ) -> None:
     """Write the variant table of one sample with ``label`` (1 real, 0 false, null unknown), by a truth set.
@@ -117,7 +118,7 @@ def label_variants(
     contigs = read_fai(f"{os.fspath(reference)}.fai")
     regions = read_regions(confident)
     regions = _renamed(regions, names.resolve(regions.contigs, contigs))
-    known = read_truth(truth, reference, sample, regions, aliases=aliases, steps=steps)
+    known = read_truth(truth, reference, sample, regions, aliases=aliases, passing=passing, steps=steps)
     with steps("comparing with the truth", rows_of(variants), "candidates") as tick:
         for batch in batches_of_one_sample(variants, tick):
             _find(batch, known)
@@ -152,12 +153,14 @@ def read_truth(
     regions: Regions,
     *,
     aliases: StrPath | None = None,
+    passing: bool = True,
     steps: Steps = silent,
 ) -> Truth:
     """The truth alleles by contig, split and left-aligned.
 
     The genotype of ``sample`` counts when the file holds it, else that of its only sample; a file
-    without samples is taken to hold only real alleles.
+    without samples is taken to hold only real alleles. With ``passing`` a record counts where its FILTER is
+    PASS or missing.
     """
     with tempfile.TemporaryDirectory() as folder:
         normalised = Path(folder) / "truth.vcf.gz"
@@ -167,6 +170,7 @@ def read_truth(
             sample=_truth_sample(truth, sample),
             output=normalised,
             aliases=aliases,
+            passing=passing,
             steps=steps,
         )
         with pysam.VariantFile(str(normalised)) as records:
