@@ -25,21 +25,14 @@ def given(path, name) {
     file(path, checkIfExists: true)
 }
 
-// The files that a samplesheet names and that are there; relative paths start at its own folder. What cannot be read as a
-// sheet, or as a path, is none of them: CHECK_INPUTS says what is wrong with it.
+// The files that a samplesheet names and that are there; relative paths start at its own folder. Any cell may name one, as
+// CHECK_INPUTS reads it (quoted or not, with a byte order mark or without); that one says what is wrong with a sheet.
 def named_files(samplesheet) {
-    try {
-        samplesheet.splitCsv(header: true, quote: '"')
-            .collectMany { row ->
-                ['bam', 'bai', 'haplotypecaller_vcf', 'deepvariant_vcf', 'bcftools_vcf', 'other_vcf', 'truth_vcf', 'confident_bed']
-                    .collect { column -> found_at(samplesheet.parent, row[column]?.trim()) }
-            }
-            .findAll { path -> path }
-            .unique()
-    }
-    catch (Exception _unreadable) {
-        []
-    }
+    (samplesheet.text =~ /"((?:[^"]|"")*)"|[^,\r\n]+/)
+        .collect { whole, quoted -> quoted == null ? whole : quoted.replace('""', '"') }
+        .collect { cell -> found_at(samplesheet.parent, cell.trim()) }
+        .findAll { path -> path }
+        .unique()
 }
 
 // The file at a path that starts at ``folder``, if there is one.

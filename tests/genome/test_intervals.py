@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import fasta
-from cordon.errors import UserError
+from cordon.errors import InputProblems, UserError
 from cordon.genome.contigs import read_aliases
 from cordon.genome.intervals import SHORTEST_GAP, Stretches, callable_stretches, split, split_intervals
+from cordon.genome.regions import read_regions
 
 GAP = "N" * SHORTEST_GAP
 
@@ -126,3 +127,19 @@ def test_the_command(genome, tmp_path, command):
         "split_intervals", "--reference", str(genome), "--parts", "4", "--outdir", str(tmp_path / "parts")
     )
     assert said == "4 parts of 100 to 104 bp, 409 bp in all\n"
+
+
+def test_a_byte_order_mark_and_places_without_a_base_are_no_part_of_a_bed(tmp_path):
+    path = tmp_path / "x.bed"
+    path.write_bytes(b"\xef\xbb\xbfchr1\t10\t20\r\nchr1\t30\t30\nchr2\t0\t5\n")
+    regions = read_regions(path)
+    assert regions.contigs == ["chr1", "chr2"]
+    assert (regions.starts["chr1"].tolist(), regions.ends["chr1"].tolist()) == ([10], [20])
+
+
+def test_an_interval_list_is_told_from_a_bed(tmp_path):
+    path = tmp_path / "x.bed"
+    path.write_text("@HD\tVN:1.6\n@SQ\tSN:chr1\tLN:100\nchr1\t1\t20\t+\tx\n")
+    told = r"x\.bed, row 1: is the header of an interval list.*IntervalListToBed"
+    with pytest.raises(InputProblems, match=told):
+        read_regions(path)

@@ -117,6 +117,17 @@ def test_gzip_is_read_as_bgzip_is(lab):
     assert read_table(lab.folder / "l.parquet", LABELLED)["label"].to_pylist() == [1]
 
 
+def test_calls_without_a_record_give_a_scored_vcf_without_one(lab):
+    """And beside another caller's they take nothing away."""
+    ref, alt = snv(lab, 100)
+    empty, one = lab.vcf("empty.vcf.gz", []), lab.vcf("one.vcf.gz", [f"chr1 100 {ref} {alt} 50 . . GT 0/1"])
+    result = scored(lab, haplotypecaller=empty)
+    assert records(result) == []
+    assert result.splitlines()[-1].split(b"\t")[-1] == b"s1"
+    assert (lab.folder / "s1.scored.vcf.gz.tbi").exists()
+    assert len(records(scored(lab, haplotypecaller=empty, bcftools=one))) == 1
+
+
 def test_a_gzip_file_that_is_cut_off_or_no_vcf_is_refused(lab):
     ref, alt = snv(lab, 100)
     with gzip.open(lab.vcf("in.vcf.gz", [f"chr1 100 {ref} {alt} 50 . . GT 0/1"])) as file:

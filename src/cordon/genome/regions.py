@@ -12,6 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from cordon.errors import InputProblems, Problem
 from cordon.files import StrPath, opened
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# Picard's and GATK's form of intervals, which counts from 1.
+INTERVAL_LIST = (
+    "is the header of an interval list, which is no BED.",
+    "Make a BED of it with `gatk IntervalListToBed -I IN.interval_list -O OUT.bed`.",
+)
 HEADER_LINE = re.compile(rb"(#|track\b|browser\b)")
 
 
@@ -39,14 +45,19 @@ class Regions:
 def read_regions(path: StrPath) -> Regions:
     """Read a BED (plain, gzip or bgzip); overlapping and touching intervals are merged.
 
-    Raises InputProblems naming the first malformed lines, or a file without any interval.
+    A byte order mark is no part of it, and intervals without a base are left out. Raises InputProblems naming
+    the first malformed lines, a Picard interval list, or a file without any interval.
     """
     problems: list[Problem] = []
     intervals: dict[str, list[tuple[int, int]]] = {}
     for row, fields in _lines(path):
         if len(fields) < 3 or not (fields[1].isdigit() and fields[2].isdigit()):
+            if fields[0].startswith((b"@HD", b"@SQ")):
+                raise InputProblems([Problem(f"{path}, row {row}", *INTERVAL_LIST)])
             what = "is no BED interval: contig, start and end with tabs between, two whole numbers."
-        elif int(fields[1]) >= int(fields[2]):
+        elif int(fields[1]) == int(fields[2]):
+            continue  # a place between two bases holds none
+        elif int(fields[1]) > int(fields[2]):
             what = f"start {fields[1].decode()} is not before end {fields[2].decode()}."
         else:
             name = fields[0].decode(errors="replace")
@@ -69,6 +80,8 @@ def read_regions(path: StrPath) -> Regions:
 def _lines(path: StrPath) -> Iterator[tuple[int, list[bytes]]]:
     with opened(path) as lines:
         for row, line in enumerate(lines, start=1):
+            if row == 1:
+                line = line.removeprefix(BYTE_ORDER_MARK)
             if line.strip() and not HEADER_LINE.match(line):
                 yield row, line.rstrip(b"\r\n").split(b"\t")
 

@@ -40,6 +40,8 @@ from cordon.privacy.grouping import MOST_DELTA, declared_units, passed_limit, us
 from cordon.steps import Steps, silent
 
 PSEUDONYMS = ("patient_pseudonym", "sample_pseudonym")
+# The last place that BAI and TBI indexes reach (SAM specification, section 5.2); CSI is not written here.
+MOST_BP = 2**29
 # Schemes of files that Nextflow fetches, or reads where they are.
 REMOTE = ("http", "https", "ftp", "s3", "gs", "az")
 
@@ -241,7 +243,11 @@ def _genome(reference: StrPath, table: StrPath | None) -> tuple[Genome | None, l
     if faults:
         return None, faults
     try:
-        return Genome(reference, read_contigs(reference), aliases), []
+        contigs = read_contigs(reference)
+        if long := [name for name, length in contigs.items() if length > MOST_BP]:
+            what = f"has contig {long[0]} of {contigs[long[0]]} bp; BAI and TBI indexes end at {MOST_BP}."
+            return None, [Problem(where, what, "Cut such contigs into parts, and align and call anew.")]
+        return Genome(reference, contigs, aliases), []
     except (UserError, EOFError, OSError, ValueError) as error:
         return None, [Problem(where, f"cannot be used: {error}", "Give a whole FASTA.")]
 

@@ -128,12 +128,13 @@ def vcf_faults(path: StrPath, genome: Genome, *, alone: bool = False) -> Iterato
 
 
 def calls_faults(path: StrPath, sample: str, genome: Genome, *, alone: bool = False) -> Iterator[Fault]:
-    """What is wrong with a caller's VCF, gVCF or BCF: truncated, empty, of another sample or reference.
+    """What is wrong with a caller's VCF, gVCF or BCF: truncated, of another sample or reference.
 
+    One without records is right: a small panel, or a negative control, may have no variant.
     With ``alone`` also calls that were made together with other samples', as far as the header says so. Only
     the header and the first record are looked at, because a gVCF of a genome is long.
     """
-    head = yield from _variant_file_faults(path, "Give the caller's whole output.", genome)
+    head = yield from _variant_file_faults(path, genome)
     if head is not None and sample not in head.samples:
         what = f"{path} holds sample {', '.join(head.samples) or 'none'}, the row says {sample}."
         yield what, "Give this sample's calls, or rename the sample with `bcftools reheader --samples`."
@@ -150,7 +151,9 @@ def sites_faults(
 
     It must hold none of the samples ``patients``: one patient's rows would tell of another.
     """
-    head = yield from _variant_file_faults(path, "Give the whole resource.", genome)
+    head = yield from _variant_file_faults(path, genome)
+    if head is not None and head.first is None:
+        yield f"{path} holds no variant.", "Give the whole resource."
     if own := [sample for sample in (head.samples if head is not None else ()) if sample in patients]:
         yield (
             f"{path} holds sample {own[0]} of the samplesheet: no public resource.",
@@ -160,7 +163,7 @@ def sites_faults(
         yield f"{path} has no INFO/{info}.", "Give a resource with allele frequencies, such as gnomAD."
 
 
-def _variant_file_faults(path: StrPath, remedy: str, genome: Genome) -> Generator[Fault, None, Head | None]:
+def _variant_file_faults(path: StrPath, genome: Genome) -> Generator[Fault, None, Head | None]:
     """Faults of any VCF or BCF; returns its head where it can be read."""
     if truncated := list(_bgzf_faults(path)):
         yield from truncated
@@ -170,8 +173,6 @@ def _variant_file_faults(path: StrPath, remedy: str, genome: Genome) -> Generato
     except UserError:
         yield f"{path} is no readable VCF or BCF.", "Copy it again, or make it again."
         return None
-    if head.first is None:
-        yield f"{path} holds no variant.", remedy
     # A header may name contigs that the calls do not use and the reference has left out.
     try:
         renamed = genome.aliases.resolve(head.contigs, genome.contigs)

@@ -18,6 +18,8 @@ from cordon.files import StrPath
 # The column that holds a caller's own calls.
 VCF_COLUMNS = {caller: f"{caller}_vcf" for caller in ("haplotypecaller", "deepvariant", "bcftools", "other")}
 FILES = ("bam", "bai", *VCF_COLUMNS.values(), "truth_vcf", "confident_bed")
+# What spreadsheets write between columns where they write no commas.
+OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 # What is a parameter's, by the same name, where the cell is empty; with the parameter's own default.
 READS_COLUMNS = {"mark_duplicates": "auto", "library": "wgs"}
 COLUMNS = ("site", "patient", "sample", *FILES, "role", *READS_COLUMNS)
@@ -58,6 +60,10 @@ def read_sheet(path: StrPath, schema: Mapping[str, Any]) -> tuple[list[Row], lis
         head = ",".join(rules)
         return [], [Problem(sheet, "is empty.", f"Begin it with the header {head}, then one row each.")]
     header = lines[0][1]
+    for sign, name in OTHER_SEPARATORS.items():
+        if len(header) == 1 and sign in header[0]:
+            remedy = "Save it with commas between the columns (CSV UTF-8, comma delimited)."
+            return [], [Problem(f"{sheet}, row 1", f"has {name} between its columns.", remedy)]
     problems = list(_column_problems(sheet, header, rules, schema["items"]["required"]))
     if len(lines) == 1:
         problems.append(Problem(sheet, "has a header but no rows.", "Add one row each below the header."))
