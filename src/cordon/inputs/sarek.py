@@ -135,7 +135,7 @@ def _described(root: Path) -> dict[str, tuple[str, str]]:
     for sheet in SHEETS:
         path = root / "csv" / sheet
         if path.is_file():
-            with path.open(encoding="utf-8", newline="") as file:
+            with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
                 for row in csv.DictReader(file):
                     patient, status = known.get(row.get("sample") or "", ("", ""))
                     known[row.get("sample") or ""] = (
