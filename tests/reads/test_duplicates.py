@@ -109,6 +109,20 @@ def test_flags_of_the_records_show_that_marking_was_done(lab, asked):
     assert "samtools view --remove-flags DUP" in found.warning
 
 
+@pytest.mark.parametrize(
+    ("programs", "tags"),
+    [
+        ([], {"cD": 3}),
+        ([{"ID": "fgbio", "PN": "fgbio", "CL": "fgbio CallMolecularConsensusReads --input a.bam"}], {}),
+        ([{"ID": "x", "CL": "java -jar fgbio-2.1.jar CallDuplexConsensusReads -i a.bam"}], {}),
+    ],
+)
+def test_consensus_reads_are_known_by_their_tag_or_by_what_made_them(lab, programs, tags):
+    bam = lab.bam("in.bam", [Read(100, tags=tags), Read(100)], programs=programs)
+    assert normalised(lab, bam) == Duplicates("not marked", 2, 0)
+    assert normalised(lab, bam, mark_duplicates="yes").duplicates == 1
+
+
 def test_marking_that_is_asked_for_replaces_earlier_flags(lab):
     reads = [Read(100, flag=1024), Read(500, flag=1024), Read(700)]
     assert normalised(lab, lab.bam("in.bam", reads), mark_duplicates="yes") == Duplicates("marked", 3, 0)

@@ -27,8 +27,8 @@ ABSURD = 0.5
 # Records looked at to see whether one has the flag. Of a genome's first million, thousands have it once
 # duplicates are marked.
 LOOKED_AT = 1_000_000
-# The flag of a record only (htslib's SAM_FLAG), so that a CRAM needs no reference.
-FLAG_ONLY = b"required_fields=0x2"
+# Flag and tags of a record only (htslib's SAM_FLAG and SAM_AUX), so that a CRAM needs no reference.
+FLAGS_AND_TAGS = b"required_fields=0x802"
 
 # Programs and tools whose only work it is to mark duplicates, in lower case.
 MARKERS = frozenset(
@@ -44,8 +44,13 @@ SUBCOMMANDS = {"samtools": {"markdup", "rmdup"}, "sambamba": {"markdup"}, "bam":
 SWITCH = re.compile(
     r"(?:--algo dedup|--enable-duplicate-marking[ =]true|--mark-?duplicates|markduplicates=1)(?= |$)"
 )
+# Tools that make one read of a molecule's copies, and the tag of such reads (fgbio's: the largest depth).
+CONSENSUS = frozenset(
+    ("callcodecconsensusreads", "callduplexconsensusreads", "callmolecularconsensusreads", "gencore")
+)
+CONSENSUS_TAG = "cD"
 # What starts another tool, which is one of its words.
-STARTERS = frozenset(("gatk", "java", "picard"))
+STARTERS = frozenset(("fgbio", "gatk", "java", "picard"))
 # Tools that take all marks away again.
 UNMARKERS = frozenset(("revertsam", "revertsamspark"))
 UNMARKING = {"samtools": {"reset"}}
@@ -96,12 +101,15 @@ class Duplicates:
 def to_mark(bam: StrPath, header: pysam.AlignmentHeader, marking: str, library: str) -> bool:
     """Whether duplicates are to be marked: ``marking`` is of MARKING, ``library`` of LIBRARIES.
 
-    Left to itself (AUTO): not where the library is of WITHOUT_MARKING, a program of the header did it, or
-    one of the first LOOKED_AT records has the flag.
+    Left to itself (AUTO): not where the library is of WITHOUT_MARKING, a program of the header did it or made
+    consensus reads, or one of the first LOOKED_AT records has the flag or is such a read.
     """
     if marking != AUTO:
         return marking == YES
-    return not (library in WITHOUT_MARKING or marked_by(header) or _flagged(bam))
+    if library in WITHOUT_MARKING or marked_by(header):
+        return False
+    made = header.to_dict().get("PG", [])
+    return not (any(_does(line, CONSENSUS, {}) for line in made) or _settled(bam))
 
 
 def marked_by(header: pysam.AlignmentHeader) -> bool:
@@ -131,9 +139,12 @@ def count(bam: StrPath, header: pysam.AlignmentHeader, *, marked: bool, threads:
     return Duplicates("marked" if marked else before, reads, duplicates)
 
 
-def _flagged(bam: StrPath) -> bool:
-    with quiet(), pysam.AlignmentFile(os.fspath(bam), check_sq=False, format_options=[FLAG_ONLY]) as source:
-        return any(read.is_duplicate for read in islice(source.fetch(until_eof=True), LOOKED_AT))
+def _settled(bam: StrPath) -> bool:
+    """Whether one of the first records is flagged as a duplicate, or a consensus of several reads."""
+    options = [FLAGS_AND_TAGS]
+    with quiet(), pysam.AlignmentFile(os.fspath(bam), check_sq=False, format_options=options) as source:
+        records = islice(source.fetch(until_eof=True), LOOKED_AT)
+        return any(read.is_duplicate or read.has_tag(CONSENSUS_TAG) for read in records)
 
 
 def _does(line: Mapping[str, str], tools: Container[str], subcommands: Mapping[str, Container[str]]) -> bool:
