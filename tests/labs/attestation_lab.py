@@ -33,7 +33,7 @@ from cordon.attestation.snp_report import TCB_LAYOUT
 REAL = SHARED / "attestation"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data/attestation is not on this machine")
 MASKS = (0x01, 0x80, 0xFF)
-NOW = datetime(2026, 6, 1, tzinfo=UTC)
+NOW = datetime(2026, 7, 15, tzinfo=UTC)
 # The collateral of the Intel quotes is of 2025-06-19 to 2025-07-19.
 INTEL_NOW = datetime(2025, 6, 20, 12, tzinfo=UTC)
 REPORT_DATA = bytes(range(64))

@@ -18,7 +18,7 @@ from cordon.federation.plan import Plan, Site
 from cordon.ledger.log import ChainedLog, Tip
 from cordon.ledger.provenance import Provenance, Verdict, installed
 from cordon.ledger.rows import DecisionFields, Judgement, Kind, ProvenanceFields, Row
-from cordon.ledger.site import SiteLedger
+from cordon.ledger.site import SiteLedger, follow_anew
 from cordon.model.initial_weights import initial_parameters
 from cordon.privacy.events import Event
 from cordon.privacy.grouping import Grouping
@@ -36,6 +36,7 @@ def of_a_site(path):
     held = SiteLedger(path, epsilon=8.0, delta=DELTA)
     held.note_test("run", "a" * 64, installed().to_dict())
     held.follow("run", Tip("b" * 64, 1, "c" * 64))
+    follow_anew(path, "b" * 64, "restored of Monday")
     held.reserve("run", 1, EVENT, PATIENTS, ["p", "q"], accountant="rdp")
     held.mark_sent("run", 1, {"threshold": 0.5})
     held.reserve("run", 2, EVENT, PATIENTS, accountant="rdp")

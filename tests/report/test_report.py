@@ -259,7 +259,7 @@ def test_parameters_alone_make_a_small_page_without_figures(tmp_path: Path) -> N
         ({"federation": "{"}, "federation: not JSON"),
         ({"evaluation": {"samples": []}}, "evaluation: lacks alleles, scores, filters"),
         ({"versions": "tool: 1\n"}, "versions, line 1: not `PROCESS:` or an indented `tool: version`"),
-        ({"ledger": '{"hash": "a"}\n{"ha'}, "ledger, row 2: not a ledger row"),
+        ({"ledger": '{"hash": "a", "kind": "sent"}\n{"ha'}, "ledger, row 2: not a ledger row"),
         ({"callset": {"samples": 1}}, "callset: lacks alleles, callers, filters"),
         ({"trace": "name\tstatus\na\tCOMPLETED\n"}, "trace: not a trace with raw numbers"),
         ({"spent": {"site": "north"}}, "spent: not a SITE.spent.json ('plan')"),

@@ -17,6 +17,8 @@ from cordon.errors import InputProblems, UserError
 from cordon.model.architectures import PRIOR_LOG_ODDS
 from cordon.model.initial_weights import initial_parameters
 from cordon.model.released import Model
+from cordon.privacy.events import GAUSSIAN
+from cordon.privacy.guarantee import ADJACENCY
 from cordon.scoring.calibrate import calibrate
 from cordon.scoring.calibration import Calibration, Curve, for_both, uncalibrated
 from cordon.scoring.score import Sample, Scoring, read_samples, score_sample
@@ -361,7 +363,7 @@ def test_the_commands_lead_from_reads_to_a_scored_vcf(lab, command):
         "confident": lab.bed("confident.bed", ("chr1", 0, 1500)),
         "model": lab.folder / "model.safetensors",
     }
-    privacy = dict(Fake.privacy)
+    privacy = dict(Fake.privacy) | {"mechanism": GAUSSIAN, "adjacency": ADJACENCY}
     Model("logistic", FEATURES, initial_parameters("logistic", len(FEATURES)), privacy).save(files["model"])
     names = [
         "s1.bam",

@@ -1,4 +1,4 @@
 """How well a score tells real alleles from false ones.
 
-Public: ``callset``, ``evaluate``, ``filters``.
+Public: ``callset``, ``evaluate``.
 """
