@@ -19,7 +19,7 @@ from cordon.errors import UserError
 from cordon.files import write_durably
 from cordon.ledger import database
 from cordon.ledger.hash_chain import RESTORE, Chain, hexadecimal, new_key, read_private_key
-from cordon.ledger.rows import Row
+from cordon.ledger.rows import Row, TipFields
 
 SCHEMA = "CREATE TABLE rows (number INTEGER PRIMARY KEY, line TEXT NOT NULL)"
 # What is too large for a row, or must not be in an export of them. A row names it by its SHA-256.
@@ -56,6 +56,9 @@ class Tip:
     @property
     def _said(self) -> bytes:
         return f"cordon ledger tip v1 {self.key} {self.rows} {self.digest}".encode()
+
+    def to_dict(self) -> TipFields:
+        return {"key": self.key, "rows": self.rows, "digest": self.digest}
 
 
 class ChainedLog:

@@ -91,14 +91,19 @@ class StoppedRow(TypedDict):
     round: int
 
 
-class FollowedRow(TypedDict):
-    """How far the aggregator's ledger was (`cordon.ledger.log.Tip`)."""
+class TipFields(TypedDict):
+    """A tip's fields (`cordon.ledger.log.Tip`)."""
 
-    kind: Literal[Kind.FOLLOWED]
-    run: str
     key: str
     rows: int
     digest: str
+
+
+class FollowedRow(TipFields):
+    """How far the aggregator's ledger was."""
+
+    kind: Literal[Kind.FOLLOWED]
+    run: str
 
 
 class AnewRow(TypedDict):
@@ -109,13 +114,18 @@ class AnewRow(TypedDict):
     reason: str
 
 
-class TestedRow(ProvenanceFields):
-    """What trains in a run, and what checks of it found; ``before``: for an earlier run's plan."""
+class TestedFields(ProvenanceFields):
+    """What trains by a plan of these settings (their digest), and what checks of it found."""
+
+    plan: str
+
+
+class TestedRow(TestedFields):
+    """That it trains in a run; ``before`` says that the checks were made for an earlier one."""
 
     kind: Literal[Kind.TESTED]
     run: str
     before: bool
-    plan: str
 
 
 class OnRound(TypedDict):

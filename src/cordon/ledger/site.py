@@ -35,7 +35,7 @@ from cordon.ledger.log import ChainedLog, Tip
 from cordon.ledger.provenance import ProvenanceFields, Verdict
 from cordon.ledger.pseudonyms import Salt, read_salt
 from cordon.ledger.room import Budget, ToReserve
-from cordon.ledger.rows import BudgetRow, Kind, ReservedRow, SentRow, TestedRow
+from cordon.ledger.rows import BudgetRow, Kind, ReservedRow, SentRow, TestedFields, TestedRow
 from cordon.privacy.accountants import epsilon_by, epsilon_rdp, epsilons
 from cordon.privacy.events import Event
 from cordon.privacy.grouping import MOST_DELTA, Grouping
@@ -147,12 +147,7 @@ class SiteLedger:
                 fault = f"has another last row {tip.rows} than it had"
             else:
                 if not same or tip.rows > same[0]["rows"] or same[0]["run"] != run:
-                    self._log.append(
-                        {
-                            "kind": Kind.FOLLOWED, "run": run, "key": tip.key, "rows": tip.rows,
-                            "digest": tip.digest,
-                        }
-                    )  # fmt: skip
+                    self._log.append({"kind": Kind.FOLLOWED, "run": run, **tip.to_dict()})
                 return
         raise FederationError(
             f"the aggregator's ledger {fault}: an older copy was put back, or it was begun anew. Nothing was "
@@ -243,16 +238,12 @@ class SiteLedger:
 
         ``before`` says that the checks were made for an earlier run, whose row says the same.
         """
-        said = {"plan": settings, **provenance}
+        said: TestedFields = {"plan": settings, **provenance}
         with self._log.locked():
             same = [row for row in self._tests() if said.items() <= row.items()]
             if not any(row["run"] == run for row in same):
-                self._log.append(
-                    {
-                        "kind": Kind.TESTED, "run": run, "before": bool(same), "plan": settings,
-                        **provenance,
-                    }
-                )  # fmt: skip
+                before = bool(same)
+                self._log.append({"kind": Kind.TESTED, "run": run, "before": before, **said})
 
     def mark_sent(self, run: str, round_number: int, released: Mapping[str, Any] | None = None) -> None:
         """Record that the round's update leaves now; call it before it does.
