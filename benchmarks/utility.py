@@ -136,7 +136,9 @@ def read(
         with pysam.FastaFile(str(fasta)) as file:
             regions = zip(file.references, file.lengths, strict=True)
             confident.write_text("".join(f"{name}\t0\t{length}\n" for name, length in regions))
-    label_variants(table, labelled, sample=sample, reference=fasta, truth=truth, confident=confident)
+    about = {"sample": sample, "reference": fasta, "truth": truth, "confident": confident}
+    # FILTER names the truth set's lesser classes, all of which count.
+    label_variants(table, labelled, passing=False, **about)
     known = read_table(labelled, LABELLED)
     known = known.filter(known["label"].is_valid())
     features = matrix(known)

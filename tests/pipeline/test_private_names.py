@@ -78,7 +78,7 @@ def test_reads_are_written_under_another_name_and_are_the_same_reads(house: Hous
     else:
         pysam.view("-C", "-T", "reference.fasta", "-o", "given/reads", str(bam), catch_stdout=False)
     result = house.run("normalise_reads", reads_line(house))
-    assert result.output == f"{ID}: sorted, duplicates marked\n"
+    assert result.output == f"{ID}: sorted, duplicates marked; duplicates: 1 of 3 mapped reads (33.3%)\n"
     with pysam.AlignmentFile(f"{ID}.bam") as file:
         assert [group["SM"] for group in file.header.to_dict()["RG"]] == [ID]
         assert [read.reference_start for read in file] == [100, 100, 200]

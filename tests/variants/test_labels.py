@@ -260,6 +260,19 @@ def test_a_truth_record_that_a_filter_failed_is_no_truth(lab, told):
         assert int(table.schema.metadata[b"cordon.truth_alleles"]) == sum(expected)
 
 
+def test_a_truth_set_of_which_filters_leave_nothing_is_refused(lab):
+    """All candidates would be false."""
+    position, ref, alt = snv(lab, 100)
+    truth = [f"chr1 {position} {ref} {alt} 50 Silver . GT 0/1"]
+    write_table(candidates((position, ref, alt)), lab.folder / "v.parquet")
+    with pytest.raises(UserError, match=r"a filter failed 1 of its records.*--filtered_records keep"):
+        label_variants(
+            lab.folder / "v.parquet", lab.folder / "l.parquet", sample="s1", reference=lab.reference,
+            truth=lab.vcf("t.vcf.gz", truth, header=['##FILTER=<ID=Silver,Description="x">']),
+            confident=lab.bed("c.bed", ("chr1", 0, 1500)),
+        )  # fmt: skip
+
+
 def test_a_resource_record_that_a_filter_failed_is_not_known(lab, command):
     records = [
         f"chr1 {at} {' '.join(snv(lab, at)[1:])} 50 {told} AF=0.5" for at, told in ((100, "AC0"), (200, "."))

@@ -1,5 +1,4 @@
 """VCFs of callers: normalised, gathered, read.
 
-Public: ``callers``, ``fields``, ``gather``, ``head``, ``headers``, ``joint``, ``normalise``, ``own``,
-``read``.
+Public: ``callers``, ``gather``, ``head``, ``headers``, ``joint``, ``normalise``, ``own``, ``read``.
 """

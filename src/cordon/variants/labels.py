@@ -164,7 +164,7 @@ def read_truth(
     """
     with tempfile.TemporaryDirectory() as folder:
         normalised = Path(folder) / "truth.vcf.gz"
-        normalise_variants(
+        done = normalise_variants(
             vcf=truth,
             reference=reference,
             sample=_truth_sample(truth, sample),
@@ -173,6 +173,12 @@ def read_truth(
             passing=passing,
             steps=steps,
         )
+        if done.filtered and not done.kept:
+            raise UserError(
+                f"{truth}: none of its alleles counts, and a filter failed {done.filtered} of its records "
+                "(FILTER is neither PASS nor missing). If they are real all the same, set --filtered_records "
+                "keep."
+            )
         with pysam.VariantFile(str(normalised)) as records:
             contigs = list(records.index)
         return {contig: _truth_contig(read_contig(normalised, contig), contig, regions) for contig in contigs}
