@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import runpy
 import unicodedata
 from html.parser import HTMLParser
@@ -24,6 +25,7 @@ from cordon.console.progress import Plain, say
 from cordon.errors import UserError
 from cordon.federation.aggregator.exchange import read
 from cordon.federation.messages import MalformedMessage, Reply
+from cordon.files import read_json
 from cordon.model.architectures import check_parameters
 from report_lab import federation
 
@@ -183,3 +185,34 @@ def test_a_callers_header_gives_each_line_once(tmp_path: Path) -> None:
     path = tmp_path / "calls.vcf"
     path.write_bytes(b'##fileformat=VCFv4.2\n##INFO=<ID=X,Description="a\r##forged=1">\n##\xff=1\n#CHROM\n')
     assert list(header_lines(path)) == ['##INFO=<ID=X,Description="a\\x0d##forged=1">', "##\udcff=1"]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 200_000], ids=["no UTF-8", "nested"])
+def test_a_text_that_cannot_be_read_is_an_error_without_a_traceback(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "given"
+    path.write_bytes(content)
+
+    @command()
+    def reads() -> None:
+        json.loads(path.read_text())
+
+    run = CliRunner().invoke(reads)
+    assert run.exit_code == 2
+    assert run.output.startswith("error: ")
+    with pytest.raises(UserError, match="not a readable JSON file"):
+        read_json(path)
+
+
+def test_what_a_command_writes_is_its_owners_alone(tmp_path: Path) -> None:
+    @command()
+    def writes() -> None:
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "table").write_text("of patients")
+
+    before = os.umask(0o022)
+    try:
+        assert CliRunner().invoke(writes).exit_code == 0
+    finally:
+        os.umask(before)
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "folder" / "table").stat().st_mode & 0o777 == 0o600

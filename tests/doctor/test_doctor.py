@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from conftest import ROOT
 from cordon.attestation.binding import report_data
 from cordon.attestation.emulator import Emulator
 from cordon.cli import main
 from cordon.doctor import network
+from cordon.doctor.finding import Finding
 from cordon.doctor.programs import ENGINES, SCHEDULERS
 from cordon.federation.credentials import enrol
 from cordon.federation.gate.limits import Bounds
@@ -251,3 +254,19 @@ def test_what_a_sites_file_gives_away_is_found(programs, tmp_path, monkeypatch, 
         assert words in found[what][1]
     monkeypatch.delenv("TOWER_ACCESS_TOKEN")
     assert "Seqera Platform" not in told("--site_config", tmp_path / "site.config")
+
+
+def test_a_profile_that_is_misspelt_would_stop_a_run(tmp_path):
+    found = told("--profile", "lokal")["profile"]
+    assert found == ("failed", "lokal: no profile of that name", "Is it local?")
+    text = (ROOT / "conf" / "profiles.config").read_text()
+    # Every profile of the pipeline's is known, and one of the site's own.
+    for name in (*re.findall(r"^    '?([\w-]+)'? {", text, re.MULTILINE), "test"):
+        assert "profile" not in {found.what for found in programs_of(name) if found.status == "failed"}, name
+    assert not [f for f in programs_of("ours", "profiles {\n  ours {\n") if f.what == "profile"]
+
+
+def programs_of(profile: str, written: str = "") -> list[Finding]:
+    from cordon.doctor import programs
+
+    return list(programs.programs(profile, written))

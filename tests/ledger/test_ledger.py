@@ -859,3 +859,14 @@ def test_a_site_whose_patients_may_be_at_two_sites_stops_where_both_reach_its_bu
     assert together.spent() == epsilon_rdp([EVENT] * 2, 1e-5)
     with pytest.raises(BudgetExceeded):
         together.reserve("a", 2, both, PATIENTS, accountant="rdp")
+
+
+def test_a_ledger_is_its_owners_alone(tmp_path):
+    before = os.umask(0o022)
+    try:
+        ledger(tmp_path / "state").reserve("a", 1, EVENT, PATIENTS, accountant="rdp")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "state").iterdir()}
+    assert set(modes.values()) == {0o600}, modes

@@ -84,7 +84,7 @@ class Picker:
         counts = self.counts
         out = counts["elsewhere"] + counts["reference_blocks"] + counts["filtered"]
         if counts["elsewhere"] and out == counts["records"]:
-            shown = ", ".join(name.decode() for name in list(self._names)[:3])
+            shown = ", ".join(name.decode(errors="backslashreplace") for name in list(self._names)[:3])
             raise UserError(
                 f"{self.source}: none of its records is on a contig of the reference (it has {shown}). "
                 "Use the reference's names, or give a table of contig names with --aliases."

@@ -23,6 +23,7 @@ from cordon.errors import CordonError, InputProblems, KeptBack, UserError
 from cordon.files import read_json
 
 INTERRUPTED = 130
+PRIVATE_UMASK = 0o077
 AS_JSON = "cordon.as_json"
 CALLED = "cordon.called"
 REMEDIES = {
@@ -168,6 +169,8 @@ class Command(click.Command):
         wanted = ctx.meta[AS_JSON] = ctx.params.pop("as_json")
         private = ctx.params.pop("private_errors", None)
         collect_seldom()
+        # What a command writes is of patients, or of who spent what: it is its owner's to share.
+        os.umask(PRIVATE_UMASK | os.umask(PRIVATE_UMASK))
         try:
             with kept_back(private, _told) if private else nullcontext():
                 found = super().invoke(ctx) or Facts({})
@@ -181,7 +184,7 @@ class Command(click.Command):
             if wanted:
                 self._refuse(error.format_message(), error.exit_code)
             raise
-        except (CordonError, OSError, KeyboardInterrupt) as error:
+        except (CordonError, OSError, KeyboardInterrupt, UnicodeError, RecursionError) as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise
             message, status = _told(error)
@@ -227,7 +230,7 @@ def _plain(value: object) -> str:
     raise TypeError(f"{type(value).__name__} is not for JSON")
 
 
-def _told(error: CordonError | OSError | KeyboardInterrupt) -> tuple[str, int]:
+def _told(error: BaseException) -> tuple[str, int]:
     """An error's message, with files called as `name_in_files` was told, and exit status."""
     message, status = _said(error)
     if not isinstance(error, KeptBack):
@@ -236,11 +239,16 @@ def _told(error: CordonError | OSError | KeyboardInterrupt) -> tuple[str, int]:
     return message, status
 
 
-def _said(error: CordonError | OSError | KeyboardInterrupt) -> tuple[str, int]:
+def _said(error: BaseException) -> tuple[str, int]:
     if isinstance(error, CordonError):
         return str(error), error.exit_code
+    if isinstance(error, UnicodeError):
+        return f"a text that was given is not UTF-8 ({error}). Save it as UTF-8.", UserError.exit_code
+    if isinstance(error, RecursionError):
+        return "a file that was given is nested without end. Make it anew.", UserError.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted before it was done. Start it again.", INTERRUPTED
+    assert isinstance(error, OSError)
     where = f"{error.filename2 or error.filename}: " if error.filename else ""
     what = error.strerror or str(error) or type(error).__name__
     if (remedy := REMEDIES.get(error.errno or 0)) is not None:

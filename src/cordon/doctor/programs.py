@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 
+from cordon import foreign
 from cordon.doctor.cluster import slurm
 from cordon.doctor.finding import Finding, failed, ok, warning
 
@@ -31,6 +33,9 @@ SCHEDULERS = {
     "k8s": ("kubectl", "version", "--client"),
     "google-batch": ("gcloud", "--version"),
 }
+# Profiles that are neither, and what opens a block in the site's file, which may bring its own.
+OTHERS = ("gpu", "demo", "example", "test")
+BLOCK = re.compile(r"^\s*['\"]?([\w-]+)['\"]?\s*\{", re.MULTILINE)
 ACCOUNTS = ("sacctmgr", "--noheader", "--parsable2", "show", "associations", "format=account")
 SUBMITS = {"slurm": "sbatch", "sge": "qsub", "lsf": "bsub", "pbspro": "qsub"}
 
@@ -38,6 +43,11 @@ SUBMITS = {"slurm": "sbatch", "sge": "qsub", "lsf": "bsub", "pbspro": "qsub"}
 def programs(profile: str, written: str = "") -> Iterator[Finding]:
     """Findings about what a run under ``profile`` starts with; ``written`` is the text of the site's file."""
     chosen = profile.split(",")
+    known = {*ENGINES, *SCHEDULERS, *OTHERS, *BLOCK.findall(written)}
+    for name in (name for name in chosen if name and name not in known):
+        similar = difflib.get_close_matches(name, known, n=1)
+        remedy = f"Is it {similar[0]}?" if similar else f"Known are {', '.join(sorted(known))}."
+        yield failed("profile", f"{foreign.name(name)}: no profile of that name", remedy)
     yield _java()
     yield _nextflow()
     engines = [name for name in ENGINES if name in chosen]

@@ -83,7 +83,7 @@ def _scan(path: StrPath, fasta: StrPath) -> Contigs:
     with opened(path) as lines:
         for line in lines:
             if line.startswith(b">"):
-                name = line[1:].split()[0].decode() if line[1:].split() else ""
+                name = line[1:].split()[0].decode(errors="backslashreplace") if line[1:].split() else ""
                 if not name or name in contigs:
                     raise UserError(
                         f"{fasta}: contig {name!r} has no name or is there twice. "

@@ -18,6 +18,8 @@ INTERVAL_LIST = (
     "is the header of an interval list, which is no BED.",
     "Make a BED of it with `gatk IntervalListToBed -I IN.interval_list -O OUT.bed`.",
 )
+# Of a coordinate, in bp; contigs of plants have ten.
+DIGITS = 12
 HEADER_LINE = re.compile(rb"(#|track\b|browser\b)")
 
 
@@ -55,6 +57,10 @@ def read_regions(path: StrPath) -> Regions:
             if fields[0].startswith((b"@HD", b"@SQ")):
                 raise InputProblems([Problem(f"{path}, row {row}", *INTERVAL_LIST)])
             what = "is no BED interval: contig, start and end with tabs between, two whole numbers."
+        elif max(map(len, fields[1:3])) > DIGITS:
+            what = f"has a coordinate of more than {DIGITS} digits, beyond the end of any contig."
+        elif fields[0].decode(errors="ignore").encode() != fields[0]:
+            what = "names its contig in an encoding that is not UTF-8."
         elif int(fields[1]) == int(fields[2]):
             continue  # a place between two bases holds none
         elif int(fields[1]) > int(fields[2]):

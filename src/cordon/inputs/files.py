@@ -118,7 +118,7 @@ def vcf_faults(path: StrPath, genome: Genome, *, alone: bool = False) -> Iterato
                     what = f"{path} holds {samples} samples, whose genotypes may tell of one another."
                     yield what, "Give a truth set that was made of this sample alone."
                 if not line.startswith(b"#"):
-                    used.setdefault(line.split(b"\t", 1)[0].decode(errors="replace"))
+                    used.setdefault(line.split(b"\t", 1)[0].decode(errors="backslashreplace"))
     except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
         yield f"{path} cannot be read to its end ({error}).", COPY_AGAIN
         return

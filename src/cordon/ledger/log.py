@@ -75,7 +75,7 @@ class ChainedLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection: sqlite3.Connection | None = None
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if key_path(path).exists():
             refuse_without_file(path)
         if (kind := database.file_system(path)) not in database.LOCAL:
@@ -87,6 +87,7 @@ class ChainedLog:
         with database.transaction(path) as connection:
             if not (database.schema(connection) or key_path(path).exists()):
                 connection.execute(SCHEMA)
+                path.chmod(0o600)  # who else reads the machine's disks need not know who took part
         with database.transaction(path) as connection:
             self._key = _key(path, connection)
             self._chain = Chain(path, self._key.public_key())

@@ -69,7 +69,7 @@ def read_salt(folder: StrPath, named: Iterable[str] = ()) -> Salt:
     """
     path, names = Path(folder) / SALT_FILE, set(named)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             if names:
                 raise UserError(f"{path}: missing, and the ledgers beside it name it. {_BRING_BACK}")

@@ -61,7 +61,7 @@ def serve(
     is done finds the run as it was before its end.
     """
     setup.plan.check_expiry()
-    workdir.mkdir(parents=True, exist_ok=True)
+    workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
     ledger = ChainedLog(state / "ledger.sqlite")
     registry = Registry(ledger)
     registry.enrol(*setup.sites)

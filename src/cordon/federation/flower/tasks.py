@@ -39,6 +39,9 @@ LOST = "the SuperLink, the gate or the relay ended"
 
 # What Flower says of its own connections is no news for whoever follows a run.
 logging.getLogger("flwr").setLevel(logging.WARNING)
+# Flower sets its level anew when it is imported. It has a handler of its own: the root's, if anything made
+# one, would tell every line again.
+logging.getLogger("flwr").propagate = False
 
 
 class LinkLost(FederationError):

@@ -28,6 +28,7 @@ from cordon.console.commands import EXISTING, command
 from cordon.errors import UserError
 from cordon.federation.flower.signatures import authentic, enrolled_keys
 from cordon.federation.gate.limits import Bounds, TokenBucket, Turns, client_of
+from cordon.files import written_beside
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -292,7 +293,8 @@ def main(address: str, upstream: str, upstream_certificate: str, certificate: st
             gate = Gate(client, bounds, **options)
             with listener.bound(host, int(port)) as bound:
                 if certificate_output:
-                    Path(certificate_output).write_bytes(identity.certificate)
+                    with written_beside(certificate_output) as whole:
+                        whole.write_bytes(identity.certificate)
                 await listener.serve(gate, bound, identity.context(), bounds, listener.ended_by_signal())
 
     asyncio.run(run())

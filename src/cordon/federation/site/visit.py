@@ -74,7 +74,7 @@ def join(
     where the run failed.
     """
     participant.warm_up()
-    workdir.mkdir(parents=True, exist_ok=True)
+    workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
     stay = stay or Stay()
     stay.heed_sigterm()
     with way_out(connection.address, connection.transport, participant.name, workdir) as proxy:
