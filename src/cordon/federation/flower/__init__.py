@@ -1,4 +1,4 @@
 """Flower, behind one door: its SuperLink, SuperNodes, tasks and messages' objects.
 
-Public: ``processes``, ``signatures``, ``tasks``.
+Public: ``bounds``, ``collecting``, ``processes``, ``signatures``, ``tasks``.
 """
