@@ -1,4 +1,4 @@
 """The aggregator: rounds, judgement of updates, averages, checkpoint, registry.
 
-Public: ``attendance``, ``cli``, ``record``, ``run``, ``service``.
+Public: ``attendance``, ``cli``, ``record``, ``registry``, ``run``, ``service``.
 """
