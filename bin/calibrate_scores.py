@@ -143,8 +143,9 @@ def main(
     if calibration.reason:
         what = "no threshold was fitted" if calibration.calibrated else "not calibrated"
         click.echo(f"warning: {what}: {calibration.reason}", err=True)
-    if why := calibration.stands_for_the_model:
-        click.echo(f"warning: {why}. Its scored VCFs are filtered by {calibration.caller_score}.", err=True)
+    if (stands := calibration.instead) is not None:
+        told = f"{stands.stands_for_the_model}. Samples with its calls are filtered by {stands.caller_score}"
+        click.echo(f"warning: {told}.", err=True)
     rows = "" if calibration.rows is None else f" from {calibration.rows} labelled alleles"
     drawn = "; ".join(f"{kind}: {curve}" for kind, curve in calibration.curves.items())
     told = f"site {site}: {drawn}{rows} (calibration: {calibration.origin})"

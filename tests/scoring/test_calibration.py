@@ -1,5 +1,6 @@
 """Tests of cordon.scoring.calibrate."""
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -196,45 +197,77 @@ def beside_a_caller(model, caller, rows=2000, seed=7):
     return replace(snvs(scores, labels), callers={"bcftools QUAL": qual, "bcftools QD": qual * 0})
 
 
-def test_where_a_callers_own_score_tells_better_it_stands_for_the_model():
+def test_where_a_callers_own_score_is_the_better_filter_it_stands_for_the_model(tmp_path):
     alleles = beside_a_caller(model=1.0, caller=2.0)
     found = calibrate(alleles, "a")
-    assert found.caller_score == "bcftools QUAL"
-    assert found.aurocs == pytest.approx({"model": 0.76, "bcftools QUAL": 0.921}, abs=0.02)
-    said = r"bcftools QUAL tells real from false alleles better at site a \(AUROC 0\.9\d\d\) than the model "
-    assert re.fullmatch(said + r"does \(0\.7\d\d\), on its labelled samples", found.stands_for_the_model)
+    stands = found.instead
+    assert stands.caller_score == "bcftools QUAL"
+    said = (
+        r"where 0\.99 of the real alleles are kept, bcftools QUAL removes (\d+) % of the false ones at site "
+    )
+    told = re.fullmatch(
+        said + r"a, and the model (\d+) %, of its labelled samples", stands.stands_for_the_model
+    )
+    own, model = map(int, told.groups())
+    assert own > model + 10
     # Its curve makes log-odds of QUAL, and its threshold keeps what was asked for.
     rows = [
         table_row(callers="bcftools", bcftools_qual=float(qual), f_depth=9.0)
         for qual in alleles.callers["bcftools QUAL"]
     ]
     table = pa.Table.from_pylist(rows, schema=LABELLED)
-    values = found.apply(found.raw(Fake(), table), alleles.indels)
+    values = stands.apply(stands.raw(Fake(), table), alleles.indels)
     real = alleles.labels == 1
-    passes, _ = found.decide(values, alleles.indels, {}, "0.99")
+    passes, _ = stands.decide(values, alleles.indels, {}, "0.99")
     assert 0.99 <= passes[real].mean() < 0.995
+    assert 100 * (~passes[~real]).mean() == pytest.approx(own, abs=0.5)
     for low, high in ((0.3, 0.7), (0.7, 1.0)):
         of_it = (probability(values) >= low) & (probability(values) < high)
         assert probability(values[of_it]).mean() == pytest.approx(real[of_it].mean(), abs=0.06)
+    write_calibration(found, tmp_path / "c.json")
+    assert read_calibration(tmp_path / "c.json") == found
+    # Of a sample that this caller did not call nothing is known by it.
+    assert found.of_sample(["bcftools", "haplotypecaller"]) == stands
+    assert found.of_sample(["haplotypecaller"]) == replace(found, instead=None)
 
 
 @pytest.mark.parametrize(
     ("rows", "model", "caller"),
-    [(2000, 2.0, 2.0), (2000, 2.0, 2.1), (2000, 3.0, 2.0), (140, 1.0, 3.0)],
+    [(2000, 2.0, 2.0), (2000, 2.0, 2.05), (2000, 3.0, 2.0), (140, 1.0, 3.0)],
     ids=["as good", "better by less than chance may be", "worse", "fewer than a hundred false ones"],
 )
 def test_a_caller_stands_for_the_model_only_where_it_is_surely_better(rows, model, caller):
-    found = calibrate(beside_a_caller(model, caller, rows), "a")
-    assert (found.caller_score, found.stands_for_the_model, dict(found.aurocs)) == ("", "", {})
+    assert calibrate(beside_a_caller(model, caller, rows), "a").instead is None
+
+
+def test_a_hair_more_is_no_reason_however_many_alleles_say_so():
+    assert calibrate(beside_a_caller(2.0, 2.03, rows=200_000), "a").instead is None
+
+
+def test_a_model_is_not_given_up_for_what_its_curves_by_kind_take_away():
+    """Indels score five lower: of both kinds together the model ranks below the caller, of each far above."""
+    alleles = beside_a_caller(model=3.5, caller=1.8)
+    indels = np.random.default_rng(3).random(len(alleles.labels)) < 0.4
+    apart = replace(alleles, scores=np.where(indels, alleles.scores - 5, alleles.scores), indels=indels)
+    assert calibrate(apart, "a").instead is None
+
+
+def test_a_caller_that_is_silent_on_more_real_alleles_than_may_be_lost_filters_nothing():
+    """Its AUROC is higher than the model's, and at the threshold that keeps 99 % everything passes."""
+    alleles = beside_a_caller(model=2.0, caller=6.0)
+    silent = np.random.default_rng(4).random(len(alleles.labels)) < 0.03
+    qual = np.where(silent, -2.0, alleles.callers["bcftools QUAL"])
+    assert calibrate(replace(alleles, callers={"bcftools QUAL": qual}), "a").instead is None
 
 
 def test_a_model_that_falls_with_the_truth_gives_way_to_a_caller_that_rises():
     found = calibrate(beside_a_caller(model=-1.0, caller=2.0), "a")
-    assert (found.caller_score, found.fitted) == ("bcftools QUAL", True)
+    assert not found.fitted
+    assert (found.instead.caller_score, found.instead.fitted) == ("bcftools QUAL", True)
 
 
 def test_an_allele_without_the_callers_score_ranks_below_all_that_have_it():
-    found = calibrate(beside_a_caller(model=1.0, caller=2.0), "a")
+    found = calibrate(beside_a_caller(model=1.0, caller=2.0), "a").instead
     rows = [
         table_row(callers="bcftools", bcftools_qual=0.0), table_row(callers="bcftools"),
         table_row(callers="haplotypecaller", haplotypecaller_qual=90.0),
@@ -243,3 +276,20 @@ def test_an_allele_without_the_callers_score_ranks_below_all_that_have_it():
     assert zero > unknown > silent
     # Where no row of a part has it, they are as silent as beside others.
     assert found.raw(Fake(), pa.Table.from_pylist(rows[2:], schema=LABELLED)) == [silent]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"thresholds": {}}, {"thresholds": []}, {"curves": {"SNV": {"a": "x", "b": 1, "c": 0}}},
+        {"mode": "mine"}, {"instead": {}}, {"site": 4}, {"thresholds": {"SNV": {"0.9": None}, "indel": {"0.9": 1}}},
+    ],
+)  # fmt: skip
+def test_a_calibration_that_was_changed_is_none(tmp_path, change):
+    write_calibration(calibrate(beside_a_caller(model=1.0, caller=2.0), "a"), tmp_path / "c.json")
+    held = json.loads((tmp_path / "c.json").read_text())
+    if "curves" in change:
+        change = {"curves": held["curves"] | change["curves"]}
+    (tmp_path / "c.json").write_text(json.dumps(held | change))
+    with pytest.raises(UserError, match=r"c\.json: not a calibration"):
+        read_calibration(tmp_path / "c.json")

@@ -191,8 +191,8 @@ def _calibrated(calibrations: Sequence[Calibration]) -> Iterator[Line]:
     exact = [item.site for item in calibrations if item.fitted and not item.cost]
     others = [item.site for item in calibrations if not item.calibrated]
     for item in calibrations:
-        if why := item.stands_for_the_model:
-            said = f"{why}. The scored VCFs there are filtered by {item.caller_score}."
+        if (stands := item.instead) is not None:
+            said = f"{stands.stands_for_the_model}. Scored VCFs there are filtered by {stands.caller_score}."
             yield Line("Do not use this model there:", said, "thresholds", "The thresholds")
     if exact:
         said = (

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cordon.arrays import Bools, Floats
 from cordon.scoring.calibration import (
+    COMPARED,
     LEAST_REAL,
     SENSITIVITIES,
     SITE,
@@ -28,6 +29,8 @@ from cordon.variants.table import inputs
 
 # Labelled alleles of each class from which on a kind has a curve of its own, and from which on it is curved.
 LEAST_EACH, LEAST_CURVED = 30, 100
+# Of the false alleles, how many more a caller's score must remove to stand for the model.
+LEAST_GAIN = 0.02
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,15 @@ def calibrate(alleles: Alleles, site: str) -> Calibration:
     SNVs and indels have curves of their own where there are LEAST_EACH real and false ones, else a common
     one. A threshold is the lowest calibrated score among the best-scored share of the real alleles: of a kind
     where that leaves one out, of a stratum where there are LEAST_REAL, else of all. Without both classes, or
-    where the score falls with the truth, there is no calibration (`uncalibrated`). Where a caller's own score
-    tells real from false better than the model's, it stands for it (`_better_caller`).
+    where the score falls with the truth, there is no calibration (`uncalibrated`). Where a caller's own
+    score, calibrated the same way, is surely the better filter, it stands for the model (`_better_caller`).
     """
-    caller, aurocs = _better_caller(alleles)
-    scores = as_odds(alleles.callers[caller]) if caller else alleles.scores
+    own = _fitted(alleles, alleles.scores, site)
+    return replace(own, instead=_better_caller(alleles, own, site))
+
+
+def _fitted(alleles: Alleles, scores: Floats, site: str) -> Calibration:
+    """The calibration of one score [n] of the alleles."""
     labels = alleles.labels
     real, rows = labels == 1, len(labels)
     if real.all() or not real.any():
@@ -96,7 +103,7 @@ def calibrate(alleles: Alleles, site: str) -> Calibration:
     for kind, of_it in groups.items():
         enough = min((real & of_it).sum(), (~real & of_it).sum()) >= LEAST_EACH
         curves[kind] = (_curve(scores[of_it], labels[of_it]) if enough else None) or common
-    fitted = Calibration(curves, {}, SITE, site, rows=rows, caller_score=caller, aurocs=aurocs)
+    fitted = Calibration(curves, {}, SITE, site, rows=rows)
     values = fitted.apply(scores, alleles.indels)
     everywhere = _thresholds(values[real])
     thresholds = {
@@ -115,33 +122,45 @@ def calibrate(alleles: Alleles, site: str) -> Calibration:
     return replace(fitted, thresholds=thresholds, let_through=let_through)
 
 
-def _better_caller(alleles: Alleles) -> tuple[str, dict[str, float]]:
-    """The score of a caller's that is better than the model's, "" where none is, and the AUROCs of both.
+def _better_caller(alleles: Alleles, own: Calibration, site: str) -> Calibration | None:
+    """The calibration of a caller's score that is surely a better filter than the model's ``own``, if any.
 
-    It is better where its AUROC is higher by more than 1.96 standard errors of the difference (Hanley and
-    McNeil 1982, Radiology 143, equation 1, each by itself: both see the same alleles, so that the difference
-    varies less), among LEAST_CURVED alleles of each class or more.
+    Both are asked to keep COMPARED of the real alleles. The caller's must remove LEAST_GAIN more of the false
+    ones, and of those that one of the two removes and the other does not so many more that chance does it
+    once in 200 times (McNemar 1947), for the best of all callers' scores.
     """
-    from sklearn.metrics import roc_auc_score
+    false = alleles.labels == 0
+    if min(false.sum(), (~false).sum()) < LEAST_CURVED:
+        return None
+    model = _removed(alleles, alleles.scores, own) & false
+    found: dict[str, tuple[float, Calibration, Bools]] = {}
+    for name, score in alleles.callers.items():
+        fitted = _fitted(alleles, as_odds(score), site)
+        if not fitted.reason:
+            removed = _removed(alleles, as_odds(score), fitted) & false
+            found[name] = (float(removed.sum()), fitted, removed)
+    if not found:
+        return None
+    best = max(found, key=lambda name: found[name][0])
+    _, fitted, removed = found[best]
+    gained, lost = int((removed & ~model).sum()), int((model & ~removed).sum())
+    if gained - lost < LEAST_GAIN * false.sum() or _by_chance(gained, lost) * len(found) > 0.005:
+        return None
+    shares = {"model": float(model[false].mean()), best: float(removed[false].mean())}
+    return replace(fitted, caller_score=best, removed=shares)
 
-    real = int((alleles.labels == 1).sum())
-    false = len(alleles.labels) - real
-    if not alleles.callers or min(real, false) < LEAST_CURVED:
-        return "", {}
-    areas = {name: float(roc_auc_score(alleles.labels, score)) for name, score in alleles.callers.items()}
-    best = max(areas, key=areas.__getitem__)
-    model = float(roc_auc_score(alleles.labels, alleles.scores))
-    error = math.hypot(*(_standard_error(area, real, false) for area in (areas[best], model)))
-    if areas[best] - model <= 1.96 * error:
-        return "", {}
-    return best, {"model": model, best: areas[best]}
+
+def _removed(alleles: Alleles, scores: Floats, calibration: Calibration) -> Bools:
+    """Which alleles [n] do not pass."""
+    values = calibration.apply(scores, alleles.indels)
+    return ~calibration.decide(values, alleles.indels, {}, COMPARED)[0]
 
 
-def _standard_error(area: float, real: int, false: int) -> float:
-    """Of an AUROC over so many alleles (Hanley and McNeil 1982, equation 1)."""
-    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
-    within = area * (1 - area) + (real - 1) * (q1 - area**2) + (false - 1) * (q2 - area**2)
-    return math.sqrt(max(0.0, within) / (real * false))
+def _by_chance(gained: int, lost: int) -> float:
+    """How often a fair coin gives ``gained`` or more of all that differ."""
+    from scipy.stats import binom
+
+    return float(binom.sf(gained - 1, gained + lost, 0.5))
 
 
 def _thresholds(real: Floats) -> dict[str, float]:

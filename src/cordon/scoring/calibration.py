@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,8 @@ from cordon.variants.strata import GUARDED, INDEL, KINDS, SNV
 from cordon.variants.table import inputs
 
 SENSITIVITIES = ("0.9", "0.95", "0.99", "0.995")
+# At which a caller's score is compared with the model.
+COMPARED = "0.99"
 MODES = SITE, PRIVATE, NONE = "site", "private", "none"
 # Labelled real alleles from which on a stratum has a threshold of its own.
 LEAST_REAL = 20
@@ -118,14 +120,16 @@ class Calibration:
     """What makes log-odds in nats of raw scores, by kind of allele, and thresholds on them by sensitivity.
 
     ``curves`` are of SNVs and of indels. ``thresholds`` are by kind, and by the strata of GUARDED of which
-    enough real alleles are known, and there by sensitivity; ``caller_score`` names the score of a caller's
-    that stands for the model's, where that tells real from false worse, and ``aurocs`` say how well both do:
-    "model" and the caller's. ``let_through`` are the labelled false alleles
+    enough real alleles are known, and there by sensitivity. ``let_through`` are the labelled false alleles
     that a stratum's threshold lets through and its kind's would not. ``mode`` is one of MODES. ``reason``
     says why no threshold was fitted, and is empty where one was, or none was to be. ``rows`` is the number of
     labelled alleles that an exact calibration rests on. A private one has ``cost``, what its release cost
     (`cordon.privacy.guarantee.Guarantee`'s parts and more), and ``margin``: two standard deviations of its
     noise, as a share of the real alleles.
+
+    ``instead`` is that of a caller's score, its ``caller_score``, where the model's filter is surely worse;
+    ``removed`` then says what share of the false alleles each removes where COMPARED of the real ones are
+    kept: "model", and the caller's score.
     """
 
     curves: Mapping[str, Curve]
@@ -138,7 +142,15 @@ class Calibration:
     cost: Mapping[str, Any] = field(default_factory=dict)
     let_through: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     caller_score: str = ""
-    aurocs: Mapping[str, float] = field(default_factory=dict)
+    instead: Calibration | None = None
+    removed: Mapping[str, float] = field(default_factory=dict)
+
+    def of_sample(self, callers: Collection[str]) -> Calibration:
+        """What a sample of these callers is scored by; ``instead`` only where it has that caller's calls."""
+        stands = self.instead
+        if stands is None or stands.caller_score.split(" ")[0] not in callers:
+            return replace(self, instead=None)
+        return stands
 
     def raw(self, model: Scorer, table: pa.Table) -> Floats:
         """The raw scores [n] of a variant table's rows: the model's, or the caller's that stands for them."""
@@ -185,13 +197,14 @@ class Calibration:
 
     @property
     def stands_for_the_model(self) -> str:
-        """Why a caller's score stands for the model's, with both figures; empty where the model's stands."""
+        """Why this, of a caller's score, stands for the model's, with both figures; empty where it is the
+        model's."""
         if not self.caller_score:
             return ""
+        model, own = (f"{100 * self.removed[name]:.0f} %" for name in ("model", self.caller_score))
         return (
-            f"{self.caller_score} tells real from false alleles better at site {self.site} (AUROC "
-            f"{self.aurocs[self.caller_score]:.3f}) than the model does ({self.aurocs['model']:.3f}), on its "
-            "labelled samples"
+            f"where {COMPARED} of the real alleles are kept, {self.caller_score} removes {own} of the false "
+            f"ones at site {self.site}, and the model {model}, of its labelled samples"
         )
 
     @property
@@ -301,7 +314,25 @@ def read_calibration(path: StrPath) -> Calibration:
     """Read a calibration. Raises UserError naming the file where it is none."""
     try:
         read = parse_json(Path(path).read_text())
-        curves = {kind: Curve(**read["curves"][kind]) for kind in KINDS}
-        return Calibration(**read | {"curves": curves})
-    except (ValueError, TypeError, KeyError) as error:
+        return _checked(read)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: not a calibration ({error}). Make it with calibrate_scores.") from error
+
+
+def _checked(read: Any) -> Calibration:
+    """What a file holds, with numbers where numbers belong; ValueError, TypeError or KeyError where not."""
+    curves = {kind: Curve(**read["curves"][kind]) for kind in KINDS}
+    numbers = [value for curve in curves.values() for value in (curve.a, curve.b, curve.c)]
+    if not {*KINDS} <= set(read["thresholds"]) <= {*KINDS, *GUARDED}:
+        raise ValueError("its thresholds are of other kinds or strata")
+    numbers += [at for group in read["thresholds"].values() for at in group.values()]
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        raise ValueError("what should be a number is none")
+    if read["mode"] not in MODES or not isinstance(read["site"], str):
+        raise ValueError("its mode or site is none")
+    instead = None if read.get("instead") is None else _checked(read["instead"])
+    found = Calibration(**read | {"curves": curves, "instead": instead})
+    told = instead is None or {"model", instead.caller_score} <= {*instead.removed}
+    if not told or (instead is not None and found.mode != SITE):
+        raise ValueError("what stands for the model is not told")
+    return found

@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -156,6 +156,7 @@ def score_sample(
     """
     vcf, table = (outdir / f"{one.sample}.scored.{kind}" for kind in ("vcf.gz", "parquet"))
     order = [caller for caller in PREFERENCE if caller in one.calls]
+    scoring = replace(scoring, calibration=scoring.calibration.of_sample(order))
     contigs = read_fai(f"{os.fspath(reference)}.fai")
     header = merged_header([one.calls[caller] for caller in order], contigs, _own_header(scoring), one.sample)
     passing = 0
