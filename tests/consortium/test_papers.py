@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import json
 import time
 from dataclasses import replace
@@ -11,10 +12,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cordon.attestation.emulator import Emulator
 from cordon.consortium.kit import read_kit, unpack
 from cordon.consortium.operator import Operator
-from cordon.consortium.request import make_request, read_request
-from cordon.consortium.signed import read_paper
+from cordon.consortium.request import make_request, make_request_again, read_request
+from cordon.consortium.signed import read_paper, write_paper
 from cordon.consortium.study import read_study
 from cordon.errors import UserError
 from cordon.federation.credentials import private_identity, write_new_key
@@ -57,6 +59,11 @@ def operator(tmp_path: Path) -> Operator:
     return made
 
 
+@pytest.fixture
+def policy(tmp_path: Path) -> str:
+    return Emulator.at(tmp_path / "emulator").write_policy(tmp_path / "policy.toml").read_text()
+
+
 def changed(path: Path, **content: object) -> Path:
     """The paper at ``path`` with other content under the same signature."""
     paper = json.loads(path.read_text())
@@ -82,6 +89,8 @@ def test_a_new_study_says_what_is_to_be_filled_in(tmp_path):
         ("run_epsilon = 4.0", "run_epsilon = 9.0", "run_epsilon <= lifetime_epsilon"),
         ("run_epsilon = 4.0", "run_epsilon = true", "must be numbers"),
         ('"DUO:0000019"', '"public"', "data_use must be a list of terms like DUO:0000042"),
+        ('"heart"', '"../../heart"', "name must be of letters"),
+        ("expires = 2031-12-31", 'expires = "20311231"', "expires is no day"),
         ('"west"]', '"../west"]', "sites must be a list of names"),
         ('"west"]', '"north"]', "sites must be a list of names"),
         ('unit = "patient"', 'unit = "hospital"', "unit must be"),
@@ -144,7 +153,7 @@ def test_who_is_not_in_the_study_is_not_taken_in(operator, tmp_path):
         operator.approve(read_request(path), private_identity(tmp_path / "east" / "site.key"))
 
 
-def test_a_site_joins_with_what_the_operator_signed(operator, tmp_path):
+def test_a_site_joins_with_what_the_operator_signed(operator, tmp_path, policy):
     path = operator.write_kit("aggregator.example.org:9092", "")
     kit = read_kit(path, operator.fingerprint)
     assert kit.plan == operator.plan()
@@ -165,10 +174,10 @@ def test_a_site_joins_with_what_the_operator_signed(operator, tmp_path):
     }  # fmt: skip
     # With a policy, the certificate of an earlier kit is gone.
     unpack(
-        read_kit(operator.write_kit("aggregator.example.org:9092", "# a policy\n"), operator.fingerprint),
+        read_kit(operator.write_kit("aggregator.example.org:9092", policy), operator.fingerprint),
         folder,
     )
-    assert (folder / "policy.toml").read_text() == "# a policy\n"
+    assert (folder / "policy.toml").read_text() == policy
     assert not (folder / "ca.crt").exists()
     assert "aggregator_policy" in (folder / "run.yml").read_text()
 
@@ -196,8 +205,8 @@ def test_a_kit_of_another_operator_is_refused(operator, tmp_path):
 
 
 @pytest.mark.parametrize("content", [{"address": "evil.example.org:1"}, {"policy": ""}, {"roster": []}])
-def test_a_kit_that_was_changed_is_refused(operator, content):
-    path = changed(operator.write_kit("a.example.org:9092", "# a policy\n"), **content)
+def test_a_kit_that_was_changed_is_refused(operator, policy, content):
+    path = changed(operator.write_kit("a.example.org:9092", policy), **content)
     with pytest.raises(UserError, match="its signature does not hold"):
         read_kit(path, operator.fingerprint)
 
@@ -297,3 +306,111 @@ def test_an_operators_key_is_not_written_over(tmp_path):
         Operator.begin(tmp_path / "heart", "heart")
     write_new_key(tmp_path / "other.key", ec.generate_private_key(ec.SECP384R1()))
     assert made.fingerprint != private_identity(tmp_path / "other.key")
+
+
+def test_a_request_is_written_anew_for_the_key_that_is_there(tmp_path):
+    first = make_request(tmp_path, "north", 40, 1.0, "Dr N")
+    first.unlink()
+    again = read_request(make_request_again(tmp_path, "north", 41, 2.0, "Dr N"))
+    assert again.paper.fingerprint == private_identity(tmp_path / "site.key")
+    assert (again.site.declared_patients, again.site.weight) == (41, 2.0)
+    with pytest.raises(UserError, match="no key"):
+        make_request_again(tmp_path / "nowhere", "north", 41, 2.0, "Dr N")
+
+
+@pytest.mark.parametrize(
+    ("patients", "weight", "contact"),
+    [(10**400, 1.0, "x"), (40, 1e-300, "x"), (40, 1.0, " "), (40, 1.0, "a\x1b")],
+)
+def test_a_declaration_out_of_all_reason_is_refused_at_both_ends(tmp_path, patients, weight, contact):
+    with pytest.raises(UserError):
+        make_request(tmp_path, "north", patients, weight, contact)
+    assert not (tmp_path / "site.key").exists()
+    path = make_request(tmp_path, "north", 40, 1.0, "Dr N")
+    content = {"site": "north", "declared_patients": patients, "weight": weight, "contact": contact}
+    write_paper("request", content, tmp_path / "site.key", path)
+    with pytest.raises(UserError, match=r"north\.request: not a request"):
+        read_request(path)
+
+
+def test_a_signature_that_is_no_text_of_base_64_is_refused(tmp_path):
+    path = make_request(tmp_path, "north", 40, 1.0, "Dr N")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"signature": "\u00e9" * 8}))
+    with pytest.raises(UserError, match="its signature does not hold"):
+        read_request(path)
+
+
+def test_a_key_or_a_declaration_is_replaced_only_where_that_is_said(operator, tmp_path):
+    own = private_identity(tmp_path / "north" / "site.key")
+    other = read_request(make_request(tmp_path / "mallory", "north", 4000, 1.0, "Dr N"))
+    (told,) = operator.standing(other)
+    assert told.startswith(f"it is enrolled with the key {own[:16]} (40 patients, weight 1.5), whose place")
+    with pytest.raises(UserError, match=r"whose place this one takes.*Give --replace"):
+        operator.approve(other, other.paper.fingerprint)
+    more = read_request(make_request_again(tmp_path / "north", "north", 400, 1.5, "Dr N"))
+    assert operator.standing(more) == ["it is enrolled with 40 patients, weight 1.5"]
+    with pytest.raises(UserError, match="Give --replace"):
+        operator.approve(more, own)
+    assert [site.declared_patients for site in operator.sites()] == [40, 40]
+    operator.approve(more, own, replacing=True)
+    assert [site.declared_patients for site in operator.sites()] == [400, 40]
+    operator.approve(more, own)  # as it is already
+
+
+def test_a_banned_site_does_not_come_back_under_a_new_key(operator, tmp_path):
+    from cordon.federation.aggregator.registry import Registry
+    from cordon.ledger.log import ChainedLog
+
+    Registry(ChainedLog(operator.ledger)).ban("south", "no noise")
+    anew = read_request(make_request(tmp_path / "south3", "south", 40, 1.0, "Dr S"))
+    with pytest.raises(UserError, match=r"is banned: no noise\. Release it first"):
+        operator.approve(anew, anew.paper.fingerprint, replacing=True)
+
+
+@pytest.mark.parametrize("policy", ["hello = [", "[sev_snp]\nunheard_of = 1\n"])
+def test_what_is_no_policy_is_neither_signed_nor_joined(operator, policy):
+    with pytest.raises(UserError, match=r"policy\.toml"):
+        operator.write_kit("a.example.org:9092", policy)
+
+
+def test_a_plan_that_was_made_for_other_sites_goes_into_no_kit(operator, tmp_path):
+    asked = read_request(make_request(tmp_path / "west", "west", 4, 1.0, "Dr W"))
+    operator.approve(asked, asked.paper.fingerprint)
+    with pytest.raises(UserError, match="was made for other sites, keys or declarations"):
+        operator.write_kit("a.example.org:9092", "")
+
+
+def test_after_its_last_day_nothing_is_signed(operator, monkeypatch):
+    class Later(datetime.date):
+        @classmethod
+        def today(cls):
+            return cls(2032, 1, 1)
+
+    monkeypatch.setattr("cordon.consortium.study.datetime.date", Later)
+    with pytest.raises(UserError, match="was over on 2031-12-31"):
+        operator.write_kit("a.example.org:9092", "")
+
+
+def test_a_certificate_that_ends_soon_is_made_anew(operator, monkeypatch):
+    path = operator.write_kit("a.example.org:9092", "")
+    first = read_kit(path, operator.fingerprint).certificate
+    operator.write_kit("a.example.org:9092", "")
+    assert read_kit(path, operator.fingerprint).certificate == first
+    monkeypatch.setattr("cordon.consortium.operator.SOON", 900)
+    operator.write_kit("a.example.org:9092", "")
+    assert read_kit(path, operator.fingerprint).certificate != first
+
+
+def test_one_aggregator_runs_at_a_time(operator):
+    with operator.alone(), pytest.raises(UserError, match="is running already"), operator.alone():
+        pass
+    with operator.alone():
+        pass
+
+
+def test_a_private_key_is_its_owners_alone_even_where_a_file_was_open_to_all(tmp_path):
+    path = tmp_path / "a.key"
+    path.write_text("old")
+    path.chmod(0o644)
+    write_new_key(path, ec.generate_private_key(ec.SECP384R1()))
+    assert path.stat().st_mode & 0o777 == 0o600

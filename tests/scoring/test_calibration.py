@@ -282,7 +282,8 @@ def test_an_allele_without_the_callers_score_ranks_below_all_that_have_it():
     "change",
     [
         {"thresholds": {}}, {"thresholds": []}, {"curves": {"SNV": {"a": "x", "b": 1, "c": 0}}},
-        {"mode": "mine"}, {"instead": {}}, {"site": 4}, {"thresholds": {"SNV": {"0.9": None}, "indel": {"0.9": 1}}},
+        {"mode": "mine"}, {"instead": {}}, {"site": 4},
+        {"thresholds": {"SNV": {"0.9": None}, "indel": {"0.9": 1}}},
     ],
 )  # fmt: skip
 def test_a_calibration_that_was_changed_is_none(tmp_path, change):

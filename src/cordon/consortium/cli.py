@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -36,7 +37,7 @@ def init_consortium(name: str, folder: str | None) -> Facts:
             f"fingerprint of the operator's key: {told}",
             "Next: fill in study.toml. Tell each hospital this fingerprint (by telephone, not beside the "
             "kit), and ask it for its request (cordon site init). Then: "
-            f"cordon consortium approve {place} SITE.request",
+            f"{shlex.join(['cordon', 'consortium', 'approve', str(place), 'SITE.request'])}",
         ],
     )
 
@@ -45,31 +46,40 @@ def init_consortium(name: str, folder: str | None) -> Facts:
 @folder_argument
 @click.argument("request", type=EXISTING)
 @click.option("--fingerprint", help="That of the site's key, as its owner told it by another way.")
-def approve(folder: str, request: str, fingerprint: str | None) -> Facts:
+@click.option("--replace", is_flag=True, help="Where the site is enrolled with another key or declaration.")
+def approve(folder: str, request: str, fingerprint: str | None, replace: bool) -> Facts:
     """Take in the site that REQUEST is of; without --fingerprint, show what would be approved.
 
-    A site that is enrolled already gets the key and the declaration of the request. Every change is a signed
-    row of the aggregator's ledger.
+    Every change is a signed row of the aggregator's ledger. A site whose key is banned has to be released
+    first, under whatever key it asks.
     """
     from cordon.consortium.operator import Operator
     from cordon.consortium.request import read_request
 
     operator, asked = Operator(Path(folder)), read_request(Path(request))
     operator.expect(asked)
-    name = asked.site.name
+    name, standing = asked.site.name, operator.standing(asked)
     values = {
         "site": name, "declared_patients": asked.site.declared_patients, "weight": asked.site.weight,
-        "contact": asked.contact, "fingerprint": asked.paper.fingerprint, "approved": bool(fingerprint),
+        "contact": asked.contact, "fingerprint": asked.paper.fingerprint, "standing": standing,
+        "approved": bool(fingerprint),
     }  # fmt: skip
+    shown = [*asked.lines, *(f"  {line}" for line in standing)]
     if fingerprint is None:
-        ask = f"Ask {asked.contact} for its key's fingerprint, by another way than this came, and give it"
-        again = f"cordon consortium approve {folder} {request} --fingerprint FINGERPRINT"
-        return Facts(values, [*asked.lines, f"Nothing was changed. {ask}: {again}"])
-    operator.approve(asked, fingerprint)
+        ask = (
+            "Nothing was changed. Ask the site for its key's fingerprint by a way that you knew before: what "
+        )
+        ask += "the file says of whom to ask may be anybody's. Then: "
+        again = shlex.join(
+            ["cordon", "consortium", "approve", folder, request, "--fingerprint", "FINGERPRINT"]
+        )
+        return Facts(values, [*shown, f"{ask}{again}{' --replace' if standing else ''}"])
+    operator.approve(asked, fingerprint, replacing=replace)
     here = {site.name for site in operator.sites()}
     waiting = [other for other in operator.study.sites if other not in here]
     still = f"Still to come: {', '.join(waiting)}. " if waiting else ""
-    return Facts(values, [*asked.lines, f"{name} is enrolled. {still}Next: cordon plan {folder}"])
+    after = shlex.join(["cordon", "plan", folder])
+    return Facts(values, [*shown, f"{name} is enrolled. {still}Once two or more are here: {after}"])
 
 
 @consortium.command(name="kit", short_help="Sign the kit that every site takes part with.")
@@ -84,9 +94,16 @@ def make_kit(folder: str, address: str, policy: str | None) -> Facts:
     Without --policy a certificate for the address is made, with its key, for the aggregator.
     """
     from cordon.consortium.operator import Operator
+    from cordon.errors import UserError
 
     operator = Operator(Path(folder))
-    path = operator.write_kit(address, Path(policy).read_text() if policy else "")
+    try:
+        said = Path(policy).read_text(encoding="utf-8") if policy else ""
+    except UnicodeDecodeError as error:
+        raise UserError(f"{policy}: no text, so no policy. Give a policy.toml.") from error
+    if policy and not said.strip():
+        raise UserError(f"{policy}: is empty. Give a policy.toml, or leave --policy out for a certificate.")
+    path = operator.write_kit(address, said)
     told, sites = operator.fingerprint, operator.sites()
     return Facts(
         {"kit": str(path), "sites": [site.name for site in sites], "fingerprint": told},
@@ -94,7 +111,7 @@ def make_kit(folder: str, address: str, policy: str | None) -> Facts:
             f"{path}: for {', '.join(site.name for site in sites)}, signed by {told}",
             f"Next: send it to every site, which joins by: cordon site join {path.name} --folder SITE "
             "--fingerprint FINGERPRINT, as you told it",
-            f"Then start the aggregator: cordon aggregator run {folder}",
+            f"Then start the aggregator: {shlex.join(['cordon', 'aggregator', 'run', folder])}",
         ],
     )
 
@@ -113,13 +130,16 @@ def site() -> None:
 @click.option("--contact", required=True, help="Whom to ask about this site: a name and an address.")
 @click.option("--weight", default=1.0, show_default=True, help="Of its updates in the average; above 0.")
 @click.option("--folder", type=FOLDER, help="Where it is kept.  [default: NAME]")
-def init_site(name: str, patients: int, contact: str, weight: float, folder: str | None) -> Facts:
+@click.option("--again", is_flag=True, help="For the key that is there, which is kept.")
+def init_site(
+    name: str, patients: int, contact: str, weight: float, folder: str | None, again: bool
+) -> Facts:
     """Make the key of the site NAME here, and a signed request for the operator."""
-    from cordon.consortium.request import make_request
+    from cordon.consortium.request import make_request, make_request_again
     from cordon.federation.credentials import private_identity
 
     place = Path(folder or name)
-    path = make_request(place, name, patients, weight, contact)
+    path = (make_request_again if again else make_request)(place, name, patients, weight, contact)
     told = private_identity(place / "site.key")
     return Facts(
         {"site": name, "request": str(path), "fingerprint": told},
@@ -128,7 +148,8 @@ def init_site(name: str, patients: int, contact: str, weight: float, folder: str
             "never leaves this place",
             f"fingerprint of this site's key: {told}",
             "Next: send the request to the operator, who asks you for this fingerprint and tells you "
-            f"another. With the kit that you get: cordon site join KIT --folder {place} --fingerprint THEIRS",
+            "another. With the kit that you get: cordon site join KIT --folder "
+            f"{shlex.quote(str(place))} --fingerprint THEIRS",
         ],
     )
 
@@ -147,7 +168,8 @@ def join(kit: str, folder: str, fingerprint: str) -> Facts:
     found = read_kit(Path(kit), fingerprint)
     own = unpack(found, Path(folder))
     parameters = Path(folder) / "run.yml"
-    start = f"nextflow run . -params-file {parameters} --input samplesheet.csv --reference GENOME.fasta"
+    start = f"nextflow run . -params-file {shlex.quote(str(parameters))} --input samplesheet.csv "
+    start += "--reference GENOME.fasta"
     plan, study = found.plan.to_dict(), found.study.name
     return Facts(
         {"site": own.name, "study": study, "plan": plan, "parameters": str(parameters)},

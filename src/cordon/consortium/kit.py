@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
 from cordon import __version__
+from cordon.attestation.policy import Policy
 from cordon.consortium.signed import Paper, expect_signer, read_paper, write_paper
 from cordon.consortium.study import Study
 from cordon.errors import UserError
@@ -67,6 +69,9 @@ def write_kit(
         raise UserError(f"{path}: {'; '.join(faults)}. Make the plan anew, or mend study.toml.")
     if bool(policy) == bool(certificate):
         raise UserError("an aggregator is known by a policy or by a certificate. Give one of them.")
+    _check_policy(policy, path)
+    if study.over:
+        raise UserError(f"{path}: {study.over}. Nothing was signed. Renew study.toml, and plan again.")
     content = {
         "study": asdict(study), "plan": plan.to_dict(), "address": address, "policy": policy,
         "certificate": certificate,
@@ -109,7 +114,23 @@ def read_kit(path: Path, told: str) -> Kit:
         raise UserError(f"{path}: not a kit ({error!r:.200}). Ask the operator for a new one.") from error
     if faults := [*_disagreements(study, kit.plan, [site for site, _ in roster])]:
         raise UserError(f"{path}: {'; '.join(faults)}. Ask the operator for a new kit.")
+    if bool(kit.policy) == bool(kit.certificate):
+        raise UserError(f"{path}: does not say how the aggregator is known. Ask the operator for a new kit.")
+    _check_policy(kit.policy, path)
     return kit
+
+
+def _check_policy(policy: str, path: Path) -> None:
+    """UserError where the text of a policy is none."""
+    if not policy:
+        return
+    with TemporaryDirectory() as folder:
+        text = Path(folder) / "policy.toml"
+        text.write_text(policy)
+        try:
+            Policy.read(text)
+        except UserError as error:
+            raise UserError(f"{path}: {str(error).replace(str(text), 'policy.toml')}") from error
 
 
 def unpack(kit: Kit, folder: Path) -> Site:
@@ -133,7 +154,7 @@ def unpack(kit: Kit, folder: Path) -> Site:
         )
     kit.plan.check_expiry()
     sheet = "site,declared_patients,weight\n" + "".join(
-        f"{site.name},{site.declared_patients},{site.weight:g}\n" for site, _ in kit.roster
+        f"{site.name},{site.declared_patients},{site.weight!r}\n" for site, _ in kit.roster
     )
     known = ("policy.toml", kit.policy) if kit.policy else ("ca.crt", kit.certificate)
     plan = json.dumps(kit.plan.to_dict(), indent=2) + "\n"

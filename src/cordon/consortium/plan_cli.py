@@ -37,8 +37,8 @@ SHIPPED = Path(__file__).resolve().parents[3] / "assets" / "public"
 @click.option("--show", is_flag=True, help="Write nothing.")
 @click.option("--how_many_patients", is_flag=True, help="Tell what so many patients bring; takes no FOLDER.")
 def plan(
-    folder: str | None, show: bool, how_many_patients: bool, pretrained: str, run_epsilon: float | None,
-    **settings: Any,
+    folder: str | None, show: bool, how_many_patients: bool, model: str, pretrained: str,
+    run_epsilon: float | None, **settings: Any,
 ) -> Facts:  # fmt: skip
     """Plan a run of the sites that FOLDER's ledger has enrolled, and write plan.json.
 
@@ -54,19 +54,25 @@ def plan(
     from cordon.consortium.operator import Operator
     from cordon.federation.planning import make_plan, runs_left
     from cordon.federation.remaining import accounts
+    from cordon.model.architectures import ARCHITECTURES
+    from cordon.privacy.guarantee import RUN
 
     operator = Operator(Path(folder))
     study, sites = operator.study, operator.sites()
     if not sites:
         first = f"cordon consortium approve {folder} SITE.request"
         raise UserError(f"{folder}: nobody is enrolled. First: {first}")
+    if study.over:
+        raise UserError(f"{folder}: {study.over}. Nobody trains by a plan of it. Renew study.toml.")
+    if model not in ARCHITECTURES:
+        raise UserError(f"--model {model}: is none. Use one of: {', '.join(ARCHITECTURES)}.")
     asked = study.run_epsilon if run_epsilon is None else run_epsilon
     if asked > study.run_epsilon:
         raise UserError(
             f"--run_epsilon {asked:g} is above what study.toml allows a run, {study.run_epsilon:g}. Lower it."
         )
     spent = accounts(sites, [operator.ledger])
-    terms = settings | _start(pretrained, settings["model"]) | {
+    terms = settings | _start(pretrained, model) | {
         "unit": study.unit, "epsilon": study.lifetime_epsilon, "delta": study.delta, "study": study.hash,
         "expires": study.expires,
     }  # fmt: skip
@@ -84,7 +90,12 @@ def plan(
         done = f"{path} is written. Next: cordon consortium kit {folder} --address HOST:PORT"
     room = ", ".join(f"{name} {count}" for name, count in left.items())
     return Facts(
-        {"plan": made.plan.to_dict(), "runs_left": left, "choices": choices},
+        {
+            "plan": made.plan.to_dict(),
+            "runs_left": left,
+            "choices": choices,
+            "guarantee": made.plan.guarantee(RUN).to_dict(),
+        },
         [
             *made.lines,
             f"what one run could be ({made.plan.guarantee()}; AUROC on a simulated cohort):",
@@ -157,4 +168,4 @@ def _how_many() -> Facts:
         rows.append(row)
         start = "from a public start that fits" if row["start"] else "from nothing"
         lines.append(f"  {start}, epsilon {row['epsilon']:g}: {found}")
-    return Facts({"measured": rows}, lines)
+    return Facts({"measured": rows, "guarantee": means.to_dict()}, lines)

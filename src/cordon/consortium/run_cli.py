@@ -44,6 +44,7 @@ def run_aggregator(
     run: sites have no other.
     """
     from cordon.consortium.operator import SERVER, STATE, Operator
+    from cordon.errors import UserError
     from cordon.federation.aggregator.attendance import RoundLimits
     from cordon.federation.aggregator.run import RunSetup
     from cordon.federation.aggregator.service import Endpoint, serve
@@ -51,25 +52,39 @@ def run_aggregator(
 
     operator = Operator(Path(folder))
     kit = operator.kit()
+    if bool(kit.policy) != bool(evidence):
+        told = "promises an attested aggregator: give --evidence" if kit.policy else (
+            "pins a certificate: leave --evidence out, or sign a kit with --policy"
+        )  # fmt: skip
+        raise UserError(f"the kit that sites have {told}. Nothing was started.")
     plan = kit.plan.started()
-    out = operator.folder / "runs" / plan.run
     host, port = split_address(listen or kit.address)
-    files = [out / "model.safetensors", out / "federation.json"]
+    files: list[Path] = []
 
     def save(model: Model, happened: Record) -> None:
+        # A run that was cut off goes on under the name that it had.
+        out = operator.folder / "runs" / happened.plan.run
+        files[:] = out / "model.safetensors", out / "federation.json"
+        out.mkdir(parents=True, exist_ok=True)
         model.save(files[0])
         files[1].write_text(json.dumps(happened.to_dict(), indent=2) + "\n")
 
-    with telling(None) as tell:
+    with operator.alone(), telling(None) as tell:
         tell.say(f"{len(kit.roster)} sites may take part: {', '.join(site.name for site, _ in kit.roster)}")
         limits = RoundLimits(min_sites, join_deadline, round_deadline)
         setup = RunSetup(plan, [], FEATURES, limits, _start(plan, pretrained))
         names = [split_address(kit.address)[0]]
         endpoint = Endpoint(host, port, operator.folder / SERVER, names, evidence, transport_dir)
-        state, log = operator.folder / STATE, out / "log"
+        state, log = operator.folder / STATE, operator.folder / "log"
+        tell.say("the aggregator starts: that takes up to a minute")
         model, _ = serve(setup, endpoint, state=state, workdir=log, say=tell.say, save=save)
     return Facts(
-        {"model": str(files[0]), "record": str(files[1]), "model_hash": model.hash, "run": plan.run},
+        {
+            "model": str(files[0]),
+            "record": str(files[1]),
+            "model_hash": model.hash,
+            "run": files[0].parent.name,
+        },
         [
             f"{files[0]}: model {model.hash} after {model.privacy['rounds']} rounds",
             f"{files[1]}: what happened. Each site has the model, too. Next run: cordon plan {folder}",

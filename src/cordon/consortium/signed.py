@@ -81,7 +81,7 @@ def read_paper(kind: str, path: Path) -> Paper:
         signature = base64.b64decode(found["signature"], validate=True)
         signed = _signed(kind, str(found["version"]), found["content"])
         key.verify(signature, signed, ec.ECDSA(hashes.SHA384()))
-    except (InvalidSignature, binascii.Error, TypeError) as error:
+    except (InvalidSignature, binascii.Error, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: its signature does not hold: it was changed after it was signed, or damaged. Ask for "
             "it again."

@@ -77,6 +77,13 @@ class Study:
             f"all runs may cost {lifetime}; one run {run}",
         ]
 
+    @property
+    def over(self) -> str:
+        """Why nobody trains by it any more; empty on its last day and before."""
+        if self.expires >= (today := datetime.date.today().isoformat()):
+            return ""
+        return f"the study {self.name} was over on {self.expires}, and today is {today}"
+
     @classmethod
     def of(cls, values: Any, where: str) -> Study:
         """The study that ``values`` are; UserError, which names ``where``, for each term that is wrong."""
@@ -115,9 +122,13 @@ def _faults(values: Any) -> list[str]:
         held = isinstance(given, list | tuple) and all(isinstance(x, str) for x in given)
         if not (held and given and len({*given}) == len(given) and all(map(pattern.fullmatch, given))):
             found.append(f"{name} must be a list of {what}, each once")
+    if isinstance(values["name"], str) and not SITE_NAME.fullmatch(values["name"]):
+        found.append("name must be of letters, digits, _ . and -: files are called by it")
     try:
-        datetime.date.fromisoformat(str(values["expires"]))
+        day = datetime.date.fromisoformat(str(values["expires"])).isoformat()
     except ValueError:
+        day = ""
+    if day != str(values["expires"]):
         found.append("expires is no day (use 2027-12-31)")
     if values["unit"] not in UNITS:
         found.append(f"unit must be {' or '.join(UNITS)}")

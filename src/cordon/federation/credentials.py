@@ -97,10 +97,17 @@ def self_signed(names: Sequence[str]) -> tuple[bytes, bytes]:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` for its owner's eyes."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as handle:
-        handle.write(content)
+    """Put ``content`` at ``path``, all of it or nothing, for its owner's eyes, whatever was there before."""
+    made = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
+            handle.write(content)
+        made.replace(path)
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
+    finally:
+        made.unlink(missing_ok=True)
 
 
 def write_server(host: str, folder: Path) -> bytes:
