@@ -13,11 +13,11 @@ def without_calls(reads, caller) {
     reads.filter { meta, _bam, _bai -> !(caller in meta.given) }
 }
 
-// That callers leave out most reads of a sample is told while the run goes on; the report has the figures.
+// That callers leave out most reads of a sample is told while the run goes on; the report has the figures, which stay here.
 def warn_of_duplicates(meta, told) {
     def found = new groovy.json.JsonSlurper().parse(told)
     if (found.warning) {
-        log.warn("${meta.id}: ${found.warning}")
+        log.warn("${meta.id}: most of its reads are duplicates, which callers leave out. ${meta.id}.reads.json and the report say what to look at.")
     }
 }
 
