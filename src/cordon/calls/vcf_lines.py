@@ -254,11 +254,11 @@ class Picker:
                 return b"\t".join([*columns[:2], b";".join(kept) or b"."])
         else:
             columns = rest.rstrip(b"\r\n").split(b"\t")
-            own = 4 if self._column is None else self._column - 5
-            if len(columns) > own:
+            place = 4 if self._column is None else self._column - 5
+            if len(columns) > place:
                 self.counts["joint"] += 1
                 alternatives = alts.count(b",") + 1
-                _, *sample = self._fields.record(alternatives, b".", columns[3], columns[own])
+                _, *sample = self._fields.record(alternatives, b".", columns[3], columns[place])
                 info = joint.own_info(joint.genotype(*sample), alternatives)
                 return b"\t".join([b".", columns[1], info, *sample])
         raise UserError(f"{self._at(record)}: has fewer columns than the header. Copy it again.")
