@@ -40,10 +40,12 @@ class Admission:
     def __init__(self, bound: Bound) -> None:
         self._bound = bound
         self._nodes: defaultdict[int, _Node] = defaultdict(_Node)
+        self._refused: set[str] = set()
         self._lock = threading.Lock()
 
-    def install(self, handlers: Any) -> None:
-        """Stand before the functions of Flower's module ``handlers``."""
+    def install(self, handlers: Any, aggregators: Any) -> None:
+        """Stand before Flower's functions: SuperNodes' (``handlers``), its own app's (``aggregators``)."""
+        aggregators.pull_object = self._taken(aggregators.pull_object)
         for name in ("pull_messages", "push_messages", "push_object", "confirm_message_received"):
             setattr(handlers, name, getattr(self, f"_{name}")(getattr(handlers, name)))
 
@@ -98,10 +100,22 @@ class Admission:
                     _refuse(403, "an object of no message that was announced")
                 answer.sizes[request.object_id] = len(request.object_content)
                 if sum(answer.sizes.values()) > self._bound.bytes:
+                    self._refused |= set(answer.sizes)
                     _refuse(413, f"a message may have {self._bound.bytes} bytes")
             return handler(request=request, **others)
 
         return pushed
+
+    def _taken(self, handler: Handler) -> Handler:
+        """What was refused will never be there: nobody waits for it."""
+
+        def taken(request: Any, *others: Any, **named: Any) -> Any:
+            response = handler(request, *others, **named)
+            if request.object_id in self._refused:
+                response.object_found = False
+            return response
+
+        return taken
 
     def _confirm_message_received(self, handler: Handler) -> Handler:
         def confirmed(request: Any, **others: Any) -> Any:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cordon.federation.flower.bounds import Bound, TooLarge
-from cordon.federation.flower.object_pull import awaiting
 
 if TYPE_CHECKING:
     from flwr.app import Message
@@ -63,58 +63,87 @@ class Pulls:
         return counted
 
 
+@dataclass
+class _Announced:
+    """An answer that is on its way: what was announced of it, and as much as has come."""
+
+    message: Any
+    ids: list[str]
+    contents: dict[str, bytes] = field(default_factory=dict)
+
+    def fetch(self, pull: Callable[[str], Any], bound: Bound) -> bool:
+        """Take what is there by ``pull``, and say whether that is all.
+
+        TooLarge above ``bound``; LookupError for what will never be there.
+        """
+        for name in self.ids[len(self.contents) :]:
+            response = pull(name)
+            if not response.object_found:
+                raise LookupError(name)
+            if not response.object_available:
+                return False
+            self.contents[name] = response.object_content
+            if sum(map(len, self.contents.values())) > bound.bytes:
+                raise TooLarge(f"more than {bound.bytes} bytes")
+        return True
+
+
 def collecting(
     grid: HttpGrid, late: Callable[[], bool], bound: Bound
 ) -> Callable[[Iterable[str]], list[Message]]:
-    """In place of ``grid.pull_messages``: an answer's arrays as soon as they are there, none once it is late.
+    """In place of ``grid.pull_messages``: each answer once all of it is there, none once it is late.
 
+    Nobody waits for another's answer: who announces one and never sends it is late, and costs no other.
     A site's malformed answer is an error of its own (MALFORMED), and ends nothing but its part in the round.
     """
     from flwr.app.error import Error
     from flwr.app.message import make_message
     from flwr.common.constant import ErrorCode
     from flwr.common.serde_utils import metadata_from_proto
-    from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+    from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
     from flwr.proto.runtime_pb2 import PullAppMessagesRequest
-    from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
-    from flwr.supercore.inflatable.inflatable_utils import (
-        ObjectPullError,
-        inflate_object_from_contents,
-        pull_objects,
-    )
+    from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-    client = grid._runtime_client
+    client, open_ = grid._runtime_client, dict[str, _Announced]()
 
-    def content_of(announced: Any, tree: Any) -> dict[str, Any]:
-        pulls = Pulls(bound)
-        pulls.announced(tree)
-        pull = make_pull_object_fn_protobuf(
-            pulls.counting(awaiting(client.PullObject, late)), grid.node, grid.run.run_id
-        )
-        contents = pull_objects(sorted(bound.ids(tree)), pull)
-        message: Any = inflate_object_from_contents(announced.metadata.message_id, contents)
-        return {"error": message.error} if message.has_error() else {"content": message.content}
+    def pull(name: str) -> Any:
+        return client.PullObject(PullObjectRequest(node=grid.node, run_id=grid.run.run_id, object_id=name))
 
-    def pull_messages(message_ids: Iterable[str]) -> list[Message]:
+    def held(key: str, one: _Announced) -> dict[str, Any] | None:
+        """The content of an answer, or the error in its place; None while it is not all there."""
         import httpx
 
-        found = []
-        answer = client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
+        try:
+            if not one.fetch(pull, bound):
+                late_error = Error(ErrorCode.MESSAGE_UNAVAILABLE, "not sent in time")
+                return {"error": late_error} if late() else None
+            message: Any = inflate_object_from_contents(key, one.contents)
+            return {"error": message.error} if message.has_error() else {"content": message.content}
+        except httpx.HTTPError:
+            raise
+        except Exception:  # what was refused, and whatever Flower and numpy make of hostile bytes
+            return {"error": Error(ErrorCode.UNKNOWN, MALFORMED)}
+
+    def pull_messages(message_ids: Iterable[str]) -> list[Message]:
+        # What was announced, the SuperLink has handed out: asked again, it would call that one lost.
+        coming = {one.message.metadata.reply_to_message_id for one in open_.values()}
+        asked = [key for key in message_ids if key not in coming]
+        answer = client.PullMessages(PullAppMessagesRequest(message_ids=asked))
         for announced, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
             try:
-                held = content_of(announced, tree)
-            except httpx.HTTPError:
-                raise
-            except ObjectPullError as error:
-                held = {"error": Error(ErrorCode.MESSAGE_UNAVAILABLE, str(error))}
-            except Exception:  # whatever Flower and numpy make of hostile bytes
-                held = {"error": Error(ErrorCode.UNKNOWN, MALFORMED)}
+                ids = sorted(bound.ids(tree))
+            except TooLarge:
+                ids = [""]  # of no object, so that it is malformed
+            open_[announced.metadata.message_id] = _Announced(announced, ids)
+        found = []
+        for key, one in list(open_.items()):
+            if (content := held(key, one)) is None:
+                continue
+            del open_[key]
             client.ConfirmMessageReceived(
-                ConfirmMessageReceivedRequest(
-                    node=grid.node, run_id=grid.run.run_id, message_object_id=announced.metadata.message_id
-                )
+                ConfirmMessageReceivedRequest(node=grid.node, run_id=grid.run.run_id, message_object_id=key)
             )
-            found.append(make_message(metadata=metadata_from_proto(announced.metadata), **held))
+            found.append(make_message(metadata=metadata_from_proto(one.message.metadata), **content))
         return found
 
     return pull_messages

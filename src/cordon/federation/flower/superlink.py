@@ -69,6 +69,7 @@ def main() -> None:
     from flwr.superlink.cli import flower_superlink
     from flwr.superlink.servicer.control import control_handlers
     from flwr.superlink.servicer.fleet import fleet_handlers
+    from flwr.superlink.servicer.runtime import runtime_handlers
 
     run = uvicorn.run
 
@@ -79,7 +80,7 @@ def main() -> None:
     # Flower gives no way to wrap the application that it serves.
     uvicorn.run = guarded
     control_handlers.start_run = with_own_bundle(control_handlers.start_run)
-    Admission(Bound(int(objects), int(size))).install(fleet_handlers)
+    Admission(Bound(int(objects), int(size))).install(fleet_handlers, runtime_handlers)
     flower_superlink()
 
 
