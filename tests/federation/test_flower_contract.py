@@ -19,25 +19,20 @@ ROOM = SOURCE / "federation" / "flower"
 PUBLIC = ("flwr.app", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.clientapp")
 # Functions and classes, with the parameters that they take.
 CALLED = {
-    "flwr.app.message.make_message": "metadata content error",
     "flwr.app.error.Error": "code reason",
+    "flwr.app.message.make_message": "metadata content error",
     "flwr.cli.build.build_fab_from_disk": "app",
     "flwr.common.serde.fab_to_proto": "fab",
-    "flwr.common.serde_utils.metadata_from_proto": "metadata_proto",
     "flwr.common.serde.run_from_proto": "run_proto",
+    "flwr.common.serde_utils.metadata_from_proto": "metadata_proto",
     "flwr.supercore.control.ControlHttpClient.from_server_address":
         "server_address insecure root_certificates interceptors retry_invoker",
     "flwr.supercore.date.now": "",
     "flwr.supercore.fab.Fab": "hash_str content verifications",
     "flwr.supercore.heartbeat.HeartbeatSender": "heartbeat_fn",
-    "flwr.supercore.inflatable.inflatable_protobuf_utils.make_pull_object_fn_protobuf":
-        "pull_object_protobuf node run_id",
     "flwr.supercore.inflatable.inflatable_utils.ObjectPullError": "object_id reason",
     "flwr.supercore.inflatable.inflatable_utils.inflate_object_from_contents":
         "object_id object_contents keep_object_contents objects",
-    "flwr.supercore.inflatable.inflatable_utils.pull_objects":
-        "object_ids pull_object_fn max_concurrent_pulls max_time max_tries_per_object initial_backoff "
-        "backoff_cap",
     "flwr.supercore.interceptors.http.utils.add_headers": "request headers",
     "flwr.supercore.interceptors.RuntimeTokenHttpInterceptor": "token",
     "flwr.supercore.interceptors.RuntimeVersionHttpInterceptor": "component_name",
@@ -49,12 +44,18 @@ CALLED = {
     "flwr.supercore.runtime.RuntimeHttpClient.from_server_address":
         "server_address insecure root_certificates interceptors retry_invoker",
     "flwr.superlink.cli:flower_superlink": "",
-    "flwr.supernode.node_auth_http_interceptor.NodeAuthHttpInterceptor": "private_key public_key",
     "flwr.superlink.grid.HttpGrid": "runtime_api_address insecure root_certificates token",
     "flwr.superlink.servicer.control.control_handlers.start_run":
         "request account state fleet_api_type source",
+    "flwr.superlink.servicer.fleet.fleet_handlers.confirm_message_received": "request state store",
+    "flwr.superlink.servicer.fleet.fleet_handlers.pull_messages": "request state store",
+    "flwr.superlink.servicer.fleet.fleet_handlers.push_messages": "request state",
+    "flwr.superlink.servicer.fleet.fleet_handlers.push_object": "request state",
+    "flwr.superlink.servicer.runtime.runtime_handlers.pull_object": "request state task",
     "flwr.supernode.cli:flower_supernode": "",
+    "flwr.supernode.fleet_http_client.FleetHttpClient.PullMessages": "self request",
     "flwr.supernode.fleet_http_client.FleetHttpClient.PullObject": "self request",
+    "flwr.supernode.node_auth_http_interceptor.NodeAuthHttpInterceptor": "private_key public_key",
     "flwr.supernode.runtime.run_clientapp.pull_task_input": "client",
     "flwr.supernode.runtime.run_clientapp.push_message": "client message context",
     "flwr.supernode.runtime.run_clientapp.push_task_output": "client context sub_status details",
@@ -63,21 +64,21 @@ CALLED = {
 MESSAGES = {
     "control_pb2.RegisterNodeRequest": "public_key", "control_pb2.StartRunRequest": "fab app_spec",
     "control_pb2.StartRunResponse": "run_id",
-    "message_pb2.ConfirmMessageReceivedRequest": "message_object_id",
+    "message_pb2.ConfirmMessageReceivedRequest": "node run_id message_object_id",
     "message_pb2.ObjectTree": "object_id children",
-    "message_pb2.PullObjectResponse": "object_available object_found",
-    "runtime_pb2.AcquireTaskRequest": "supported_task_types", "runtime_pb2.AcquireTaskResponse": "task token",
+    "message_pb2.PullObjectRequest": "node run_id object_id",
+    "message_pb2.PullObjectResponse": "object_available object_found object_content",
     "runtime_pb2.PullAppMessagesRequest": "message_ids",
+    "runtime_pb2.AcquireTaskRequest": "supported_task_types", "runtime_pb2.AcquireTaskResponse": "task token",
     "runtime_pb2.PullTaskInputRequest": "", "runtime_pb2.PullTaskInputResponse": "run context task_id",
     "runtime_pb2.PushTaskOutputRequest": "sub_status details", "runtime_pb2.SendTaskHeartbeatRequest": "",
 }  # fmt: skip
 VALUES = {
     "flwr.common.constant.ErrorCode.CLIENT_APP_RAISED_EXCEPTION": 2,
+    "flwr.common.constant.FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": 5 * 2**20,
+    "flwr.common.constant.SUPERLINK_NODE_ID": 1, "flwr.common.constant.TIMESTAMP_HEADER": "flwr-timestamp",
     "flwr.common.constant.SubStatus.COMPLETED": "completed",
     "flwr.common.constant.SubStatus.FAILED": "failed",
-    "flwr.common.constant.FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": 5 * 2**20,
-    "flwr.common.constant.SUPERLINK_NODE_ID": 1,
-    "flwr.common.constant.TIMESTAMP_HEADER": "flwr-timestamp",
     "flwr.common.constant.SYSTEM_TIME_TOLERANCE": 5, "flwr.common.constant.TIMESTAMP_TOLERANCE": 300,
     "flwr.supercore.constant.TaskType.CLIENT_APP": "flwr-clientapp",
     "flwr.supercore.constant.TaskType.SERVER_APP": "flwr-serverapp",
@@ -87,17 +88,15 @@ ATTRIBUTES = {
     "flwr.supercore.task_identity.TaskIdentity": {"task_id", "run_id", "node_id"},
     "flwr.supernode.fleet_http_connection": {"NodeAuthHttpInterceptor"},
     "flwr.supernode.start_client_internal": {"time"},
-    "flwr.superlink.servicer.fleet.fleet_handlers": {
-        "pull_messages",
-        "push_messages",
-        "push_object",
-        "confirm_message_received",
-    },
+    "flwr.superlink.servicer.fleet.fleet_handlers": {"push_messages"},
+    "flwr.superlink.servicer.runtime.runtime_handlers": {"pull_object"},
     "flwr.superlink.grid.HttpGrid": {"_runtime_client", "set_run", "close"},
     "flwr.supercore.heartbeat.HeartbeatSender": {"start", "stop"},
     "flwr.supercore.retry.RetryInvoker": {"invoke"},
     "flwr.supercore.runtime.RuntimeHttpClient": {
         "AcquireTask",
+        "ConfirmMessageReceived",
+        "PullMessages",
         "PullObject",
         "PullTaskInput",
         "PushTaskOutput",
