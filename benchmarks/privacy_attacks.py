@@ -28,7 +28,7 @@ from cordon.auditing.canaries import audit_one_run
 from cordon.auditing.carriers import CarrierResult, probe, rarest
 from cordon.auditing.inversion import METHODS, invert
 from cordon.auditing.membership import MembershipResult, attack, claim
-from cordon.auditing.shadows import VIEWS, declared_for, unprotected
+from cordon.auditing.shadows import VIEWS, Shadowing, declared_for, unprotected
 from cordon.auditing.step_bound import audit_step
 from cordon.calls.read import parse_calls
 from cordon.federation.plan import Plan
@@ -79,11 +79,12 @@ def members(
             began = time.monotonic()
             declared = declared_for(plan, len(units) / (2 if what == "membership" else 1))
             bare = None if epsilon else unprotected(plan, declared, START, threads=how["threads"])
+            shadowing = Shadowing(trainer=bare, **how)
             found: list[Any]
             if what == "membership":
-                found = attack(plan, units, declared, START, trainer=bare, **how)
+                found = attack(plan, units, declared, START, shadowing)
             else:
-                found = probe(plan, units, rarest(units, rare), declared, START, trainer=bare, **how)
+                found = probe(plan, units, rarest(units, rare), declared, START, shadowing)
             seconds = time.monotonic() - began
             for result in found:
                 yield {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cordon.auditing.carriers import CARRIER_ATTACKS, CarrierResult, probe, rarest
-from cordon.auditing.shadows import VIEWS, Trace, unprotected
+from cordon.auditing.shadows import VIEWS, Shadowing, Trace, unprotected
 from cordon.errors import UserError
 from cordon.federation.plan import Plan
 from cordon.model.devices import thread_count
@@ -83,7 +83,7 @@ def test_without_dp_a_carrier_is_found(unit):
     bare = plan(unit)
     units = site(unit)
     trainer = unprotected(bare, len(units), START)
-    results = probe(bare, units, rarest(units, RARE), None, START, shadows=24, trainer=trainer)
+    results = probe(bare, units, rarest(units, RARE), None, START, Shadowing(shadows=24, trainer=trainer))
     assert [(result.view, result.attack) for result in results] == [
         (v, a) for v in VIEWS for a in CARRIER_ATTACKS
     ]
@@ -101,7 +101,7 @@ def test_without_dp_a_carrier_is_found(unit):
 @pytest.mark.parametrize("unit", ["variant", "patient"])
 def test_under_dp_no_probe_passes_the_bound(unit):
     private, units = plan(unit), site(unit)
-    results = probe(private, units, rarest(units, RARE), None, START, shadows=30, confidence=SURE)
+    results = probe(private, units, rarest(units, RARE), None, START, Shadowing(shadows=30, confidence=SURE))
     # Exchanging a patient's data costs twice the epsilon, and its delta grows by e^epsilon.
     epsilon = 1.0 if unit == "variant" else 2.0
     delta = 1e-5 if unit == "variant" else (1 + math.e) * 1e-5
@@ -127,7 +127,9 @@ def test_a_training_that_never_saw_the_rows_gives_no_carrier_away(unit):
         return Trace([START, model], [{name: model[name] - START[name] for name in START}], model)
 
     rows = rarest(units, RARE)
-    for result in probe(plan(unit), units, rows, None, START, shadows=12, trainer=elsewhere, confidence=SURE):
+    for result in probe(
+        plan(unit), units, rows, None, START, Shadowing(shadows=12, trainer=elsewhere, confidence=SURE)
+    ):
         assert result.score.auc.low <= 0.5 <= result.score.auc.high
         if result.advantage is not None:
             assert result.advantage.low <= 0.0 <= result.advantage.high
@@ -136,7 +138,7 @@ def test_a_training_that_never_saw_the_rows_gives_no_carrier_away(unit):
 def test_a_result_says_all_that_belongs_to_it():
     units = site("variant")
     rows = rarest(units, RARE)[::-1]  # in any order
-    result = probe(plan("variant"), units, rows, 120, START, shadows=6, views=("model",))[-1]
+    result = probe(plan("variant"), units, rows, 120, START, Shadowing(shadows=6, views=("model",)))[-1]
     described = result.to_dict()
     assert described["privacy"] == {
         "unit": "variant", "epsilon": 1.0, "delta": 1e-5, "mechanism": "Poisson-sampled Gaussian",
@@ -155,4 +157,4 @@ def test_what_cannot_be_probed_is_refused():
     with pytest.raises(UserError, match="different units"):
         probe(plan("patient"), units, [], None, START)
     with pytest.raises(UserError, match="Use: model, updates"):
-        probe(plan("patient"), units, [0], None, START, views=())
+        probe(plan("patient"), units, [0], None, START, Shadowing(views=()))

@@ -14,6 +14,7 @@ from cordon.auditing.attack_scores import advantage, area, judge, proportion, ra
 from cordon.auditing.membership import ATTACKS, MembershipResult, attack, threshold_attack
 from cordon.auditing.shadows import (
     VIEWS,
+    Shadowing,
     Trace,
     alignment,
     clipped,
@@ -280,7 +281,9 @@ def test_a_unit_without_a_shadow_on_one_side_scores_nothing():
 
 
 def test_a_model_that_knows_its_variants_by_heart_gives_them_away():
-    results = attack(plan(), variants(60), None, START, shadows=24, trainer=by_heart, confidence=SURE)
+    results = attack(
+        plan(), variants(60), None, START, Shadowing(shadows=24, trainer=by_heart, confidence=SURE)
+    )
     assert [(result.view, result.attack) for result in results] == [(v, a) for v in VIEWS for a in ATTACKS]
     for name in ATTACKS:
         assert found(results, name).score.auc.low > 0.7
@@ -296,7 +299,7 @@ def test_a_model_that_knows_its_variants_by_heart_gives_them_away():
 
 def test_patients_are_attacked_with_all_their_rows():
     results = attack(
-        plan("patient"), patients(40), None, START, shadows=16, trainer=by_heart, confidence=SURE
+        plan("patient"), patients(40), None, START, Shadowing(shadows=16, trainer=by_heart, confidence=SURE)
     )
     online = found(results, "lira_online")
     assert online.unit == "patient"
@@ -307,7 +310,7 @@ def test_patients_are_attacked_with_all_their_rows():
 def test_training_without_noise_and_clip_leaks_through_model_and_updates():
     bare = plan("patient", rounds=20, local_steps=10)
     trainer = unprotected(bare, 20, START)
-    results = attack(bare, patients(40), None, START, shadows=12, trainer=trainer, confidence=SURE)
+    results = attack(bare, patients(40), None, START, Shadowing(shadows=12, trainer=trainer, confidence=SURE))
     for view in VIEWS:
         assert max(found(results, name, view).score.auc.low for name in ATTACKS) > 0.6
 
@@ -321,7 +324,9 @@ def test_training_on_others_alone_tells_nothing_of_the_units(unit):
         """Models that differ, but not by who is in."""
         return by_heart(variants(50, seed=next(seeds)))
 
-    for result in attack(plan(unit), units, None, START, shadows=12, trainer=elsewhere, confidence=SURE):
+    for result in attack(
+        plan(unit), units, None, START, Shadowing(shadows=12, trainer=elsewhere, confidence=SURE)
+    ):
         auc = result.score.auc
         assert auc.low <= 0.5 <= auc.high, (result.attack, result.view)
 
@@ -332,7 +337,11 @@ def test_under_dp_no_attack_passes_the_bound_of_epsilon_and_delta(unit):
     units = variants(80) if unit == "variant" else patients(80)
     ticks: list[tuple[int, int]] = []
     results = attack(
-        private, units, None, START, shadows=30, confidence=SURE, tick=lambda *done: ticks.append(done)
+        private,
+        units,
+        None,
+        START,
+        Shadowing(shadows=30, confidence=SURE, tick=lambda *done: ticks.append(done)),
     )
     assert ticks == [(done, 30) for done in range(1, 31)]
     for result in results:
@@ -388,4 +397,4 @@ def test_what_cannot_be_attacked_is_refused():
     with pytest.raises(UserError, match="too few to attack"):
         attack(plan(), variants(5), None, START)
     with pytest.raises(UserError, match="Use: model, updates"):
-        attack(plan(), variants(20), None, START, views=("gradients",))
+        attack(plan(), variants(20), None, START, Shadowing(views=("gradients",)))

@@ -9,7 +9,6 @@ others: of removing a patient and adding one, each at that epsilon.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,20 +16,18 @@ from typing import Any
 import numpy as np
 
 from cordon.arrays import Bools, Floats, Indices
-from cordon.auditing.attack_scores import CONFIDENCE, AttackScore, Estimate, advantage, judge
+from cordon.auditing.attack_scores import AttackScore, Estimate, advantage, judge
 from cordon.auditing.membership import check_views, claim
 from cordon.auditing.shadows import (
-    VIEWS,
-    Progress,
+    USUAL,
+    Shadowing,
     Trace,
-    Trainer,
     alignment,
     clipped,
     confidences,
     declared_for,
     kept,
     lira,
-    replayed,
     unit_gradients_of,
 )
 from cordon.errors import UserError
@@ -108,10 +105,13 @@ def rarest(units: Units, number: int, *, frequency: Floats | None = None) -> Ind
 
 
 def probe(
-    plan: Plan, units: Units, rows: Sequence[int] | Indices, declared: int | None, start: Parameters, *,
-    shadows: int = 32, views: Sequence[str] = VIEWS, trainer: Trainer | None = None,
-    threads: int | None = None, seed: int = 0, confidence: float = CONFIDENCE, tick: Progress | None = None,
-) -> list[CarrierResult]:  # fmt: skip
+    plan: Plan,
+    units: Units,
+    rows: Sequence[int] | Indices,
+    declared: int | None,
+    start: Parameters,
+    how: Shadowing = USUAL,
+) -> list[CarrierResult]:
     """Every probe on every view of a site that trains as ``plan`` says, for rare ``rows`` of ``units``.
 
     In each shadow a fair coin leaves each of the rows with its own unit or takes it away; all others stay.
@@ -119,34 +119,33 @@ def probe(
     and so is the calibration: each shadow is a target, judged by the others. UserError where there is
     nothing to probe.
     """
-    check_views(views)
+    check_views(how.views)
     probed = np.sort(np.asarray(rows, dtype=np.intp))  # so their units come in order too
     owners = np.repeat(np.arange(len(units)), np.diff(units.offsets))
     if len(probed) == 0 or len(np.unique(owners[probed])) < len(probed):
         raise UserError("rare rows must be of different units. Choose them with `rarest`.")
     known = declared_for(plan, len(units)) if declared is None else declared
-    train = trainer or replayed(plan, known, start, threads=threads)
-    carried = np.random.default_rng(seed).random((shadows, len(probed))) < 0.5
+    train = how.training(plan, known, start)
+    carried = how.coins(len(probed))
     probes = _Probes.of(units, probed, owners)
-    clip_norm = math.inf if trainer else plan.clip_norm
+    clip_norm = how.clip_norm(plan)
     seen: list[dict[str, Floats]] = []
-    for number, chosen in enumerate(carried):
+    for number, chosen in enumerate(carried, start=1):
         present = np.ones(len(units.labels), dtype=bool)
         present[probed] = chosen
         trace = train(kept(units, present))
-        with thread_count(threads):
-            seen.append({view: probes.statistics(view, plan, trace, clip_norm) for view in views})
-        if tick:
-            tick(number + 1, shadows)
+        with thread_count(how.threads):
+            seen.append({view: probes.statistics(view, plan, trace, clip_norm) for view in how.views})
+        how.trained(number)
     results = []
-    for view in views:
+    for view in how.views:
         statistics = np.stack([one[view] for one in seen])
         for name in CARRIER_ATTACKS:
             online = name == "lira_online"
             score = lira(statistics, carried, online=online)
-            gained = advantage(score, carried, confidence=confidence) if online else None
-            judged = judge(score, carried, confidence=confidence)
-            privacy = {} if trainer else claim(plan)
+            gained = advantage(score, carried, confidence=how.confidence) if online else None
+            judged = judge(score, carried, confidence=how.confidence)
+            privacy = {} if how.trainer else claim(plan)
             results.append(CarrierResult(name, view, plan.unit, len(probed), privacy, gained, judged))
     return results
 

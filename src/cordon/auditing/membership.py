@@ -7,7 +7,6 @@ nothing of others; what holds against all of them is the epsilon.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,17 +16,16 @@ import numpy as np
 from cordon.arrays import Bools, Floats
 from cordon.auditing.attack_scores import CONFIDENCE, AttackScore, judge
 from cordon.auditing.shadows import (
+    USUAL,
     VIEWS,
-    Progress,
+    Shadowing,
     Trace,
-    Trainer,
     alignment,
     clipped,
     confidences,
     declared_for,
     lira,
     members_of,
-    replayed,
     unit_gradients_of,
 )
 from cordon.errors import UserError
@@ -65,37 +63,34 @@ class MembershipResult:
 
 
 def attack(
-    plan: Plan, units: Units, declared: int | None, start: Parameters, *,
-    shadows: int = 32, views: Sequence[str] = VIEWS, trainer: Trainer | None = None,
-    threads: int | None = None, seed: int = 0, confidence: float = CONFIDENCE, tick: Progress | None = None,
-) -> list[MembershipResult]:  # fmt: skip
+    plan: Plan, units: Units, declared: int | None, start: Parameters, how: Shadowing = USUAL
+) -> list[MembershipResult]:
     """Every attack on every view of a site that trains as ``plan`` says on about half of ``units``.
 
     ``units`` are grouped as the plan's privacy unit. ``declared`` patients (None: what half of the units
-    stand for) are public. ``trainer`` takes the place of the plan's own training, of which nothing is then
-    claimed; the plan still says architecture and unit. ``seed`` chooses who is in; noise is always fresh.
-    ``tick(done, of)`` follows each training. UserError for too few units or shadows, or an unknown view.
+    stand for) are public. UserError for too few units or shadows, or an unknown view.
     """
-    check_views(views)
+    check_views(how.views)
     if len(units) < LEAST_UNITS:
         raise UserError(f"{len(units)} units are too few to attack. Give {LEAST_UNITS} or more.")
     known = declared_for(plan, len(units) / 2) if declared is None else declared
-    train = trainer or replayed(plan, known, start, threads=threads)
-    clip_norm = math.inf if trainer else plan.clip_norm
-    member = np.random.default_rng(seed).random((shadows, len(units))) < 0.5
+    train = how.training(plan, known, start)
+    clip_norm = how.clip_norm(plan)
+    member = how.coins(len(units))
     seen: list[dict[str, tuple[Floats, Floats]]] = []
-    for number, chosen in enumerate(member):
+    for number, chosen in enumerate(member, start=1):
         trace = train(members_of(units, chosen))
-        with thread_count(threads):
-            seen.append({view: _statistics(view, plan, trace, units, clip_norm) for view in views})
-        if tick:
-            tick(number + 1, shadows)
+        with thread_count(how.threads):
+            seen.append({view: _statistics(view, plan, trace, units, clip_norm) for view in how.views})
+        how.trained(number)
     results = []
-    for view in views:
+    for view in how.views:
         plain, calibrated = (np.stack([one[view][place] for one in seen]) for place in (0, 1))
         for name, score in _scores(plain, calibrated, member).items():
-            judged = judge(score, member, confidence=confidence)
-            results.append(MembershipResult(name, view, plan.unit, {} if trainer else claim(plan), judged))
+            judged = judge(score, member, confidence=how.confidence)
+            results.append(
+                MembershipResult(name, view, plan.unit, {} if how.trainer else claim(plan), judged)
+            )
     return results
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -32,6 +31,7 @@ from cordon.auditing.attack_scores import AttackScore, at_best, best_advantage
 from cordon.auditing.checks import Check, confirmed
 from cordon.auditing.claims import check_claims
 from cordon.auditing.egress import check_egress
+from cordon.auditing.shadows import Shadowing
 from cordon.auditing.training import check_training
 from cordon.federation.plan import Plan
 from cordon.ledger.hash_chain import Chain
@@ -40,7 +40,7 @@ from cordon.model.architectures import Parameters
 from cordon.model.released import Model
 from cordon.privacy.events import at_sites
 from cordon.privacy.tradeoff import FPR, Tradeoff, tradeoff
-from cordon.steps import Steps, silent
+from cordon.steps import Steps, Tick, silent
 from cordon.training.units import Units
 from cordon.variants.pileup_images import WITH_IMAGES
 
@@ -109,6 +109,29 @@ class Audited:
     model_hash: str | None = None
     beside: Sequence[Chain] = ()
 
+    @property
+    def private(self) -> bool:
+        """Whether what attacks find stays with the rows."""
+        return not self.public
+
+
+@dataclass(frozen=True)
+class _Attacks:
+    """How an audit attacks: what it allows, how often it trains anew, and what ``seed`` its draws come of."""
+
+    limits: AttackLimits
+    trainings: int
+    seed: int
+    threads: int | None
+    steps: Steps
+
+    def shadowing(self, tick: Tick) -> Shadowing:
+        """As many shadows as there are trainings, each told by ``tick``."""
+        return Shadowing(
+            shadows=self.trainings, threads=self.threads, seed=self.seed, confidence=ATTACKS_CONFIDENCE,
+            tick=lambda done, of: tick(),
+        )  # fmt: skip
+
 
 def examine(
     audited: Audited, *, limits: AttackLimits | None = None, trainings: int = 64, seed: int | None = None,
@@ -135,27 +158,27 @@ def examine(
     with steps("step bound: many single steps on worst-case units", None, ""):
         bound = confirmed(partial(step_bound.check_step, plan))
     yield bound
-    private = not audited.public
-    yield _one_run(audited, source, threads, private, steps)
+    private = audited.private
+    yield _one_run(audited, source, threads, steps)
     pool = own
     # Images of other tables lie in another file: with them, the rows trained on must do.
     if audited.held_out is not None and plan.model not in WITH_IMAGES:
         pool = canaries.together(own, audited.held_out)
     units = some(pool, MOST_UNITS_ATTACKED, source)
-    attacks = {"seed": int(source.integers(2**31)), "threads": threads, "confidence": ATTACKS_CONFIDENCE}
+    attacks = _Attacks(limits, trainings, int(source.integers(2**31)), threads, steps)
     few = f"{len(units)} units are fewer than {membership.LEAST_UNITS}"
     images = f"it is not made for {plan.model}" if plan.model in WITH_IMAGES else ""
     too_few = few if len(units) < membership.LEAST_UNITS else ""
     if not too_few:
-        yield _membership(audited, units, limits, trainings, steps, attacks, private)
+        yield _membership(audited, units, attacks)
     else:
         yield Check.untried("membership", MEMBERSHIP, too_few, private=private)
     if not (too_few or images):
-        yield _carriers(plan, audited.start, units, limits, trainings, steps, attacks, private)
+        yield _carriers(audited, units, attacks)
     else:
         yield Check.untried("carriers", CARRIERS, images or too_few, private=private and not images)
     if not images:
-        yield _inversion(plan, audited.start, units, limits, steps, attacks, private)
+        yield _inversion(audited, units, attacks)
     else:
         yield Check.untried("inversion", INVERSION, images)
 
@@ -172,9 +195,7 @@ def some(units: Units, most: int, source: np.random.Generator) -> Units:
     return shadows.kept(units, rows)
 
 
-def _one_run(
-    audited: Audited, source: np.random.Generator, threads: int | None, private: bool, steps: Steps
-) -> Check:  # fmt: skip
+def _one_run(audited: Audited, source: np.random.Generator, threads: int | None, steps: Steps) -> Check:
     """Private as attacks are: its replays train on the rows once more, and no ledger accounts for that."""
     question = "Do canaries in a whole run betray more than epsilon allows?"
     plan, own = audited.plan, some(audited.trained, MOST_UNITS_ATTACKED, source)
@@ -194,22 +215,17 @@ def _one_run(
     most = max(bounds, key=lambda bound: bound.most)
     return Check.of(
         "one run", question, [found] if any(bound.exceeds for bound in bounds) else [], found,
-        {"bounds": [bound.to_dict() for bound in bounds]}, private=private,
+        {"bounds": [bound.to_dict() for bound in bounds]}, private=audited.private,
         most=f"had every guess been right it would have shown {most.statement(most.most)}; the plan's budget "
         f"for one site is {plan.epsilon_at_site:.4g}",
         able=most.most > plan.epsilon_at_site,
     )  # fmt: skip
 
 
-def _membership(
-    audited: Audited, units: Units, limits: AttackLimits, trainings: int, steps: Steps,
-    attacks: dict[str, Any], private: bool,
-) -> Check:  # fmt: skip
-    plan = audited.plan
-    with steps("membership", trainings, "trainings") as tick:
-        results = membership.attack(
-            plan, units, None, audited.start, shadows=trainings, tick=lambda done, of: tick(), **attacks
-        )
+def _membership(audited: Audited, units: Units, attacks: _Attacks) -> Check:
+    plan, limits = audited.plan, attacks.limits
+    with attacks.steps("membership", attacks.trainings, "trainings") as tick:
+        results = membership.attack(plan, units, None, audited.start, attacks.shadowing(tick))
     if audited.held_out is not None:
         against = membership.threshold_attack(
             audited.model, audited.trained, audited.held_out, unit=plan.unit, confidence=ATTACKS_CONFIDENCE
@@ -232,7 +248,14 @@ def _membership(
         for score in at_best(result.score) for _ in _score_faults(score, curve, limits)
     )  # fmt: skip
     return Check.of(
-        "membership", MEMBERSHIP, faults, found, figures, private=private, most=PERFECT[able], able=able
+        "membership",
+        MEMBERSHIP,
+        faults,
+        found,
+        figures,
+        private=audited.private,
+        most=PERFECT[able],
+        able=able,
     )
 
 
@@ -258,15 +281,11 @@ def _score_faults(score: AttackScore, curve: Tradeoff, limits: AttackLimits) -> 
             yield f"{rate.tpr} of members at {rate.fpr:g} false positives, above {limits.tpr:g}"
 
 
-def _carriers(
-    plan: Plan, start: Parameters, units: Units, limits: AttackLimits, trainings: int, steps: Steps,
-    attacks: dict[str, Any], private: bool,
-) -> Check:  # fmt: skip
+def _carriers(audited: Audited, units: Units, attacks: _Attacks) -> Check:
+    plan, limits = audited.plan, attacks.limits
     rare = carriers.rarest(units, min(RARE_ROWS, len(units) // 3))
-    with steps("carriers", trainings, "trainings") as tick:
-        found = carriers.probe(
-            plan, units, rare, None, start, shadows=trainings, tick=lambda done, of: tick(), **attacks
-        )
+    with attacks.steps("carriers", attacks.trainings, "trainings") as tick:
+        found = carriers.probe(plan, units, rare, None, audited.start, attacks.shadowing(tick))
     told = [result.advantage for result in found if result.advantage is not None]
     worst = max(told, key=lambda advantage: advantage.value)
     exceeds = max(advantage.low for advantage in told) > limits.advantage
@@ -274,22 +293,23 @@ def _carriers(
     figures = {"results": [result.to_dict() for result in found], "limits": asdict(limits)}
     able = max(best_advantage(result.score) for result in found) > limits.advantage
     return Check.of(
-        "carriers", CARRIERS, [reason] if exceeds else [], reason, figures, private=private,
+        "carriers", CARRIERS, [reason] if exceeds else [], reason, figures, private=audited.private,
         most=PERFECT[able], able=able,
     )  # fmt: skip
 
 
-def _inversion(
-    plan: Plan, start: Parameters, units: Units, limits: AttackLimits, steps: Steps, attacks: dict[str, Any],
-    private: bool,
-) -> Check:  # fmt: skip
+def _inversion(audited: Audited, units: Units, attacks: _Attacks) -> Check:
+    plan, limits = audited.plan, attacks.limits
     half = np.arange(len(units)) % 2 == 0
     known, secret = shadows.members_of(units, half), shadows.members_of(units, ~half)
     tries = [(rows, method) for rows in INVERTED_ROWS for method in inversion.METHODS]
     results = []
-    with steps("inversion: rows from one update", len(tries), "attacks") as tick:
+    with attacks.steps("inversion: rows from one update", len(tries), "attacks") as tick:
         for rows, method in tries:
-            found = inversion.invert(plan, secret, known, start, rows=rows, method=method, **attacks)
+            found = inversion.invert(
+                plan, secret, known, audited.start, rows=rows, method=method, seed=attacks.seed,
+                threads=attacks.threads, confidence=ATTACKS_CONFIDENCE,
+            )  # fmt: skip
             results.append(found)
             tick()
     best = min(results, key=lambda result: result.ratio.high)
@@ -297,6 +317,6 @@ def _inversion(
     reason = f"the best reconstruction errs {best.ratio} times as much as a guess from public marginals"
     figures = {"results": [result.to_dict() for result in results], "limits": asdict(limits)}
     return Check.of(
-        "inversion", INVERSION, [reason] if close else [], reason, figures, private=private,
+        "inversion", INVERSION, [reason] if close else [], reason, figures, private=audited.private,
         most=f"errors of less than {1.0 - limits.closeness:g} of a guess's would have failed it",
     )  # fmt: skip

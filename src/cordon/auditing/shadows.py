@@ -7,6 +7,7 @@ hold for them as it stands (add or remove one unit, whatever the others). Import
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cordon.arrays import Bools, Floats
+from cordon.auditing.attack_scores import CONFIDENCE
 from cordon.auditing.replay import replay
 from cordon.errors import UserError
 from cordon.federation.averaging import average, mean_of
@@ -84,6 +86,45 @@ def unprotected(plan: Plan, declared: int, start: Parameters, *, threads: int | 
         return Trace(models, updates, mean_of(models[1:][-plan.averaged_rounds :]))
 
     return trainer
+
+
+@dataclass(frozen=True)
+class Shadowing:
+    """How shadows are trained and judged.
+
+    So many ``shadows`` are trained, by the plan's own training or by ``trainer``, of which nothing is then
+    claimed; the plan still says architecture and unit. They are looked at by ``views``, and ``confidence`` is
+    that of the intervals. ``seed`` chooses who is in; noise is always fresh. ``tick(done, of)`` follows each
+    training.
+    """
+
+    shadows: int = 32
+    views: Sequence[str] = VIEWS
+    trainer: Trainer | None = None
+    threads: int | None = None
+    seed: int = 0
+    confidence: float = CONFIDENCE
+    tick: Progress | None = None
+
+    def coins(self, number: int) -> Bools:
+        """Who of so many is in which shadow, bool [shadows, number]."""
+        return np.random.default_rng(self.seed).random((self.shadows, number)) < 0.5
+
+    def training(self, plan: Plan, declared: int, start: Parameters) -> Trainer:
+        """What trains a shadow at a site that declared so many patients."""
+        return self.trainer or replayed(plan, declared, start, threads=self.threads)
+
+    def clip_norm(self, plan: Plan) -> float:
+        """The clip of what trains; of another trainer nothing is known."""
+        return math.inf if self.trainer else plan.clip_norm
+
+    def trained(self, number: int) -> None:
+        """Tell that so many shadows are trained."""
+        if self.tick:
+            self.tick(number, self.shadows)
+
+
+USUAL = Shadowing()
 
 
 def declared_for(plan: Plan, units: float) -> int:
