@@ -25,29 +25,30 @@ KEYS |= {"WEST": "west/site.key"}
 pytestmark = [pytest.mark.federation, pytest.mark.timeout(300)]
 
 
-def command(folder: Path, *arguments: str) -> Warm:
-    log = folder / "log"
+def command(folder: Path, log: Path, *arguments: str) -> Warm:
     return Warm([*arguments], cwd=folder, log=log, environment={"HOME": str(folder), "PATH": "/usr/bin:/bin"})
 
 
 def run(folder: Path) -> None:
     """The run that the page tells of: the operator's command, and of each site's pipeline its training."""
-    aggregator = command(folder, "-m", "cordon.cli", "aggregator", "run", "heart")
+    aggregator = command(folder, folder / "log", "-m", "cordon.cli", "aggregator", "run", "heart")
     sites = {}
     for number, name in enumerate(("north", "south")):
         given = yaml.safe_load((folder / name / "run.yml").read_text())
         write_table(labelled_table(name, number), folder / name / "rows.parquet")
         arguments = [
-            "--site", name, "--sites", given["sites"], "--variants", f"{name}/rows.parquet",
+            "--site", name, "--sites", given["sites"], "--variants", "rows.parquet",
             "--address", given["aggregator"], "--certificate", given["aggregator_ca"],
             "--key", given["site_key"], "--epsilon", str(given["epsilon"]),
             "--run_epsilon", str(given["run_epsilon"]), "--delta", str(given["delta"]),
             "--accountant", given["accountant"], "--plan", given["plan"],
             "--privacy_unit", given["privacy_unit"], "--state", f"{given['state_dir']}/sites",
-            "--join_deadline", "60", "--walltime", "36000", "--output", f"{name}/model.safetensors",
-            "--status", f"{name}/spent.json",
+            "--join_deadline", "60", "--walltime", "36000", "--output", "model.safetensors",
+            "--status", "spent.json",
         ]  # fmt: skip
-        sites[name] = command(folder, str(PROJECT / "bin" / "train_site.py"), *arguments)
+        # At a place of its own, as each hospital's task is.
+        place = folder / name
+        sites[name] = command(place, folder / "log", str(PROJECT / "bin" / "train_site.py"), *arguments)
     try:
         for process in sites.values():
             assert process.wait(timeout=120) == 0, (folder / "log").read_text()[-4000:]
