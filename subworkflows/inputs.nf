@@ -26,9 +26,10 @@ def given(path, name) {
 }
 
 // The files that a samplesheet names and that are there; relative paths start at its own folder. Any cell may name one, as
-// CHECK_INPUTS reads it (quoted or not, with a byte order mark or without); that one says what is wrong with a sheet.
+// CHECK_INPUTS reads it (quoted or not, with a byte order mark or without); that one says what is wrong with a sheet, its
+// encoding too: what is no UTF-8 is read with signs in its place, as no error.
 def named_files(samplesheet) {
-    (samplesheet.text =~ /"((?:[^"]|"")*)"|[^,\r\n]+/)
+    (new String(samplesheet.bytes, 'UTF-8') =~ /"((?:[^"]|"")*)"|[^,\r\n]+/)
         .collect { whole, quoted -> quoted == null ? whole : quoted.replace('""', '"') }
         .collect { cell -> found_at(samplesheet.parent, cell.trim()) }
         .findAll { path -> path }

@@ -28,7 +28,7 @@ process NORMALISE_READS {
     cat > given.json
     normalise_reads.py \\
         --bam ${bam} --sample ${word(meta.id)} --given given.json --reference ${fasta} --threads ${task.cpus} \\
-        --mark_duplicates ${meta.mark_duplicates} --library ${meta.library} ${renamed} ${kept} ${args} \\
+        --mark_duplicates ${word(meta.mark_duplicates)} --library ${word(meta.library)} ${renamed} ${kept} ${args} \\
         --summary ${word("${meta.id}.reads.json")} --output ${word("${meta.id}.bam")}
 
     cat <<-END_VERSIONS > versions.yml
