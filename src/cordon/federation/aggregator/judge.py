@@ -150,7 +150,7 @@ class Auditor:
         if reply.status == ReplyStatus.ANSWERED:
             return missing, "the site answered this round before, and that answer was lost on its way"
         if reply.status != ReplyStatus.TRAINED or reply.update is None or reply.event is None:
-            return quarantined, f"a reply of kind {reply.status.value!r} to a training task"
+            return quarantined, f"a reply of kind '{foreign.name(reply.status)}' to a training task"
         if beyond:
             return quarantined, f"over budget: {beyond} by {plan.accountant.upper()} is above {plan.budget:g}"
         if reply.event != plan.event:
