@@ -425,7 +425,8 @@ def test_dense_models_are_calibrated_applied_and_judged_where_there_is_no_torch(
     vcf = lab.vcf("s1.vcf.gz", [f"chr1 {place} A C 50 . . GT 0/1" for place, _ in places])
     model = lab.folder / "model.safetensors"
     parameters = initial_parameters(architecture, len(FEATURES))
-    Model(architecture, FEATURES, parameters, dict(Fake.privacy)).save(model)
+    privacy = dict(Fake.privacy) | {"mechanism": GAUSSIAN, "adjacency": ADJACENCY}
+    Model(architecture, FEATURES, parameters, privacy).save(model)
     sheet = lab.text("s.csv", f"sample,variants,calls\ns1,{table},bcftools={vcf}\n")
     lab.text("sites.csv", "site,declared_patients,weight\na,40,1\n")
     for name, words in (
