@@ -188,9 +188,14 @@ def test_what_is_fitted_keeps_its_promise(tmp_path):
     assert 0 < found.margin < 0.01
     assert kept == pytest.approx(0.99, abs=2.5 * found.margin + 0.003)
     assert found.curves["SNV"] == found.curves["indel"]
-    slope, same, intercept = astuple(found.curves["SNV"])
-    assert slope == same == pytest.approx(0.7, abs=0.2)
-    assert intercept == pytest.approx(0.8, abs=0.3)
+    # One draw in forty has a slope beyond 0.2; hardly ever have three of five.
+    more = [
+        privately(Fake(), lambda: tables(400), ASKED, ledger(tmp_path / str(number))) for number in range(4)
+    ]
+    curves = [astuple(one.curves["SNV"]) for one in (found, *more)]
+    assert all(slope == same for slope, same, _ in curves)
+    assert np.median([slope for slope, _, _ in curves]) == pytest.approx(0.7, abs=0.2)
+    assert np.median([intercept for _, _, intercept in curves]) == pytest.approx(0.8, abs=0.3)
     assert (found.rows, found.fitted) == (None, True)
 
 
