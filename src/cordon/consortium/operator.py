@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,12 @@ class Operator:
 
     def sites(self) -> list[Site]:
         """Who is enrolled now."""
-        return [member.site for member in self._registry().members() if member.current]
+        return [member.site for member in self._registry.members() if member.current]
 
     def standing(self, request: Request) -> list[str]:
         """What of the site that asks is there already, and would be changed; and whether it is banned."""
         told = []
-        for member in self._registry().members():
+        for member in self._registry.members():
             if member.site.name == request.site.name and member.current:
                 was = f"{member.site.declared_patients} patients, weight {member.site.weight:g}"
                 if member.identity == request.paper.fingerprint:
@@ -122,7 +123,7 @@ class Operator:
             )
         if standing and "so already" not in standing[0] and not replacing:
             raise UserError(f"{name}: {standing[0]}. Give --replace where that is meant.")
-        self._registry().enrol(request.site)
+        self._registry.enrol(request.site)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -205,7 +206,9 @@ class Operator:
             known.write_text(host)
         return (server / "ca.crt").read_text()
 
+    @cached_property
     def _registry(self) -> Registry:
+        """Opened once: that verifies every row."""
         return Registry(ChainedLog(self.ledger))
 
 

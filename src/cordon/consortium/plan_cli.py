@@ -52,8 +52,8 @@ def plan(
     if folder is None:
         raise UserError("no consortium was named. Give its FOLDER, or --how_many_patients.")
     from cordon.consortium.operator import Operator
-    from cordon.federation.planning import make_plan, runs_left
-    from cordon.federation.remaining import accounts
+    from cordon.federation.planning import make_plan
+    from cordon.federation.remaining import accounts, runs_left
     from cordon.model.architectures import ARCHITECTURES
     from cordon.privacy.guarantee import RUN
 

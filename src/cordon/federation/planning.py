@@ -10,8 +10,7 @@ from cordon.federation import defaults, expected
 from cordon.federation.averaging import check_rule
 from cordon.federation.plan import Plan, Site
 from cordon.federation.remaining import Accounts, plan_within
-from cordon.privacy.accountants import epsilon_by
-from cordon.privacy.events import Event, at_sites
+from cordon.privacy.events import Event
 from cordon.privacy.several_sites import at_more_sites
 from cordon.privacy.several_sites import told as several_sites
 
@@ -58,20 +57,3 @@ def make_plan(
     more = at_more_sites(plan.events(), plan.guarantee())
     lines = (told, defaults.reasons(plan, sites), expected.told(plan, sites), several_sites(more))
     return Planned(plan, tuple(filter(None, lines)), tuple(filter(None, warnings)), more)
-
-
-def runs_left(plan: Plan, spent: Accounts) -> dict[str, int]:
-    """How many runs like the plan's each site has room for, within what all runs may cost it."""
-    found = {}
-    for name, held in spent.items():
-        count = 0
-        while count < 1000 and all(_cost(plan, [*events, *plan.events() * (count + 1)]) <= plan.budget
-                                   for events in held or [()]):  # fmt: skip
-            count += 1
-        found[name] = count
-    return found
-
-
-def _cost(plan: Plan, events: Sequence[Event]) -> float:
-    sites = max([plan.sites_per_patient, *(event.sites for event in events)])
-    return epsilon_by(plan.accountant, at_sites(events, sites), plan.delta)

@@ -25,6 +25,8 @@ from cordon.privacy.guarantee import Guarantee
 # A site that has less than this share of its budget left has spent it: a calibration that aims at the whole
 # leaves about a tenth of that.
 LEAST = 1e-3
+# More runs than these are not counted.
+MOST_RUNS = 1000
 # By site, every account of what it was charged: the aggregator's, and its own.
 Accounts = dict[str, list[tuple[Event, ...]]]
 
@@ -112,6 +114,17 @@ def plan_within(
         return bare, []
     terms = {"epsilon": epsilon, "lifetime_epsilon": epsilon, **settings}
     return Plan.calibrated(spent=histories, beside=beside, **terms), []
+
+
+def runs_left(plan: Plan, spent: Accounts) -> dict[str, int]:
+    """How many runs like the plan's each site has room for, within what all runs may cost it."""
+    found = {}
+    for name, held in spent.items():
+        count = 0
+        while count < MOST_RUNS and _fit(plan, held or [()], plan.events() * (count + 1)):
+            count += 1
+        found[name] = count
+    return found
 
 
 def _fit(plan: Plan, held: Sequence[tuple[Event, ...]], more: Sequence[Event]) -> bool:
