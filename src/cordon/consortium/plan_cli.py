@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def plan(
     What was spent before counts. Beside the plan stands what half its epsilon would bring, and all that the
     study allows a run.
     """
-    from cordon.errors import UserError
+    from cordon.errors import BudgetExceeded, UserError
 
     if how_many_patients:
         return _how_many()
@@ -80,10 +81,11 @@ def plan(
     for warning in made.warnings:
         click.echo(warning, err=True)
     left = runs_left(made.plan, spent)
-    choices = [
-        _row(make_plan(sites, spent, terms | {"run_epsilon": epsilon}).plan, sites)
-        for epsilon in sorted({asked / 2, asked, study.run_epsilon})
-    ]
+    could_be = {asked: made.plan}
+    for epsilon in {asked / 2, study.run_epsilon} - {asked}:
+        with suppress(BudgetExceeded):  # what there is no room for is no choice
+            could_be[epsilon] = make_plan(sites, spent, terms | {"run_epsilon": epsilon}).plan
+    choices = [_row(could_be[epsilon], sites) for epsilon in sorted(could_be)]
     done = "Nothing was written."
     if not show:
         path = operator.write_plan(made.plan)
